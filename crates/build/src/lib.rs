@@ -1,0 +1,1 @@
+//! Where the source is: commit, checkout, packaging, provenance

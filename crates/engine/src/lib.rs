@@ -1,0 +1,1 @@
+//! Where the ledger is: one file per verb

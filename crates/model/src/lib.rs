@@ -1,0 +1,28 @@
+//! The nouns and the rules of Semel.
+//!
+//! Everything here is a value or a pure function of values: no I/O, no clock, no randomness, no async.
+//! Time is an argument. What the other crates may do is decided here; doing it is their work.
+//!
+//! Reading order: the identities ([`digest`], [`name`], [`version`]), what a project asks for ([`project`],
+//! [`config`], [`pipeline`]), what is recorded ([`actor`], [`entry`], [`merkle`], [`note`], [`statement`]), and the rules
+//! ([`build`], [`promotion`], [`deployment`]).
+
+pub mod digest;
+pub mod name;
+pub mod version;
+pub mod canonical;
+
+pub mod project;
+pub mod config;
+pub mod pipeline;
+pub mod duration;
+
+pub mod actor;
+pub mod entry;
+pub mod merkle;
+pub mod note;
+pub mod statement;
+
+pub mod build;
+pub mod promotion;
+pub mod deployment;

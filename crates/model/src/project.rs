@@ -1,0 +1,503 @@
+//! The project file, `semel.toml`: what a component is, how it is built, and what its environments should be.
+//!
+//! Unknown keys are errors that name the line, the column and the nearest key. Nothing in an `[environment.*]` table can
+//! reach the artefact: the build sees only the [`Definition`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Contract, InvalidContract};
+use crate::digest::Digest;
+use crate::duration::Span;
+use crate::name::{ComponentName, EnvironmentName};
+use crate::pipeline::{Binding, Gate, InvalidPipeline, Pipeline, Target};
+
+/// The name of the project file, at the root of the project.
+pub const FILE_NAME: &str = "semel.toml";
+
+/// A project file as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Project {
+    /// The component that the project builds.
+    pub component: ComponentName,
+    /// A store named by the file, a directory or a URL.
+    pub store: Option<String>,
+    /// Everything that decides what is built.
+    pub definition: Definition,
+    /// The proposed pipeline.
+    pub pipeline: Pipeline,
+}
+
+/// What decides the bytes of an artefact, beside the source tree. Part of the build key in canonical form, from which
+/// optional keys that are not set are left out: a key that a later program adds changes no existing build key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Definition {
+    /// The packaging format, which pins the bytes across our own upgrades.
+    pub format: u32,
+    /// Which tracked files belong to the source tree.
+    pub source: SourceSpec,
+    /// How it is built.
+    pub build: BuildSpec,
+    /// What comes out.
+    pub artefact: ArtefactSpec,
+    /// The configuration contract.
+    pub config: Contract,
+}
+
+/// `[source]`: which tracked files are the source tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceSpec {
+    /// Files and directories, relative to the repository's root; empty: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<String>,
+    /// Files and directories to leave out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+}
+
+/// `[build]`: the project's own commands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BuildSpec {
+    /// Runs first; may use the network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetch: Option<Command>,
+    /// Builds the artefact's files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Command>,
+    /// Variables for both commands, beside the fixed ones.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// How long each command may take.
+    #[serde(default = "build_timeout")]
+    pub timeout: Span,
+}
+
+fn build_timeout() -> Span {
+    Span::seconds(30 * 60)
+}
+
+/// A command: a text is given to `/bin/sh -eu -c`, a list is run as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Command {
+    /// For the shell.
+    Shell(String),
+    /// Program and arguments.
+    Argv(Vec<String>),
+}
+
+impl Command {
+    /// Program and arguments.
+    pub fn argv(&self) -> Vec<&str> {
+        match self {
+            Self::Shell(text) => vec!["/bin/sh", "-eu", "-c", text],
+            Self::Argv(words) => words.iter().map(String::as_str).collect(),
+        }
+    }
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shell(text) => f.write_str(text),
+            Self::Argv(words) => f.write_str(&words.join(" ")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Command {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Command;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text for the shell, or a list of words")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Command, E> {
+                Ok(Command::Shell(text.to_owned()))
+            }
+
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Command, A::Error> {
+                let mut words = Vec::new();
+                while let Some(word) = seq.next_element()? {
+                    words.push(word);
+                }
+                if words.is_empty() {
+                    return Err(serde::de::Error::custom("a command needs at least one word"));
+                }
+                Ok(Command::Argv(words))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// `[artefact]`: what comes out of the build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArtefactSpec {
+    /// Which kind of artefact.
+    pub kind: Kind,
+    /// What starts it: program and arguments, as paths inside the artefact.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub entrypoint: Vec<String>,
+    /// The files of the artefact.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileSpec>,
+    /// For `image`: the OCI layout below the files, pinned: `path/to/layout@sha256:…`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// For `archive`: programs that the host must have, such as `node >= 20`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<String>,
+    /// For `image`: the user that runs it, `uid` or `uid:gid`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// For `image`: the working directory inside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<String>,
+}
+
+/// The kinds of artefacts that are built here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A container image.
+    Image,
+    /// A file tree for a directory target.
+    Archive,
+}
+
+impl Kind {
+    /// The word in files and output.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Archive => "archive",
+        }
+    }
+}
+
+/// One file or directory of the artefact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileSpec {
+    /// Where the build left it, relative to the source tree.
+    pub from: String,
+    /// Where it lies in the artefact, absolute.
+    pub to: String,
+    /// Its permissions, `0644` or `0755`; without it: as built, reduced to these two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// The layer it belongs to, for images; files without one form the last layer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer: Option<String>,
+}
+
+/// Why a project file was not accepted, with the place where that is known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{file}:{line}:{column}: {problem}")]
+pub struct InvalidProject {
+    /// The file's name as it was given.
+    pub file: String,
+    /// Line, from 1.
+    pub line: usize,
+    /// Column, from 1.
+    pub column: usize,
+    /// What is wrong.
+    pub problem: String,
+    /// The key that was probably meant.
+    pub nearest: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    format: u32,
+    component: ComponentName,
+    store: Option<String>,
+    #[serde(default = "all_source")]
+    source: SourceSpec,
+    #[serde(default = "no_commands")]
+    build: BuildSpec,
+    artefact: ArtefactSpec,
+    #[serde(default)]
+    config: Contract,
+    #[serde(default)]
+    environment: BTreeMap<EnvironmentName, EnvironmentTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EnvironmentTable {
+    #[serde(default)]
+    after: Names,
+    #[serde(default)]
+    gates: Vec<Gate>,
+    values: Option<String>,
+    target: Option<Target>,
+}
+
+/// `after = "dev"` or `after = ["dev", "load"]`.
+#[derive(Default)]
+struct Names(Vec<EnvironmentName>);
+
+impl<'de> Deserialize<'de> for Names {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let names = match Command::deserialize(deserializer)? {
+            Command::Shell(one) => vec![one],
+            Command::Argv(many) => many,
+        };
+        let parsed: Result<Vec<_>, _> = names.iter().map(|name| name.parse()).collect();
+        parsed.map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+fn all_source() -> SourceSpec {
+    SourceSpec { include: Vec::new(), exclude: Vec::new() }
+}
+
+fn no_commands() -> BuildSpec {
+    BuildSpec { fetch: None, run: None, env: BTreeMap::new(), timeout: build_timeout() }
+}
+
+/// The newest packaging format that this program writes.
+pub const NEWEST_FORMAT: u32 = 1;
+
+impl Project {
+    /// Reads a project file. `file` is how it is called in messages.
+    pub fn parse(file: &str, text: &str) -> Result<Self, InvalidProject> {
+        let read: File = toml::from_str(text).map_err(|error| from_toml(file, text, &error))?;
+        let at = |needle: &str, problem: String| invalid_at(file, text, find(text, needle), problem);
+        if read.format != NEWEST_FORMAT {
+            return Err(at("format", format!("format {} is not known here (this program writes format {NEWEST_FORMAT})", read.format)));
+        }
+        check_artefact(&read.artefact).map_err(|(needle, problem)| at(needle, problem))?;
+        check_build(&read.build).map_err(|problem| at("[build", problem))?;
+        read.config.validate().map_err(|error: InvalidContract| at(error.key.as_str(), error.to_string()))?;
+        let bindings = read.environment.into_iter().map(|(name, table)| (name, binding(table))).collect();
+        let pipeline = Pipeline::new(bindings).map_err(|error: InvalidPipeline| at("[environment", error.to_string()))?;
+        let definition = Definition {
+            format: read.format,
+            source: read.source,
+            build: read.build,
+            artefact: read.artefact,
+            config: read.config,
+        };
+        Ok(Self { component: read.component, store: read.store, definition, pipeline })
+    }
+
+    /// The files named by environments, which are no part of the source tree.
+    pub fn values_files(&self) -> Vec<&str> {
+        self.pipeline.environments.values().filter_map(|binding| binding.values.as_deref()).collect()
+    }
+}
+
+impl Definition {
+    /// The digest of the canonical definition.
+    pub fn digest(&self) -> Digest {
+        crate::canonical::digest(self)
+    }
+
+    /// The digest of the base image, if there is one.
+    pub fn base_digest(&self) -> Option<Digest> {
+        self.artefact.base.as_deref().and_then(split_base).map(|(_, digest)| digest)
+    }
+}
+
+/// `layout@sha256:…` → the layout's path and the digest of its manifest.
+pub fn split_base(base: &str) -> Option<(&str, Digest)> {
+    let (place, digest) = base.rsplit_once('@')?;
+    (!place.is_empty()).then_some(())?;
+    Some((place, digest.parse().ok()?))
+}
+
+fn binding(table: EnvironmentTable) -> Binding {
+    Binding { after: table.after.0, gates: table.gates, values: table.values, target: table.target }
+}
+
+fn check_artefact(artefact: &ArtefactSpec) -> Result<(), (&'static str, String)> {
+    if artefact.files.is_empty() && artefact.base.is_none() {
+        return Err(("[artefact", "an artefact needs `files = [{ from = \"…\", to = \"/…\" }]`".to_owned()));
+    }
+    if let Some(base) = &artefact.base {
+        if artefact.kind != Kind::Image {
+            return Err(("base", "only an image has a base".to_owned()));
+        }
+        if split_base(base).is_none() {
+            return Err(("base", format!("base `{base}` is not pinned: write layout@sha256:…")));
+        }
+    }
+    if artefact.kind == Kind::Image && !artefact.needs.is_empty() {
+        return Err(("needs", "an image brings what it needs with it; `needs` is for archives".to_owned()));
+    }
+    if artefact.kind == Kind::Archive && (artefact.user.is_some() || artefact.workdir.is_some()) {
+        return Err(("[artefact", "`user` and `workdir` are for images".to_owned()));
+    }
+    for file in &artefact.files {
+        check_file(file)?;
+    }
+    for need in &artefact.needs {
+        crate::deployment::Need::parse(need).map_err(|error| ("needs", error.to_string()))?;
+    }
+    Ok(())
+}
+
+fn check_file(file: &FileSpec) -> Result<(), (&'static str, String)> {
+    if !file.to.starts_with('/') || file.to.split('/').any(|part| matches!(part, ".." | ".")) {
+        return Err(("to =", format!("`to = \"{}\"` is not an absolute path inside the artefact", file.to)));
+    }
+    if file.from.starts_with('/') || file.from.split('/').any(|part| part == "..") {
+        return Err(("from", format!("`from = \"{}\"` is not a path inside the source tree", file.from)));
+    }
+    match file.mode.as_deref() {
+        None | Some("0644" | "0755") => Ok(()),
+        Some(mode) => Err(("mode", format!("mode \"{mode}\" is neither \"0644\" nor \"0755\""))),
+    }
+}
+
+fn check_build(build: &BuildSpec) -> Result<(), String> {
+    match build.env.keys().find(|key| key.is_empty() || key.contains('=') || key.starts_with("SEMEL_")) {
+        Some(key) => Err(format!("`{key}` cannot be set in [build] env")),
+        None => Ok(()),
+    }
+}
+
+fn find(text: &str, needle: &str) -> usize {
+    let as_key = text
+        .split_inclusive('\n')
+        .scan(0, |at, line| {
+            let start = *at;
+            *at += line.len();
+            Some((start, line))
+        })
+        .find_map(|(start, line)| {
+            let indent = line.len() - line.trim_start().len();
+            line.trim_start().starts_with(needle).then_some(start + indent)
+        });
+    as_key.or_else(|| text.find(needle)).unwrap_or(0)
+}
+
+fn from_toml(file: &str, text: &str, error: &toml::de::Error) -> InvalidProject {
+    let at = error.span().map_or(0, |span| span.start);
+    let message = error.message();
+    let mut invalid = invalid_at(file, text, at, message.to_owned());
+    if let Some((unknown, expected)) = unknown_field(message) {
+        invalid.nearest = nearest(unknown, expected.iter().copied()).map(str::to_owned);
+        let hint = match &invalid.nearest {
+            Some(name) => format!("did you mean `{name}`?"),
+            None => format!("known here: {}", expected.join(", ")),
+        };
+        invalid.problem = format!("unknown key `{unknown}`: {hint}");
+    }
+    invalid
+}
+
+/// Takes serde's message about an unknown field apart.
+fn unknown_field(message: &str) -> Option<(&str, Vec<&str>)> {
+    let rest = message.strip_prefix("unknown field `")?;
+    let (unknown, rest) = rest.split_once('`')?;
+    Some((unknown, rest.split('`').skip(1).step_by(2).collect()))
+}
+
+fn invalid_at(file: &str, text: &str, at: usize, problem: String) -> InvalidProject {
+    let before = &text[..at.min(text.len())];
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+    InvalidProject { file: file.to_owned(), line, column, problem, nearest: None }
+}
+
+/// The candidate that was probably meant, if one is near enough.
+pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let far = word.chars().count().max(3) / 3 + 1;
+    candidates
+        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
+        .filter(|(distance, _)| *distance <= far)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = r#"format = 1
+component = "shop/api"
+
+[build]
+run = "cargo build --release --locked --offline"
+
+[artefact]
+kind = "image"
+entrypoint = ["/app/api"]
+files = [{ from = "target/release/api", to = "/app/api", mode = "0755" }]
+
+[config]
+PORT = { type = "port", default = 8080 }
+DATABASE_URL = { type = "url", secret = true }
+
+[environment.dev]
+target = { kind = "directory", health = "http://127.0.0.1:${PORT}/healthz" }
+
+[environment.production]
+after = "dev"
+gates = [{ evidence = "junit" }]
+values = "config/production.toml"
+target = { kind = "directory", health = "http://127.0.0.1:${PORT}/healthz" }
+"#;
+
+    #[test]
+    fn the_common_project_file_is_read() {
+        let project = Project::parse("semel.toml", EXAMPLE).unwrap();
+        assert_eq!(project.component.as_str(), "shop/api");
+        assert_eq!(project.values_files(), ["config/production.toml"]);
+        assert_eq!(project.pipeline.in_order().len(), 2);
+        assert_eq!(
+            project.definition.build.run.unwrap().argv(),
+            ["/bin/sh", "-eu", "-c", "cargo build --release --locked --offline"]
+        );
+    }
+
+    #[test]
+    fn an_environment_cannot_change_the_definition() {
+        let before = Project::parse("semel.toml", EXAMPLE).unwrap();
+        let after = Project::parse("semel.toml", &EXAMPLE.replace("{ evidence = \"junit\" }", "")).unwrap();
+        assert_ne!(before.pipeline, after.pipeline);
+        assert_eq!(before.definition.digest(), after.definition.digest());
+    }
+
+    #[test]
+    fn the_digest_of_a_definition_is_frozen() {
+        let project = Project::parse("semel.toml", EXAMPLE).unwrap();
+        assert_eq!(
+            project.definition.digest().as_str(),
+            "sha256:4eaa0c1d86add6dce91b686fe5be650f8c2d6a2c4ae28d387bc924b0244a61a4"
+        );
+    }
+
+    #[test]
+    fn every_mistake_names_its_place_and_the_nearest_key() {
+        let cases = [
+            ("[build]", "[bulid]", "4:2: unknown key `bulid`: did you mean `build`?"),
+            ("entrypoint", "entripoint", "9:1: unknown key `entripoint`: did you mean `entrypoint`?"),
+            ("kind = \"image\"", "kind = \"imge\"", "8:8: unknown variant `imge`, expected `image` or `archive`"),
+            ("after = \"dev\"", "after = \"test\"", "16:1: environment production comes after test, which is not declared"),
+            ("format = 1", "format = 9", "1:1: format 9 is not known here (this program writes format 1)"),
+            ("mode = \"0755\"", "mode = \"4755\"", "10:58: mode \"4755\" is neither \"0644\" nor \"0755\""),
+            ("/app/api\", mode", "app/api\", mode", "10:41: `to = \"app/api\"` is not an absolute path inside the artefact"),
+            ("type = \"port\"", "type = \"prot\"", "13:17: unknown variant `prot`"),
+            ("default = 8080", "default = 0", "13:1: configuration key PORT: the default is not a port (1 to 65535)"),
+        ];
+        for (from, to, expected) in cases {
+            let error = Project::parse("semel.toml", &EXAMPLE.replacen(from, to, 1)).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("semel.toml:{expected}")), "{to}: {error}");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Media types: what a blob or a manifest says that it is.
+//!
+//! Sources: image-spec 1.1 `media-types.md`; Docker "Image Manifest V 2, Schema 2"; Sigstore bundle 0.3; DSSE 1.0.
+
+/// An OCI image manifest (also every artefact that is no image).
+pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// An OCI image index: several manifests under one digest.
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// The configuration of an OCI image.
+pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// An uncompressed layer.
+pub const OCI_LAYER_TAR: &str = "application/vnd.oci.image.layer.v1.tar";
+/// A layer compressed with gzip.
+pub const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+/// A layer compressed with Zstandard.
+pub const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+/// The empty JSON object `{}`, where a configuration or a layer is required and there is nothing to say.
+pub const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
+/// A Docker image manifest, schema 2.
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// A Docker manifest list.
+pub const DOCKER_MANIFEST_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+
+/// `artifactType` of an artefact of kind `archive`: a file tree.
+pub const SEMEL_ARCHIVE: &str = "application/vnd.semel.archive.v1";
+/// A Sigstore bundle, version 0.3.
+pub const SIGSTORE_BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+/// A DSSE envelope.
+pub const DSSE_ENVELOPE: &str = "application/vnd.dsse.envelope.v1+json";
+
+/// The manifest types that Semel reads, in the order in which a client prefers them.
+pub const MANIFEST_TYPES: [&str; 4] = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_MANIFEST_LIST];
+
+/// Whether the type is one of a manifest or an index.
+pub fn is_manifest(media_type: &str) -> bool {
+    MANIFEST_TYPES.contains(&media_type)
+}
+
+/// Whether the type is one of an index: a manifest of manifests.
+pub fn is_index(media_type: &str) -> bool {
+    matches!(media_type, OCI_INDEX | DOCKER_MANIFEST_LIST)
+}
+
+/// Whether the type says that the bytes live elsewhere and need not be in the repository.
+///
+/// image-spec 1.1 `layer.md`, "Non-Distributable Layers" (deprecated, but still found), and Docker's foreign layers.
+pub fn is_nondistributable(media_type: &str) -> bool {
+    media_type.starts_with("application/vnd.oci.image.layer.nondistributable.")
+        || media_type.starts_with("application/vnd.docker.image.rootfs.foreign.")
+}
+
+/// The type alone: lower case, without parameters such as `; charset=utf-8`.
+pub fn essence(content_type: &str) -> String {
+    content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_content_type_is_compared_without_its_parameters() {
+        assert_eq!(essence(" Application/VND.oci.image.index.v1+json ; charset=utf-8"), OCI_INDEX);
+        assert_eq!(essence(""), "");
+    }
+
+    #[test]
+    fn manifests_indexes_and_absent_layers_are_told_apart() {
+        assert!(is_manifest(DOCKER_MANIFEST) && !is_index(DOCKER_MANIFEST));
+        assert!(is_manifest(DOCKER_MANIFEST_LIST) && is_index(DOCKER_MANIFEST_LIST));
+        assert!(!is_manifest(OCI_CONFIG));
+        assert!(is_nondistributable("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"));
+        assert!(is_nondistributable("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"));
+        assert!(!is_nondistributable(OCI_LAYER_GZIP));
+    }
+}

@@ -1,0 +1,1 @@
+//! What lasts: blobs, ledger, projections, keys

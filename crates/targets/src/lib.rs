@@ -1,0 +1,1 @@
+//! Where it runs: target drivers, the supervisor, observation
