@@ -1,1 +1,29 @@
-//! Where the source is: commit, checkout, packaging, provenance
+//! Where the source is: from a commit to the bytes of an artefact.
+//!
+//! ```text
+//! source::resolve → checkout::materialise → recipe::run → collect::collect → package::package → provenance::predicate
+//!    commit, key        a clean tree         the project's    the files      layers, config,     how it came
+//!                                            own commands     it names       manifest            about
+//! ```
+//!
+//! Each step is one function in one file; [`pipeline::run`] calls them in order. Nothing here knows the ledger, HTTP or
+//! SQL: whether a build is needed at all, and which version it gets, is decided elsewhere. Time and environment are
+//! arguments. The working directory of the project is never read for content, and never written.
+//!
+//! Reading order: [`source`], [`checkout`], [`recipe`], [`collect`], [`base`], [`package`], [`provenance`], [`pipeline`],
+//! and, for `semel init`, [`detect`].
+
+mod git;
+pub mod source;
+pub mod checkout;
+pub mod recipe;
+pub mod collect;
+pub mod base;
+mod archive;
+pub mod package;
+pub mod provenance;
+pub mod pipeline;
+
+pub mod detect;
+
+pub use git::GitError;

@@ -1,1 +1,37 @@
-//! Where the ledger is: one file per verb
+//! Where the ledger is: one file per verb.
+//!
+//! | step | function | entry |
+//! |---|---|---|
+//! | reserve | [`reserve::reserve`] | `BuildReserved` |
+//! | store a manifest | [`store_manifest::store_manifest`] | `ManifestStored` |
+//! | publish | [`publish::bind`], [`reserve::commit`] | `VersionPublished` |
+//! | evidence | [`attest::attest`] | `EvidenceAttached` |
+//! | pipeline | [`pipeline::apply`] | `PipelineApplied` |
+//! | promote | [`promote::promote`] | `PromotionGranted`, `PromotionRefused` |
+//! | deploy | [`deploy::start`], [`deploy::finish`] | `DeploymentStarted`, `…Succeeded`, `…Failed` |
+//! | observe | [`observe::observe`] | `ObservationChanged`, `DriftDetected` |
+//! | hold, reject | [`hold`], [`reject`] | `HoldSet`, `Rejected`, … |
+//!
+//! Every change of every door (command line, API, registry) ends in one of these functions, and each of them in one append
+//! to the ledger. A refusal is a value in the answer; an [`error::EngineError`] is a fault or a wrong question. Knows nothing
+//! of HTTP and starts no process.
+
+pub mod error;
+mod batch;
+pub mod artefact;
+pub mod component;
+
+pub mod reserve;
+pub mod store_manifest;
+pub mod publish;
+pub mod attest;
+pub mod report;
+pub mod pipeline;
+pub mod promote;
+pub mod deploy;
+pub mod rollback;
+pub mod observe;
+pub mod hold;
+pub mod reject;
+
+pub mod look;

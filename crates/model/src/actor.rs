@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// The one who caused an entry. `subject` is a pseudonym: the table that resolves it can be erased without touching
 /// history.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Actor {
     /// Who vouches for the subject: `local`, or the URL of an identity provider.
@@ -20,7 +20,7 @@ pub struct Actor {
 }
 
 /// What kind of being acts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ActorKind {
     /// A human being.
@@ -32,7 +32,7 @@ pub enum ActorKind {
 }
 
 /// How an actor was recognised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AuthMethod {
     /// The user of this machine says so: a claim, shown as one.

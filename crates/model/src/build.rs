@@ -37,7 +37,7 @@ pub fn source_tree_digest(mut entries: Vec<TreeEntry>) -> Digest {
 }
 
 /// What a build key is made of: only what the commit says. Toolchain, runner and clock are provenance.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BuildInputs {
     /// Format number, 1.
@@ -64,7 +64,7 @@ impl BuildInputs {
 }
 
 /// A commit as the version rule sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CommitFact {
     /// Its id.
@@ -80,7 +80,7 @@ pub struct CommitFact {
 }
 
 /// Which part of a version moves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Bump {
     /// The last number.
@@ -120,7 +120,7 @@ pub fn bump_of(message: &str) -> Bump {
 }
 
 /// The line of development that a commit is built for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Line {
     /// The main line: its builds get final-looking versions.
@@ -139,7 +139,7 @@ impl Line {
 }
 
 /// What is known about the history behind a commit when it asks for a version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct History {
     /// The commit and its ancestors, newest first, as far back as they were sent.

@@ -21,12 +21,12 @@ use crate::name::{ConfigKey, EnvironmentName};
 pub const CONTRACT_ANNOTATION: &str = "dev.semel.contract";
 
 /// The typed schema of the configuration that an artefact needs. Part of the artefact's digest.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(transparent)]
 pub struct Contract(pub BTreeMap<ConfigKey, KeyRule>);
 
 /// What one key must be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeyRule {
     /// The type of the value.
@@ -65,7 +65,7 @@ pub struct KeyRule {
 }
 
 /// The types of configuration values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ValueType {
     /// Any text.
@@ -102,7 +102,7 @@ impl fmt::Display for ValueType {
 }
 
 /// A value as TOML spells it; at the target every value is text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(untagged)]
 pub enum Scalar {
     /// A truth value.
@@ -202,7 +202,7 @@ impl Contract {
 }
 
 /// Where a value came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
     /// The contract's default.
@@ -229,7 +229,7 @@ impl fmt::Debug for Offered {
 }
 
 /// One problem of an environment's values with a contract. Names the key, never the value.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Problem {
     /// The key concerned.
     pub key: ConfigKey,
@@ -303,7 +303,7 @@ fn unknown_key(key: &ConfigKey, contract: &Contract, environment: &EnvironmentNa
 
 /// The resolved configuration of one deployment, with secrets as keyed commitments. Its canonical digest is the
 /// *config digest*.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Snapshot {
     /// Format number, 1.
@@ -315,7 +315,7 @@ pub struct Snapshot {
 }
 
 /// One value in a snapshot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SnapshotEntry {
     /// Where it came from.

@@ -37,7 +37,7 @@ impl KeyInputs {
 }
 
 /// What a target reports that it runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Observed {
     /// The generation of the running release; none: nothing of ours runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -63,7 +63,7 @@ pub struct Observed {
 }
 
 /// Whether a release's process is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RunState {
     /// The process runs.
@@ -75,7 +75,7 @@ pub enum RunState {
 }
 
 /// What the health check says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum HealthState {
     /// It passed.
@@ -87,7 +87,7 @@ pub enum HealthState {
 }
 
 /// Whether a release's files are as they were unpacked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FilesState {
     /// Every file is as it was.
@@ -120,7 +120,7 @@ impl Observed {
 }
 
 /// What a deployment asks a target to run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Desired {
     /// The deployment key.
     pub key: Digest,
@@ -131,7 +131,7 @@ pub struct Desired {
 }
 
 /// What has to be done at a target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Plan {
     /// It runs as it should: verify, change nothing.
@@ -158,7 +158,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
 }
 
 /// One way in which what runs differs from what was deployed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Drift {
     /// Nothing was reported, or not lately enough.

@@ -12,7 +12,7 @@ use crate::duration::Span;
 use crate::name::EnvironmentName;
 
 /// A component's bindings, as they are stored and compared.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pipeline {
     /// Format number, 1.
@@ -22,7 +22,7 @@ pub struct Pipeline {
 }
 
 /// What holds for one component in one environment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Binding {
     /// The environments that a digest must have succeeded in before.
@@ -40,7 +40,7 @@ pub struct Binding {
 }
 
 /// A typed predicate over an artefact and what is known about it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Gate {
     /// Evidence of this type must exist with this result: `junit`, `provenance`, or a predicate type URI.
@@ -65,7 +65,7 @@ fn is_pass(result: &EvidenceResult) -> bool {
 }
 
 /// What a piece of evidence says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum EvidenceResult {
     /// It is as it should be.
@@ -93,7 +93,7 @@ impl std::fmt::Display for EvidenceResult {
 }
 
 /// Where an environment runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Target {
     /// The driver.
@@ -119,7 +119,7 @@ fn is_healthy_within(span: &Span) -> bool {
 }
 
 /// The drivers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TargetKind {
     /// Content store, generation directories, one symlink switch, our own supervisor.
@@ -127,7 +127,7 @@ pub enum TargetKind {
 }
 
 /// A health check.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(untagged)]
 pub enum Health {
     /// `http://…`: GET must answer 2xx.

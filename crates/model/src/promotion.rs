@@ -16,7 +16,7 @@ use crate::statement::{predicate_name, predicate_type};
 use crate::version::Version;
 
 /// Everything that a decision is made from. Recorded with it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Inputs {
     /// Which component.
@@ -45,7 +45,7 @@ pub struct Inputs {
 }
 
 /// One piece of evidence.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EvidenceFact {
     /// The signed envelope.
@@ -62,7 +62,7 @@ pub struct EvidenceFact {
 }
 
 /// A deployment of the artefact that succeeded.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SuccessFact {
     /// Where.
@@ -74,7 +74,7 @@ pub struct SuccessFact {
 }
 
 /// A rejection of the artefact.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RejectionFact {
     /// Why.
@@ -84,7 +84,7 @@ pub struct RejectionFact {
 }
 
 /// What a gate says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// Open.
@@ -96,7 +96,7 @@ pub enum Verdict {
 }
 
 /// One gate's answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GateResult {
     /// The gate, in words: `not-rejected`, `after staging`, `junit=pass`.
@@ -114,7 +114,7 @@ pub struct GateResult {
 }
 
 /// What opens a closed gate.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Remedy {
     /// Who can do it.
@@ -124,7 +124,7 @@ pub struct Remedy {
 }
 
 /// A decision with its inputs, as it is stored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Decision {
     /// Format number, 1.
@@ -138,7 +138,7 @@ pub struct Decision {
 }
 
 /// How a decision came out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// It may run there.

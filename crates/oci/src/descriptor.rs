@@ -102,7 +102,8 @@ mod tests {
         full.platform = Some(serde_json::json!({"os": "linux"}));
         full.artifact_type = Some(media_type::SEMEL_ARCHIVE.into());
         let text = serde_json::to_string(&full).unwrap();
-        let order = ["mediaType", "digest", "size", "urls", "annotations", "data", "platform", "artifactType"];
+        let order =
+            ["mediaType", "digest", "size", "urls", "annotations", "data", "platform", "artifactType"];
         let places: Vec<_> = order.iter().map(|key| text.find(&format!("\"{key}\"")).unwrap()).collect();
         assert!(places.is_sorted(), "{text}");
         assert_eq!(serde_json::from_str::<Descriptor>(&text).unwrap(), full);

@@ -190,7 +190,8 @@ mod tests {
 
     #[test]
     fn an_error_body_is_written_and_read_in_the_form_of_the_specification() {
-        let body = ErrorBody::new(ErrorCode::Denied, "1.4.2 is bound", Some(serde_json::json!({"bound": "x"})));
+        let body =
+            ErrorBody::new(ErrorCode::Denied, "1.4.2 is bound", Some(serde_json::json!({"bound": "x"})));
         let text = r#"{"errors":[{"code":"DENIED","message":"1.4.2 is bound","detail":{"bound":"x"}}]}"#;
         assert_eq!(String::from_utf8(body.to_bytes()).unwrap(), text);
         assert_eq!(ErrorBody::parse(text.as_bytes()), Some(body));

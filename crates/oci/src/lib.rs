@@ -5,24 +5,25 @@
 //! by which all HTTP of Semel's clients goes. It knows nothing of versions, evidence or environments, keeps no state
 //! of its own, and never trusts bytes that it has not hashed.
 //!
-//! Reading order: the formats ([`media_type`], [`descriptor`], [`manifest`], [`reference`]), the protocol
-//! ([`route`], [`range`], [`error`]), bytes at rest ([`verify`], [`layout`]), bytes on the wire ([`transport`],
+//! Reading order: the formats ([`media_type`], [`descriptor`], [`manifest`], [`mod@reference`]), the protocol
+//! ([`route`], [`range`], [`error`]), bytes at rest ([`verify`], [`closure`], [`layout`]), bytes on the wire ([`transport`],
 //! [`client`]), and both together ([`copy`]).
 
-pub mod media_type;
 pub mod descriptor;
 pub mod manifest;
+pub mod media_type;
 pub mod reference;
 
-pub mod route;
-pub mod range;
 pub mod error;
+pub mod range;
+pub mod route;
 
-pub mod verify;
+pub mod closure;
 pub mod layout;
+pub mod verify;
 
 mod body;
-pub mod transport;
 pub mod client;
+pub mod transport;
 
 pub mod copy;

@@ -81,6 +81,14 @@ pub enum InvalidManifest {
         /// What the document is.
         media_type: String,
     },
+    /// A field that some readers would take for another one.
+    #[error("the manifest has `{field}`, which some readers take for `{meant}`")]
+    Spelling {
+        /// As it is written.
+        field: String,
+        /// The field of the specification.
+        meant: &'static str,
+    },
     /// A field that must be there is not.
     #[error("the manifest lacks `{field}`")]
     Missing {
@@ -214,7 +222,7 @@ impl ImageManifest {
             subject: self.subject.as_ref(),
             annotations: &self.annotations,
         };
-        wire.encode(self.artifact_type.as_deref().unwrap_or(&self.config.media_type))
+        wire.encode()
     }
 }
 
@@ -231,7 +239,7 @@ impl Index {
             subject: self.subject.as_ref(),
             annotations: &self.annotations,
         };
-        wire.encode(self.artifact_type.as_deref().unwrap_or_default())
+        wire.encode()
     }
 }
 
@@ -255,10 +263,10 @@ struct Wire<'a> {
 }
 
 impl Wire<'_> {
-    fn encode(&self, artifact_type: &str) -> EncodedManifest {
+    fn encode(&self) -> EncodedManifest {
         let bytes = canonical::bytes(self);
         let mut descriptor = Descriptor::of(self.media_type, &bytes);
-        descriptor.artifact_type = non_empty(Some(artifact_type.to_owned()));
+        descriptor.artifact_type = self.artifact_type.map(str::to_owned);
         EncodedManifest { bytes: bytes.into(), descriptor }
     }
 }
@@ -296,10 +304,11 @@ fn read_document(bytes: &[u8]) -> Result<Document, InvalidManifest> {
         return Err(InvalidManifest::TooLarge { size: bytes.len() });
     }
     let value = strict_json(bytes).map_err(InvalidManifest::Malformed)?;
+    require_one_reading(&value)?;
     let lists_manifests = value.get("manifests").is_some();
     let mut document: Document = serde_json::from_value(value).map_err(InvalidManifest::Malformed)?;
     document.lists_manifests = lists_manifests;
-    if document.schema_version != Value::from(2) {
+    if document.schema_version != 2 {
         let found = match &document.schema_version {
             Value::Null => "absent".to_owned(),
             other => other.to_string().chars().take(40).collect(),
@@ -307,6 +316,47 @@ fn read_document(bytes: &[u8]) -> Result<Document, InvalidManifest> {
         return Err(InvalidManifest::SchemaVersion { found });
     }
     Ok(document)
+}
+
+/// Refuses what only some readers would understand: a list of values where an object is meant, which ours would take,
+/// and a field of the specification in another case, which readers written in Go take for the field itself.
+fn require_one_reading(document: &Value) -> Result<(), InvalidManifest> {
+    let list = |field| document.get(field).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let single = ["config", "subject"].into_iter().filter_map(|field| document.get(field));
+    let descriptors = single.chain(list("layers")).chain(list("manifests")).filter(|value| !value.is_null());
+    check_fields(document, &MANIFEST_FIELDS)?;
+    descriptors.into_iter().try_for_each(|descriptor| check_fields(descriptor, &DESCRIPTOR_FIELDS))
+}
+
+const MANIFEST_FIELDS: [&str; 9] = [
+    "schemaVersion",
+    "mediaType",
+    "artifactType",
+    "config",
+    "layers",
+    "manifests",
+    "fsLayers",
+    "subject",
+    "annotations",
+];
+
+const DESCRIPTOR_FIELDS: [&str; 8] =
+    ["mediaType", "digest", "size", "urls", "annotations", "data", "platform", "artifactType"];
+
+fn check_fields(value: &Value, specified: &[&'static str]) -> Result<(), InvalidManifest> {
+    let Some(object) = value.as_object() else {
+        let error = serde::de::Error::custom("a manifest and its descriptors are JSON objects");
+        return Err(InvalidManifest::Malformed(error));
+    };
+    // Both directions: the long s and the Kelvin sign are each changed by one of them only.
+    let fold = |text: &str| text.to_lowercase().to_uppercase();
+    for field in object.keys() {
+        let meant = specified.iter().find(|name| *name != field && fold(name) == fold(field));
+        if let Some(meant) = meant {
+            return Err(InvalidManifest::Spelling { field: field.chars().take(40).collect(), meant });
+        }
+    }
+    Ok(())
 }
 
 fn decide_media_type(document: &Document, content_type: Option<&str>) -> Result<String, InvalidManifest> {
@@ -359,7 +409,8 @@ fn read_image(document: Document, media_type: String) -> Result<ParsedManifest, 
         }
     }
     let config = document.config.ok_or(InvalidManifest::Missing { field: "config" })?;
-    let artifact_type = non_empty(document.artifact_type).or_else(|| non_empty(Some(config.media_type.clone())));
+    let artifact_type =
+        non_empty(document.artifact_type).or_else(|| non_empty(Some(config.media_type.clone())));
     Ok(ParsedManifest {
         media_type,
         artifact_type,
@@ -506,8 +557,16 @@ mod tests {
         let cases = [
             (image(), None, media_type::OCI_MANIFEST),
             (untyped.clone(), None, media_type::OCI_MANIFEST),
-            (untyped.clone(), Some("application/vnd.docker.distribution.manifest.v2+json"), media_type::DOCKER_MANIFEST),
-            (image(), Some("application/vnd.oci.image.manifest.v1+json; charset=utf-8"), media_type::OCI_MANIFEST),
+            (
+                untyped.clone(),
+                Some("application/vnd.docker.distribution.manifest.v2+json"),
+                media_type::DOCKER_MANIFEST,
+            ),
+            (
+                image(),
+                Some("application/vnd.oci.image.manifest.v1+json; charset=utf-8"),
+                media_type::OCI_MANIFEST,
+            ),
             (index, None, media_type::OCI_INDEX),
         ];
         for (document, content_type, expected) in cases {
@@ -531,10 +590,19 @@ mod tests {
             (with(image(), "config", Value::Null), None, "lacks `config`"),
             (json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX}), None, "lacks `manifests`"),
             (with(image(), "layers", json!([wrong_data])), None, "does not match"),
-            (with(image(), "layers", json!([with(layer(), "digest", json!("sha256:x"))])), None, "not well-formed"),
+            (
+                with(image(), "layers", json!([with(layer(), "digest", json!("sha256:x"))])),
+                None,
+                "not well-formed",
+            ),
             (with(image(), "layers", json!([with(layer(), "size", json!(-1))])), None, "not well-formed"),
             (with(image(), "annotations", json!({"a": 1})), None, "not well-formed"),
-            (json!([1]), None, "not well-formed"),
+            (with(image(), "Layers", json!([])), None, "`Layers`, which some readers take for `layers`"),
+            (with(image(), "layer\u{17f}", json!([])), None, "which some readers take for `layers`"),
+            (with(image(), "config", with(config(), "SIZE", json!(9))), None, "some readers take for `size`"),
+            (json!([2, media_type::OCI_MANIFEST]), None, "not well-formed"),
+            (with(image(), "config", json!(["text/plain", Digest::of(b"{}"), 2])), None, "not well-formed"),
+            (with(image(), "layers", json!([["text/plain", Digest::of(b"{}"), 2]])), None, "not well-formed"),
         ];
         for (document, content_type, expected) in cases {
             let message = parse(&document, content_type).unwrap_err().to_string();
@@ -549,7 +617,8 @@ mod tests {
         let deep = format!("{{\"x\":{}{}}}", "[".repeat(40), "]".repeat(40));
         let bottomless = "[".repeat(100_000);
         let trailing = format!("{} x", image());
-        for text in [twice, twice_inside, deep, bottomless, trailing, String::new(), "\u{feff}{}".to_owned()] {
+        for text in [twice, twice_inside, deep, bottomless, trailing, String::new(), "\u{feff}{}".to_owned()]
+        {
             let error = ParsedManifest::parse(text.as_bytes(), None).unwrap_err();
             assert!(matches!(error, InvalidManifest::Malformed(_)), "{error:?}");
         }
@@ -592,10 +661,18 @@ mod tests {
         let subject = Descriptor::of(media_type::OCI_MANIFEST, b"subject");
         let payload = Descriptor::of(media_type::DSSE_ENVELOPE, b"payload");
         let annotations = Annotations::from([("org.example.a".into(), "b".into())]);
-        let manifest =
-            ImageManifest::referrer(&subject, media_type::SIGSTORE_BUNDLE, vec![payload.clone()], annotations.clone());
+        let manifest = ImageManifest::referrer(
+            &subject,
+            media_type::SIGSTORE_BUNDLE,
+            vec![payload.clone()],
+            annotations.clone(),
+        );
         let encoded = manifest.encode();
-        assert!(encoded.bytes.starts_with(br#"{"annotations":{"org.example.a":"b"},"artifactType":"application/"#));
+        assert!(
+            encoded
+                .bytes
+                .starts_with(br#"{"annotations":{"org.example.a":"b"},"artifactType":"application/"#)
+        );
         assert_eq!(encoded.descriptor.digest, Digest::of(&encoded.bytes));
         assert_eq!(encoded.descriptor.artifact_type.as_deref(), Some(media_type::SIGSTORE_BUNDLE));
         let parsed = ParsedManifest::parse(&encoded.bytes, Some(&encoded.descriptor.media_type)).unwrap();

@@ -131,7 +131,8 @@ impl FromStr for TagOrDigest {
     fn from_str(text: &str) -> Result<Self, InvalidReference> {
         // A tag has no colon, so what has one was meant as a digest.
         if text.contains(':') {
-            let digest = text.parse().map_err(|source| InvalidReference::Digest { text: shown(text), source })?;
+            let digest =
+                text.parse().map_err(|source| InvalidReference::Digest { text: shown(text), source })?;
             return Ok(Self::Digest(digest));
         }
         let tag = text.parse().map_err(|source| InvalidReference::Tag { text: shown(text), source })?;
@@ -268,7 +269,8 @@ fn is_host(text: &str) -> bool {
 fn layout(text: &str, rest: &str) -> Result<Place, InvalidReference> {
     let (rest, digest) = match rest.rsplit_once('@') {
         Some((rest, digest)) if digest.starts_with("sha256:") || digest.starts_with("sha512:") => {
-            let digest = digest.parse().map_err(|source| InvalidReference::Digest { text: shown(text), source })?;
+            let digest =
+                digest.parse().map_err(|source| InvalidReference::Digest { text: shown(text), source })?;
             (rest, Some(digest))
         }
         _ => (rest, None),
@@ -322,8 +324,21 @@ mod tests {
     #[test]
     fn what_is_no_reference_is_refused() {
         let cases = [
-            "", "Shop/api", "a:", "a:-x", "a@sha256:zz", "a@", "ho_st.x/a", "host.x:0/a", "host.x:99999/a", "-h.x/a",
-            "[zz]:5000/a", "host.x/", "a b", "host.x/a:b:c", "a/../b",
+            "",
+            "Shop/api",
+            "a:",
+            "a:-x",
+            "a@sha256:zz",
+            "a@",
+            "ho_st.x/a",
+            "host.x:0/a",
+            "host.x:99999/a",
+            "-h.x/a",
+            "[zz]:5000/a",
+            "host.x/",
+            "a b",
+            "host.x/a:b:c",
+            "a/../b",
         ];
         for bad in cases {
             assert!(bad.parse::<Reference>().is_err(), "{bad}");

@@ -141,10 +141,16 @@ impl FromStr for Route {
             [name @ .., "blobs", "uploads"] | [name @ .., "blobs", "uploads", ""] => {
                 Ok(Self::Uploads { name: component(name)? })
             }
-            [name @ .., "blobs", "uploads", id] => Ok(Self::Upload { name: component(name)?, id: upload_id(id)? }),
+            [name @ .., "blobs", "uploads", id] => {
+                Ok(Self::Upload { name: component(name)?, id: upload_id(id)? })
+            }
             [name @ .., "blobs", hash] => Ok(Self::Blob { name: component(name)?, digest: digest(hash)? }),
-            [name @ .., "manifests", word] => Ok(Self::Manifest { name: component(name)?, reference: reference(word)? }),
-            [name @ .., "referrers", hash] => Ok(Self::Referrers { name: component(name)?, digest: digest(hash)? }),
+            [name @ .., "manifests", word] => {
+                Ok(Self::Manifest { name: component(name)?, reference: reference(word)? })
+            }
+            [name @ .., "referrers", hash] => {
+                Ok(Self::Referrers { name: component(name)?, digest: digest(hash)? })
+            }
             [name @ .., "tags", "list"] => Ok(Self::Tags { name: component(name)? }),
             _ => Err(no_endpoint()),
         }
@@ -246,14 +252,17 @@ mod tests {
             // Words of the API as parts of a name.
             ("/v2/a/manifests/list", Route::Manifest { name: name("a"), reference: tag("list") }),
             ("/v2/tags/tags/list", Route::Tags { name: name("tags") }),
-            ("/v2/blobs/uploads/manifests/x", Route::Manifest { name: name("blobs/uploads"), reference: tag("x") }),
+            (
+                "/v2/blobs/uploads/manifests/x",
+                Route::Manifest { name: name("blobs/uploads"), reference: tag("x") },
+            ),
             ("/v2/manifests/blobs/DIGEST", Route::Blob { name: name("manifests"), digest: digest.clone() }),
             ("/v2/a/blobs/uploads/blobs/uploads/", Route::Uploads { name: name("a/blobs/uploads") }),
             // Clients that encode the colon.
-            ("/v2/a/blobs/sha256%3A44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a", Route::Blob {
-                name: name("a"),
-                digest,
-            }),
+            (
+                "/v2/a/blobs/sha256%3A44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a",
+                Route::Blob { name: name("a"), digest },
+            ),
         ];
         for (path, route) in cases {
             assert_eq!(read(path), Ok(route), "{path}");
@@ -294,21 +303,32 @@ mod tests {
     }
 
     fn routes() -> impl Strategy<Value = Route> {
-        let word = prop::sample::select(vec!["a", "blobs", "uploads", "manifests", "tags", "list", "referrers", "x-1"]);
+        let word = prop::sample::select(vec![
+            "a",
+            "blobs",
+            "uploads",
+            "manifests",
+            "tags",
+            "list",
+            "referrers",
+            "x-1",
+        ]);
         let name = prop::collection::vec(word, 1..5).prop_map(|words| words.join("/").parse().unwrap());
         let digest = "[0-9a-f]{64}".prop_map(|hex| format!("sha256:{hex}").parse().unwrap());
         let reference = prop_oneof![
             "[A-Za-z0-9_][A-Za-z0-9._-]{0,12}".prop_map(|tag| TagOrDigest::Tag(tag.parse().unwrap())),
             digest.clone().prop_map(TagOrDigest::Digest),
         ];
-        (0..6, name, digest, reference, "[A-Za-z0-9_.=-]{1,20}").prop_map(|(kind, name, digest, reference, id)| match kind {
-            0 => Route::Blob { name, digest },
-            1 => Route::Uploads { name },
-            2 => Route::Upload { name, id },
-            3 => Route::Manifest { name, reference },
-            4 => Route::Tags { name },
-            _ => Route::Referrers { name, digest },
-        })
+        (0..6, name, digest, reference, "[A-Za-z0-9_.=-]{1,20}").prop_map(
+            |(kind, name, digest, reference, id)| match kind {
+                0 => Route::Blob { name, digest },
+                1 => Route::Uploads { name },
+                2 => Route::Upload { name, id },
+                3 => Route::Manifest { name, reference },
+                4 => Route::Tags { name },
+                _ => Route::Referrers { name, digest },
+            },
+        )
     }
 
     proptest! {

@@ -1,1 +1,404 @@
-//! What lasts: blobs, ledger, projections, keys
+//! What lasts: blobs, the ledger, and what is folded from it.
+//!
+//! ```text
+//! store.json  store.lock  semel.db  ledger/entries-<n>  blobs/sha256/ab/abcdef…  uploads/<id>  trash/
+//! ```
+//!
+//! The only SQL, the only raw file writes and the only keys of Semel are here. Knows nothing of HTTP.
+
+pub mod durable;
+pub mod keys;
+pub mod secrets;
+mod lock;
+
+pub mod sql;
+pub mod schema;
+pub mod entry_files;
+pub mod ledger;
+pub mod projections;
+pub mod lease;
+
+pub mod blobs;
+
+pub mod audit;
+pub mod recover;
+pub mod backup;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use semel_model::actor::{Actor, ActorKind, AuthMethod};
+use semel_model::entry::{Change, StoreCreated};
+use semel_model::note::LedgerKey;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use crate::blobs::Blobs;
+use crate::durable::Access;
+use crate::entry_files::EntryFiles;
+use crate::keys::{KeyError, KeyRing};
+use crate::ledger::{AppendError, Turn};
+use crate::lock::StoreLock;
+use crate::schema::SchemaError;
+use crate::sql::{Conn, Db, SqlError};
+
+/// The format of the store's directory that this program writes and reads.
+pub const STORE_FORMAT: u32 = 1;
+
+/// `store.json`: what a store is, before anything else is read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The format of the directory.
+    pub format: u32,
+    /// The store's id, made when it was created.
+    pub id: String,
+    /// The name of its ledger, host-like.
+    pub origin: String,
+    /// The ledger's public key as a verifier key text.
+    pub ledger_key: String,
+}
+
+/// Where a store and its keys are.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The store's directory.
+    pub dir: PathBuf,
+    /// The directory with the keys of all stores.
+    pub keys: PathBuf,
+}
+
+/// An open store. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    dir: PathBuf,
+    identity: Identity,
+    keys: KeyRing,
+    db: Db,
+    /// The connection that writes, when no turn has it.
+    writer: Arc<Mutex<Option<Conn>>>,
+    lock: StoreLock,
+    files: EntryFiles,
+    blobs: Blobs,
+}
+
+/// A store could not be opened or created.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is none.
+    #[error("there is no store at {0}")]
+    Missing(PathBuf),
+    /// Something else lies there.
+    #[error("{0} is not empty and is no store")]
+    NotAStore(PathBuf),
+    /// A newer program made it.
+    #[error("the store at {dir} has format {found}; this program knows format {STORE_FORMAT} and leaves it alone: use a newer semel")]
+    Newer {
+        /// Where.
+        dir: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// Its database is gone.
+    #[error("the store at {0} has lost its database semel.db: run `semel recover`")]
+    NoDatabase(PathBuf),
+    /// It lies where neither locks nor durable writes can be relied on.
+    #[error("{dir} lies on a network file system ({kind}), where a store would lose data; put it on a local disk")]
+    NetworkFileSystem {
+        /// Where.
+        dir: PathBuf,
+        /// Which kind.
+        kind: &'static str,
+    },
+    /// A file or directory failed.
+    #[error("cannot {action} {path}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// `store.json` is damaged.
+    #[error("cannot read {path}")]
+    Identity {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The database failed.
+    #[error("cannot open the store's database")]
+    Sql(#[from] SqlError),
+    /// The schema failed.
+    #[error("cannot prepare the store's database")]
+    Schema(#[from] SchemaError),
+    /// A key failed.
+    #[error("cannot make the store's keys")]
+    Key(#[from] KeyError),
+    /// The first entry failed.
+    #[error("cannot begin the store's ledger")]
+    Append(#[from] AppendError),
+}
+
+impl Store {
+    /// Opens the store at a place, or creates it when the place is empty or not there.
+    pub async fn open_or_create(place: &Place, now: Timestamp) -> Result<Self, OpenError> {
+        match Self::open(place).await {
+            Err(OpenError::Missing(_)) => Self::create(place, now).await,
+            Ok(store) if store.is_unfinished().await? => {
+                store.begin_ledger(now).await?;
+                Ok(store)
+            }
+            other => other,
+        }
+    }
+
+    /// Whether a crash broke the creation off before the first entry.
+    async fn is_unfinished(&self) -> Result<bool, OpenError> {
+        Ok(ledger::size(&mut self.reader().await?).await? == 0)
+    }
+
+    /// Opens a store. A store of a newer format is refused before anything is written. A creation that a crash broke off
+    /// is finished.
+    pub async fn open(place: &Place) -> Result<Self, OpenError> {
+        let identity = read_identity(&place.dir)?;
+        refuse_network(&place.dir)?;
+        let entries = EntryFiles::at(place.dir.join("ledger")).size().map_err(io_error("read", &place.dir))?;
+        if entries > 0 && !place.dir.join("semel.db").exists() {
+            return Err(OpenError::NoDatabase(place.dir.clone()));
+        }
+        let store = Self::assemble(place, identity)?;
+        store.bring_schema_up_to_date().await?;
+        Ok(store)
+    }
+
+    /// Creates a store. Racing creators end up with one.
+    pub async fn create(place: &Place, now: Timestamp) -> Result<Self, OpenError> {
+        let dir = &place.dir;
+        prepare_directory(dir)?;
+        refuse_network(dir)?;
+        let path = dir.join("store.lock");
+        let lock = StoreLock::open(&path).map_err(io_error("open", &path))?;
+        let held = lock.acquire().await.map_err(io_error("lock", dir))?;
+        let path = dir.join("store.json");
+        if !path.exists() {
+            if dir.join("semel.db").exists() {
+                return Err(OpenError::NotAStore(dir.clone()));
+            }
+            let bytes = serde_json::to_vec_pretty(&new_identity(place)?).expect("an identity is JSON");
+            durable::create(&path, &bytes, Access::Shared).map_err(io_error("write", &path))?;
+        }
+        drop(held);
+        let store = Self::open(place).await?;
+        store.begin_ledger(now).await?;
+        Ok(store)
+    }
+
+    /// Writes the first entry, unless it is there.
+    async fn begin_ledger(&self, now: Timestamp) -> Result<(), OpenError> {
+        let turn = self.turn().await?;
+        if turn.head().size > 0 {
+            return Ok(());
+        }
+        let actor = local_actor(self.keys().pseudonym("local", "store")?, "store");
+        let created = StoreCreated {
+            store: self.id().to_owned(),
+            origin: self.origin().to_owned(),
+            ledger_key: self.identity().ledger_key.clone(),
+        };
+        turn.record(&actor, now, vec![Change::StoreCreated(created)]).await?;
+        Ok(())
+    }
+
+    fn assemble(place: &Place, identity: Identity) -> Result<Self, OpenError> {
+        let dir = place.dir.clone();
+        let lock_path = dir.join("store.lock");
+        Ok(Self(Arc::new(Inner {
+            keys: KeyRing::at(&place.keys, &identity.id),
+            db: Db::at(&dir.join("semel.db")),
+            writer: Arc::default(),
+            lock: StoreLock::open(&lock_path).map_err(io_error("open", &lock_path))?,
+            files: EntryFiles::at(dir.join("ledger")),
+            blobs: Blobs::at(&dir),
+            identity,
+            dir,
+        })))
+    }
+
+    async fn bring_schema_up_to_date(&self) -> Result<(), OpenError> {
+        let mut conn = self.reader().await?;
+        if schema::is_current(&mut conn).await? {
+            return Ok(());
+        }
+        let _held = self.0.lock.acquire().await.map_err(io_error("lock", &self.0.dir))?;
+        Ok(schema::migrate(&mut conn).await?)
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.0.dir
+    }
+
+    /// The store's id.
+    pub fn id(&self) -> &str {
+        &self.0.identity.id
+    }
+
+    /// The ledger's name.
+    pub fn origin(&self) -> &str {
+        &self.0.identity.origin
+    }
+
+    /// What the store is.
+    pub fn identity(&self) -> &Identity {
+        &self.0.identity
+    }
+
+    /// The ledger's public key.
+    pub fn ledger_key(&self) -> Option<LedgerKey> {
+        LedgerKey::parse(&self.0.identity.ledger_key)
+    }
+
+    /// The keys.
+    pub fn keys(&self) -> &KeyRing {
+        &self.0.keys
+    }
+
+    /// The blobs.
+    pub fn blobs(&self) -> &Blobs {
+        &self.0.blobs
+    }
+
+    pub(crate) fn entry_files(&self) -> &EntryFiles {
+        &self.0.files
+    }
+
+    pub(crate) fn lock(&self) -> &StoreLock {
+        &self.0.lock
+    }
+
+    /// A connection for reading.
+    pub async fn reader(&self) -> Result<Conn, SqlError> {
+        self.0.db.reader().await
+    }
+
+    pub(crate) async fn writer(&self) -> OwnedMutexGuard<Option<Conn>> {
+        Arc::clone(&self.0.writer).lock_owned().await
+    }
+
+    pub(crate) async fn connect(&self) -> Result<Conn, SqlError> {
+        self.0.db.connect().await
+    }
+
+    /// Waits for the exclusive right to decide and to record.
+    pub async fn turn(&self) -> Result<Turn, AppendError> {
+        Turn::take(self).await
+    }
+
+    /// The actor for somebody whom this machine vouches for, under a pseudonym.
+    pub async fn local_actor(&self, name: &str, via: &str) -> Result<Actor, AppendError> {
+        let subject = self.keys().pseudonym("local", name)?;
+        let mut reader = self.reader().await?;
+        let known = reader.row("SELECT name FROM identity WHERE subject = $1", &[subject.as_str().into()]).await?;
+        if known.is_none() {
+            let mut turn = self.turn().await?;
+            turn.db()
+                .execute(
+                    "INSERT INTO identity (subject, issuer, name) VALUES ($1, 'local', $2) ON CONFLICT DO NOTHING",
+                    &[subject.as_str().into(), name.into()],
+                )
+                .await?;
+            turn.append(Vec::new()).await?;
+        }
+        Ok(local_actor(subject, via))
+    }
+
+    /// What the table of identities says about a pseudonym; the pseudonym itself when it was erased.
+    pub async fn name_of(&self, subject: &str) -> Result<String, SqlError> {
+        let row = self.reader().await?.row("SELECT name FROM identity WHERE subject = $1", &[subject.into()]).await?;
+        Ok(row.map_or_else(|| subject.to_owned(), |row| row.text(0)))
+    }
+
+    /// Closes the connections for reading.
+    pub async fn close(&self) {
+        self.0.db.close().await;
+    }
+}
+
+fn local_actor(subject: String, via: &str) -> Actor {
+    Actor {
+        issuer: "local".to_owned(),
+        subject,
+        kind: ActorKind::Person,
+        method: AuthMethod::Local,
+        via: via.to_owned(),
+    }
+}
+
+/// Reads what a directory says it is.
+pub fn read_identity(dir: &Path) -> Result<Identity, OpenError> {
+    #[derive(Deserialize)]
+    struct Format {
+        format: u32,
+    }
+    let path = dir.join("store.json");
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(OpenError::Missing(dir.to_owned())),
+        Err(source) => return Err(OpenError::Io { action: "read", path, source }),
+    };
+    let damaged = |source| OpenError::Identity { path: path.clone(), source };
+    let format: Format = serde_json::from_slice(&bytes).map_err(damaged)?;
+    if format.format > STORE_FORMAT {
+        return Err(OpenError::Newer { dir: dir.to_owned(), found: format.format });
+    }
+    serde_json::from_slice(&bytes).map_err(damaged)
+}
+
+const SUBDIRECTORIES: [&str; 4] = ["blobs/sha256", "ledger", "uploads", "trash"];
+
+fn prepare_directory(dir: &Path) -> Result<(), OpenError> {
+    let mut foreign = false;
+    if let Ok(listing) = std::fs::read_dir(dir) {
+        let ours = ["store.json", "store.lock", "semel.db", "blobs", "ledger", "uploads", "trash"];
+        foreign = listing.flatten().any(|item| {
+            let name = item.file_name().to_string_lossy().into_owned();
+            !ours.iter().any(|own| name.starts_with(own)) && !name.starts_with(".tmp-")
+        });
+    }
+    if foreign {
+        return Err(OpenError::NotAStore(dir.to_owned()));
+    }
+    for name in SUBDIRECTORIES {
+        let path = dir.join(name);
+        durable::create_dir(&path).map_err(io_error("create", &path))?;
+    }
+    Ok(())
+}
+
+fn new_identity(place: &Place) -> Result<Identity, OpenError> {
+    let id = hex::encode(&keys::random()[..8]);
+    let origin = format!("{id}.semel");
+    let key = KeyRing::at(&place.keys, &id).create_ledger_key()?;
+    let ledger_key = LedgerKey { origin: origin.clone(), key: key.verifying_key() }.to_string();
+    Ok(Identity { format: STORE_FORMAT, id, origin, ledger_key })
+}
+
+fn refuse_network(dir: &Path) -> Result<(), OpenError> {
+    match lock::network_file_system(dir).map_err(io_error("look at", dir))? {
+        Some(kind) => Err(OpenError::NetworkFileSystem { dir: dir.to_owned(), kind }),
+        None => Ok(()),
+    }
+}
+
+fn io_error<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> OpenError + 'a {
+    move |source| OpenError::Io { action, path: path.to_owned(), source }
+}

@@ -1,1 +1,9 @@
-//! Where it runs: target drivers, the supervisor, observation
+//! Where it runs: target drivers.
+//!
+//! A driver makes one binding (environment, component) run what is desired and says what runs there. Today there is one:
+//! [`directory`], releases laid out in a directory of this machine under a supervisor of our own.
+//!
+//! Knows nothing of the ledger, of SQL or of HTTP servers: facts come in with the order, bytes come from a
+//! [`BlobSource`](directory::BlobSource), time and environment are arguments.
+
+pub mod directory;

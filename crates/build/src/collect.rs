@@ -1,0 +1,443 @@
+//! Collect: the files that the definition names, from the tree that the build left.
+//!
+//! Nothing is read but names and metadata; the bytes are read once, while they are packaged. Nothing outside the tree is
+//! ever taken in, and no link is kept that would lead out of the artefact.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Component, Path, PathBuf};
+
+use semel_model::project::{ArtefactSpec, FileSpec, Kind, nearest};
+
+/// One entry of the artefact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackFile {
+    /// Its path in the artefact, without a slash in front, as raw bytes.
+    pub path: Vec<u8>,
+    /// The layer that it was given to.
+    pub layer: Option<String>,
+    /// What it is.
+    pub kind: PackKind,
+}
+
+/// The kinds of entries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PackKind {
+    /// A regular file.
+    File {
+        /// 0o644 or 0o755.
+        mode: u32,
+        /// Its length in bytes.
+        size: u64,
+        /// Where its bytes are.
+        from: PathBuf,
+        /// What it looked like when it was found: device, inode, modification time in seconds and nanoseconds.
+        stamp: [i128; 4],
+    },
+    /// A symbolic link.
+    Symlink {
+        /// What it says, as raw bytes.
+        target: Vec<u8>,
+    },
+    /// A directory.
+    Dir,
+}
+
+/// Why the artefact's files could not be collected.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectError {
+    /// A file of the definition is not there after the build.
+    #[error("the build left no `{from}`{found}")]
+    Missing {
+        /// As the definition names it.
+        from: String,
+        /// What is there instead.
+        found: Found,
+    },
+    /// A path that leads out of the tree.
+    #[error("`{from}` leads out of the source tree, to {}", .to.display())]
+    Outside {
+        /// As the definition names it.
+        from: String,
+        /// Where it leads.
+        to: PathBuf,
+    },
+    /// A link that leads out of the artefact.
+    #[error("the link `{path}` → `{target}` leads out of the artefact")]
+    Link {
+        /// Its path in the tree.
+        path: String,
+        /// What it says.
+        target: String,
+    },
+    /// Neither a file, nor a directory, nor a link.
+    #[error("`{path}` is a {what}; an artefact holds files, directories and links")]
+    Special {
+        /// Its path in the tree.
+        path: String,
+        /// What it is.
+        what: &'static str,
+    },
+    /// Two files on one path.
+    #[error("two files would be `/{path}` in the artefact: from `{first}` and from `{second}`")]
+    Twice {
+        /// The path in the artefact.
+        path: String,
+        /// The one.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// A name that means a deletion in a layer (image-spec, layer.md, "Whiteouts").
+    #[error("`{path}`: a name that begins with `.wh.` would delete a file of the layer below")]
+    Whiteout {
+        /// Its path in the artefact.
+        path: String,
+    },
+    /// Something could not be read.
+    #[error("cannot read {}", .path.display())]
+    Read {
+        /// The path on disk.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// What is to be started is not in the artefact.
+    #[error("the entrypoint `{entrypoint}` {problem}")]
+    Entrypoint {
+        /// Its first word.
+        entrypoint: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// What is in the place of a missing file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    dir: String,
+    names: Vec<String>,
+    nearest: Option<String>,
+}
+
+impl std::fmt::Display for Found {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let dir = if self.dir.is_empty() { "the tree" } else { &self.dir };
+        match self.names.as_slice() {
+            [] => write!(f, "; {dir} is empty")?,
+            names => {
+                let shown = names.iter().take(8).map(String::as_str).collect::<Vec<_>>().join(", ");
+                let more = names.len().saturating_sub(8);
+                let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+                write!(f, "; {dir} has {shown}{rest}")?;
+            }
+        }
+        self.nearest.as_ref().map_or(Ok(()), |name| write!(f, " (did you mean `{name}`?)"))
+    }
+}
+
+impl CollectError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Missing { .. } => "correct `from` in [artefact] files, or what [build] run produces".to_owned(),
+            Self::Outside { .. } | Self::Link { .. } => "put the file itself there instead of a link".to_owned(),
+            Self::Special { .. } | Self::Whiteout { .. } => "leave it out of [artefact] files".to_owned(),
+            Self::Twice { .. } => "give one of them another `to` in [artefact] files".to_owned(),
+            Self::Entrypoint { .. } => "correct `entrypoint` or `files` in [artefact]".to_owned(),
+            Self::Read { .. } => return None,
+        })
+    }
+}
+
+/// Finds the artefact's files in the tree, sorted by the bytes of their paths.
+///
+/// A `from` that is itself a link is followed, inside the tree; links inside a directory are kept as links. A `to` that
+/// ends in `/` takes a file under its own name.
+pub fn collect(tree: &Path, spec: &ArtefactSpec) -> Result<Vec<PackFile>, CollectError> {
+    let root = fs::canonicalize(tree).map_err(|source| CollectError::Read { path: tree.to_owned(), source })?;
+    let mut found = Collected { root: &root, entries: BTreeMap::new() };
+    for file in &spec.files {
+        found.take(file)?;
+    }
+    found.check_parents()?;
+    found.check_links(spec)?;
+    Ok(found.entries.into_values().map(|(file, _)| file).collect())
+}
+
+/// Checks that what starts the artefact is in it, or in the base below it.
+///
+/// A first word with a slash in front is a path inside the artefact, or, for an archive, of the host; a bare word is
+/// looked up on the host's `PATH`, which only an archive that says what it `needs` may rely on.
+pub fn check_entrypoint(
+    files: &[PackFile],
+    base: Option<&[PackFile]>,
+    spec: &ArtefactSpec,
+) -> Result<(), CollectError> {
+    let Some(word) = spec.entrypoint.first() else { return Ok(()) };
+    let problem = if word.starts_with('/') {
+        problem_inside(files, base, spec, word)
+    } else if word.contains('/') {
+        Some("is neither an absolute path nor a bare word")
+    } else if spec.kind == Kind::Archive && spec.needs.is_empty() {
+        Some("is looked up on the host, so `needs` must name it")
+    } else if spec.kind == Kind::Image && base.is_none() {
+        Some("is not an absolute path, and there is no base that could have it")
+    } else {
+        None
+    };
+    problem.map_or(Ok(()), |problem| {
+        Err(CollectError::Entrypoint { entrypoint: word.clone(), problem: problem.to_owned() })
+    })
+}
+
+fn problem_inside(
+    files: &[PackFile],
+    base: Option<&[PackFile]>,
+    spec: &ArtefactSpec,
+    word: &str,
+) -> Option<&'static str> {
+    let mut all: BTreeMap<&[u8], &PackKind> = BTreeMap::new();
+    for file in base.unwrap_or_default().iter().chain(files) {
+        all.insert(&file.path, &file.kind);
+    }
+    match follow(&all, lexical(word.as_bytes())) {
+        Some(PackKind::File { mode, .. }) if mode & 0o111 != 0 => None,
+        Some(PackKind::File { .. }) => Some("is not executable; set mode = \"0755\""),
+        Some(_) => Some("is not a file"),
+        None if spec.kind == Kind::Archive && !shares_directory(files, word) => None,
+        None => Some("is not among the files of the artefact"),
+    }
+}
+
+struct Collected<'a> {
+    root: &'a Path,
+    /// By path in the artefact: the entry, and where in the tree it came from.
+    entries: BTreeMap<Vec<u8>, (PackFile, String)>,
+}
+
+impl Collected<'_> {
+    fn take(&mut self, spec: &FileSpec) -> Result<(), CollectError> {
+        let path = self.root.join(&spec.from);
+        let real = match fs::canonicalize(&path) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Err(CollectError::Missing { from: spec.from.clone(), found: self.look_around(&spec.from) });
+            }
+            real => real.map_err(|source| CollectError::Read { path, source })?,
+        };
+        if !real.starts_with(self.root) {
+            return Err(CollectError::Outside { from: spec.from.clone(), to: real });
+        }
+        let metadata = stat(&real)?;
+        let mut to = lexical(spec.to.as_bytes());
+        if !metadata.is_dir() && spec.to.ends_with('/') {
+            let name = Path::new(&spec.from).file_name().unwrap_or(real.as_os_str());
+            to = join(&to, name.as_bytes());
+        }
+        self.add(spec, &real, &metadata, to)
+    }
+
+    fn add(&mut self, spec: &FileSpec, path: &Path, metadata: &Metadata, to: Vec<u8>) -> Result<(), CollectError> {
+        let kind = if metadata.is_dir() {
+            self.add_dir(spec, path, &to)?;
+            PackKind::Dir
+        } else if metadata.is_symlink() {
+            let target = fs::read_link(path).map_err(|source| CollectError::Read { path: path.to_owned(), source })?;
+            PackKind::Symlink { target: target.into_os_string().as_bytes().to_vec() }
+        } else if metadata.is_file() {
+            PackKind::File { mode: mode_of(spec, metadata), size: metadata.len(), from: path.to_owned(), stamp: stamp(metadata) }
+        } else {
+            return Err(CollectError::Special { path: self.shown(path), what: special(metadata) });
+        };
+        if to.is_empty() {
+            return Ok(());
+        }
+        if base_name(&to).starts_with(b".wh.") {
+            return Err(CollectError::Whiteout { path: text(&to) });
+        }
+        let from = self.shown(path);
+        let entry = PackFile { path: to.clone(), layer: spec.layer.clone(), kind };
+        match self.entries.get(&to) {
+            Some((there, _)) if there.kind == PackKind::Dir && entry.kind == PackKind::Dir => {}
+            Some((_, first)) => {
+                return Err(CollectError::Twice { path: text(&to), first: first.clone(), second: from });
+            }
+            None => drop(self.entries.insert(to, (entry, from))),
+        }
+        Ok(())
+    }
+
+    fn add_dir(&mut self, spec: &FileSpec, dir: &Path, to: &[u8]) -> Result<(), CollectError> {
+        let unread = |source| CollectError::Read { path: dir.to_owned(), source };
+        for entry in fs::read_dir(dir).map_err(unread)? {
+            let path = entry.map_err(unread)?.path();
+            let metadata = stat(&path)?;
+            let name = path.file_name().unwrap_or_default().as_bytes().to_vec();
+            self.add(spec, &path, &metadata, join(to, &name))?;
+        }
+        Ok(())
+    }
+
+    /// No entry may lie below one that is not a directory.
+    fn check_parents(&self) -> Result<(), CollectError> {
+        for (path, (_, second)) in &self.entries {
+            let above = parents(path).find_map(|parent| self.entries.get_key_value(parent));
+            if let Some((parent, (file, first))) = above
+                && file.kind != PackKind::Dir
+            {
+                let (path, first, second) = (text(parent), first.clone(), second.clone());
+                return Err(CollectError::Twice { path, first, second });
+            }
+        }
+        Ok(())
+    }
+
+    /// A relative link must stay inside. An absolute one names a path of the image; in an archive, which is unpacked
+    /// anywhere, it would name one of the host.
+    fn check_links(&self, spec: &ArtefactSpec) -> Result<(), CollectError> {
+        for (path, (file, from)) in &self.entries {
+            let PackKind::Symlink { target } = &file.kind else { continue };
+            let good = if target.starts_with(b"/") {
+                let inside = lexical(target);
+                let known = self.entries.contains_key(&inside) || self.is_directory(&inside) || spec.base.is_some();
+                let of_this_tree = target.starts_with(self.root.as_os_str().as_bytes());
+                spec.kind == Kind::Image && known && !of_this_tree
+            } else {
+                resolve_link(path, target).is_some()
+            };
+            if !good {
+                return Err(CollectError::Link { path: from.clone(), target: text(target) });
+            }
+        }
+        Ok(())
+    }
+
+    fn is_directory(&self, path: &[u8]) -> bool {
+        self.entries.keys().any(|key| parents(key).any(|parent| parent == path))
+    }
+
+    /// What there is where the file should have been.
+    fn look_around(&self, from: &str) -> Found {
+        let mut dir = PathBuf::new();
+        let mut wanted = String::new();
+        for part in Path::new(from).components() {
+            if let Component::Normal(name) = part {
+                if !self.root.join(&dir).join(name).is_dir() {
+                    wanted = name.to_string_lossy().into_owned();
+                    break;
+                }
+                dir.push(name);
+            }
+        }
+        let entries = fs::read_dir(self.root.join(&dir)).into_iter().flatten().flatten();
+        let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        let near = nearest(&wanted, names.iter().map(String::as_str)).map(str::to_owned);
+        Found { dir: dir.display().to_string(), names, nearest: near }
+    }
+
+    fn shown(&self, path: &Path) -> String {
+        path.strip_prefix(self.root).unwrap_or(path).display().to_string()
+    }
+}
+
+fn stat(path: &Path) -> Result<Metadata, CollectError> {
+    fs::symlink_metadata(path).map_err(|source| CollectError::Read { path: path.to_owned(), source })
+}
+
+/// As the definition says, else as built; set-user-id and the like are dropped.
+fn mode_of(spec: &FileSpec, metadata: &Metadata) -> u32 {
+    let executable = match spec.mode.as_deref() {
+        Some(mode) => mode == "0755",
+        None => metadata.mode() & 0o111 != 0,
+    };
+    if executable { 0o755 } else { 0o644 }
+}
+
+/// What changes when a file does.
+pub(crate) fn stamp(metadata: &Metadata) -> [i128; 4] {
+    [metadata.dev().into(), metadata.ino().into(), metadata.mtime().into(), metadata.mtime_nsec().into()]
+}
+
+fn special(metadata: &Metadata) -> &'static str {
+    let kind = metadata.file_type();
+    if kind.is_socket() {
+        "socket"
+    } else if kind.is_fifo() {
+        "named pipe"
+    } else {
+        "device"
+    }
+}
+
+/// A path of the artefact in its one spelling: `/app//x/` → `app/x`.
+pub(crate) fn lexical(path: &[u8]) -> Vec<u8> {
+    let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b".")).collect();
+    parts.join(&b'/')
+}
+
+/// Where a relative link leads, as a path of the artefact; `None`: out of it.
+fn resolve_link(link: &[u8], target: &[u8]) -> Option<Vec<u8>> {
+    let mut parts: Vec<&[u8]> = link.split(|byte| *byte == b'/').collect();
+    parts.pop();
+    for part in target.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => drop(parts.pop()?),
+            name => parts.push(name),
+        }
+    }
+    Some(parts.join(&b'/'))
+}
+
+/// The entry at a path, through links between entries.
+fn follow<'a>(all: &BTreeMap<&[u8], &'a PackKind>, mut path: Vec<u8>) -> Option<&'a PackKind> {
+    // Links may form a circle; forty is where Linux stops as well.
+    for _ in 0..40 {
+        let is_link = |at: &[u8]| matches!(all.get(at), Some(PackKind::Symlink { .. }));
+        let length = parents(&path).find(|at| is_link(at)).map_or(path.len(), <[u8]>::len);
+        let (at, rest) = path.split_at(length);
+        let kind = *all.get(at)?;
+        let PackKind::Symlink { target } = kind else { return Some(kind) };
+        let to = if target.starts_with(b"/") { lexical(target) } else { resolve_link(at, target)? };
+        path = lexical(&[to.as_slice(), rest].concat());
+    }
+    None
+}
+
+/// Whether the artefact has the directory at the top of a path: then the path is meant to be inside.
+fn shares_directory(files: &[PackFile], path: &str) -> bool {
+    let path = lexical(path.as_bytes());
+    let top = path.split(|byte| *byte == b'/').next().unwrap_or_default();
+    files.iter().any(|file| file.path.split(|byte| *byte == b'/').next() == Some(top))
+}
+
+/// The directories above a path, from the top.
+pub(crate) fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &path[..at])
+}
+
+fn base_name(path: &[u8]) -> &[u8] {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
+}
+
+fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
+    if dir.is_empty() { name.to_vec() } else { [dir, b"/", name].concat() }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// For messages and tests: the path as text.
+impl PackFile {
+    /// The path in the artefact, with a slash in front, as far as it is text.
+    pub fn shown(&self) -> String {
+        format!("/{}", OsStr::from_bytes(&self.path).to_string_lossy())
+    }
+}

@@ -1,0 +1,422 @@
+//! Package: the artefact's files as layers, configuration and manifest, in an OCI layout.
+//!
+//! `format = 1` in the project file pins every byte: the same files under the same paths, at the same commit, give the
+//! same digest whoever packages them, wherever, whenever. No version, no host name and no clock is in the bytes. Files
+//! are streamed: memory does not grow with their size.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use rustix::fs::OFlags;
+use semel_model::canonical;
+use semel_model::config::CONTRACT_ANNOTATION;
+use semel_model::digest::Digest;
+use semel_model::name::CommitId;
+use semel_model::project::{Definition, Kind};
+use semel_oci::descriptor::{Annotations, Descriptor};
+use semel_oci::layout::{Layout, LayoutError};
+use semel_oci::manifest::ImageManifest;
+use semel_oci::media_type;
+use serde_json::{Map, Value, json};
+
+use crate::archive::LayerWriter;
+use crate::base::{Base, BaseError};
+use crate::collect::{PackFile, PackKind, parents, stamp};
+
+/// The configuration of an artefact of kind `archive`: `{v, entrypoint, needs}` in canonical JSON.
+pub const ARCHIVE_CONFIG: &str = "application/vnd.semel.archive.config.v1+json";
+
+/// What an artefact runs on, in the words of the OCI image specification (config.md).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Platform {
+    /// Such as `linux`.
+    pub os: String,
+    /// Such as `amd64`.
+    pub architecture: String,
+}
+
+impl Platform {
+    /// The platform of images that are built here: Linux, on the processor that this program was compiled for.
+    pub fn host() -> Self {
+        let architecture = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        };
+        Self { os: "linux".to_owned(), architecture: architecture.to_owned() }
+    }
+
+    pub(crate) fn is(&self, platform: Option<&Value>) -> bool {
+        let text = |key: &str| platform.and_then(|platform| platform.get(key)).and_then(Value::as_str);
+        text("os") == Some(&self.os) && text("architecture") == Some(&self.architecture)
+    }
+}
+
+/// What is packaged.
+#[derive(Debug, Clone, Copy)]
+pub struct PackageRequest<'a> {
+    /// The files, as [`crate::collect::collect`] found them.
+    pub files: &'a [PackFile],
+    /// The definition.
+    pub definition: &'a Definition,
+    /// The commit.
+    pub commit: &'a CommitId,
+    /// Its time: the only time in the bytes.
+    pub committed_seconds: i64,
+    /// Where the repository comes from.
+    pub remote: Option<&'a str>,
+    /// What it runs on, unless the base says so.
+    pub platform: &'a Platform,
+    /// The image below the files.
+    pub base: Option<&'a Base>,
+    /// A directory that does not exist yet, where the OCI layout goes.
+    pub layout_dir: &'a Path,
+}
+
+/// An artefact in an OCI layout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packaged {
+    /// The digest of the manifest: the artefact's identity.
+    pub manifest: Digest,
+    /// The media type of the manifest.
+    pub media_type: String,
+    /// What the artefact is, when it is no container image.
+    pub artifact_type: Option<String>,
+    /// The length of the manifest in bytes.
+    pub size: u64,
+    /// The digest of the configuration.
+    pub config: Digest,
+    /// The layers that were made here, lowest first; those of a base are below them.
+    pub layers: Vec<PackagedLayer>,
+    /// The digests of all uncompressed layers, the base's included, lowest first.
+    pub diff_ids: Vec<String>,
+    /// The length of the manifest and everything that it names, in bytes.
+    pub bytes: u64,
+}
+
+/// One layer that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackagedLayer {
+    /// The name in the definition.
+    pub name: Option<String>,
+    /// The digest of the compressed bytes.
+    pub digest: Digest,
+    /// The digest of the uncompressed bytes.
+    pub diff_id: Digest,
+    /// How many compressed bytes there are.
+    pub size: u64,
+    /// How many regular files are in it.
+    pub files: usize,
+}
+
+/// Why an artefact could not be packaged.
+#[derive(Debug, thiserror::Error)]
+pub enum PackageError {
+    /// A file changed between being found and being read: something of the build still runs.
+    #[error("{} changed while it was packaged", .path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file could not be read.
+    #[error("cannot read {}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// A layer could not be written.
+    #[error("cannot write the layer {}", .path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The base could not be used.
+    #[error(transparent)]
+    Base(#[from] BaseError),
+    /// The layout could not be written.
+    #[error("cannot write the OCI layout")]
+    Layout {
+        /// The cause.
+        #[source]
+        source: LayoutError,
+    },
+}
+
+/// Packages the files. What was written before an error stays behind in `layout_dir`, which is the caller's to remove.
+pub async fn package(request: &PackageRequest<'_>) -> Result<Packaged, PackageError> {
+    let created = timestamp(request.committed_seconds);
+    let layout = Layout::create(request.layout_dir).await.map_err(|source| PackageError::Layout { source })?;
+    if let Some(base) = request.base {
+        base.copy_layers(&layout).await?;
+    }
+    let mut layers = Vec::new();
+    for plan in plan_layers(request) {
+        layers.push(write_layer(plan, &layout).await?);
+    }
+    let (config, diff_ids) = match request.definition.artefact.kind {
+        Kind::Image => image_config(request, &layers, &created),
+        Kind::Archive => (archive_config(request.definition), own_diff_ids(&layers)),
+    };
+    let config_type = match request.definition.artefact.kind {
+        Kind::Image => media_type::OCI_CONFIG,
+        Kind::Archive => ARCHIVE_CONFIG,
+    };
+    let config =
+        layout.add_bytes(config_type, &config).await.map_err(|source| PackageError::Layout { source })?;
+    let manifest = manifest_of(request, config, &layers, &created);
+    let encoded = manifest.encode();
+    let descriptor = &encoded.descriptor;
+    layout
+        .put_manifest(&descriptor.digest, &descriptor.media_type, &encoded.bytes, None)
+        .await
+        .map_err(|source| PackageError::Layout { source })?;
+    let below = manifest.layers.iter().map(|layer| layer.size).sum::<u64>();
+    Ok(Packaged {
+        manifest: descriptor.digest.clone(),
+        media_type: descriptor.media_type.clone(),
+        artifact_type: manifest.artifact_type.clone(),
+        size: descriptor.size,
+        config: manifest.config.digest.clone(),
+        bytes: descriptor.size + manifest.config.size + below,
+        layers,
+        diff_ids,
+    })
+}
+
+/// A layer to be written: entries sorted by path, each below a directory that is in it or in the base.
+struct LayerPlan {
+    name: Option<String>,
+    entries: Vec<PackFile>,
+    mtime: u64,
+    scratch: PathBuf,
+}
+
+/// Layers in the order in which their names first appear in the definition; files without a name come last. An archive
+/// has one layer.
+fn plan_layers(request: &PackageRequest<'_>) -> Vec<LayerPlan> {
+    let spec = &request.definition.artefact;
+    let mut names: Vec<Option<&String>> = Vec::new();
+    for name in spec.files.iter().filter_map(|file| file.layer.as_ref()) {
+        if !names.contains(&Some(name)) {
+            names.push(Some(name));
+        }
+    }
+    names.push(None);
+    if spec.kind == Kind::Archive {
+        names = vec![None];
+    }
+    let below: HashSet<&[u8]> = request
+        .base
+        .iter()
+        .flat_map(|base| &base.files)
+        .filter(|file| !matches!(file.kind, PackKind::File { .. }))
+        .map(|file| file.path.as_slice())
+        .collect();
+    let belongs = |file: &&PackFile, name| spec.kind == Kind::Archive || file.layer.as_ref() == name;
+    names
+        .into_iter()
+        .enumerate()
+        .map(|(at, name)| LayerPlan {
+            name: name.cloned(),
+            entries: with_parents(request.files.iter().filter(|file| belongs(file, name)), &below),
+            mtime: u64::try_from(request.committed_seconds).unwrap_or(0),
+            scratch: request.layout_dir.with_extension(format!("layer{at}")),
+        })
+        .filter(|plan| !plan.entries.is_empty())
+        .collect()
+}
+
+/// Adds the directories above each entry. A directory that the base has is left out: it may be a link there, or have
+/// permissions of its own.
+fn with_parents<'a>(files: impl Iterator<Item = &'a PackFile>, below: &HashSet<&[u8]>) -> Vec<PackFile> {
+    let mut entries = BTreeMap::new();
+    for file in files {
+        for parent in parents(&file.path).filter(|parent| !below.contains(parent)) {
+            let dir = || PackFile { path: parent.to_vec(), layer: None, kind: PackKind::Dir };
+            entries.entry(parent.to_vec()).or_insert_with(dir);
+        }
+        if file.kind != PackKind::Dir || !below.contains(file.path.as_slice()) {
+            entries.insert(file.path.clone(), file.clone());
+        }
+    }
+    entries.into_values().collect()
+}
+
+async fn write_layer(plan: LayerPlan, layout: &Layout) -> Result<PackagedLayer, PackageError> {
+    let scratch = plan.scratch.clone();
+    let written = tokio::task::spawn_blocking(move || write_entries(&plan)).await;
+    let layer = written.unwrap_or_else(|panic| {
+        Err(PackageError::Write { path: scratch.clone(), source: io::Error::other(panic) })
+    })?;
+    let place = layout.blob_path(&layer.digest);
+    fs::rename(&scratch, &place).map_err(|source| PackageError::Write { path: place, source })?;
+    Ok(layer)
+}
+
+fn write_entries(plan: &LayerPlan) -> Result<PackagedLayer, PackageError> {
+    let unwritten = |source| PackageError::Write { path: plan.scratch.clone(), source };
+    let file = OpenOptions::new().write(true).create_new(true).open(&plan.scratch).map_err(unwritten)?;
+    let mut layer = LayerWriter::new(BufWriter::with_capacity(256 * 1024, file), plan.mtime);
+    let mut files = 0;
+    for entry in &plan.entries {
+        match &entry.kind {
+            PackKind::Dir => layer.directory(&entry.path).map_err(unwritten)?,
+            PackKind::Symlink { target } => layer.symlink(&entry.path, target).map_err(unwritten)?,
+            PackKind::File { mode, size, from, stamp } => {
+                write_file(&mut layer, entry, *mode, *size, from, stamp)?;
+                files += 1;
+            }
+        }
+    }
+    let done = layer.finish().map_err(unwritten)?;
+    let file = done.inner.into_inner().map_err(|error| unwritten(error.into_error()))?;
+    file.sync_all().map_err(unwritten)?;
+    Ok(PackagedLayer {
+        name: plan.name.clone(),
+        digest: done.digest,
+        diff_id: done.diff_id,
+        size: done.size,
+        files,
+    })
+}
+
+fn write_file<W: Write>(
+    layer: &mut LayerWriter<W>,
+    entry: &PackFile,
+    mode: u32,
+    size: u64,
+    from: &Path,
+    seen: &[i128; 4],
+) -> Result<(), PackageError> {
+    let unread = |source| PackageError::Read { path: from.to_owned(), source };
+    let changed = || PackageError::Changed { path: from.to_owned() };
+    let no_follow = i32::try_from(OFlags::NOFOLLOW.bits()).expect("a flag of open(2) is an int");
+    let file = match OpenOptions::new().read(true).custom_flags(no_follow).open(from) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(changed()),
+        file => file.map_err(unread)?,
+    };
+    let same = |file: &File| file.metadata().map(|now| now.len() == size && stamp(&now) == *seen);
+    if !same(&file).map_err(unread)? {
+        return Err(changed());
+    }
+    layer.file(&entry.path, mode, size, &file).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => changed(),
+        _ => unread(error),
+    })?;
+    if same(&file).map_err(unread)? { Ok(()) } else { Err(changed()) }
+}
+
+fn image_config(request: &PackageRequest<'_>, layers: &[PackagedLayer], created: &str) -> (Vec<u8>, Vec<String>) {
+    let mut config = request.base.and_then(|base| base.config.as_object().cloned()).unwrap_or_default();
+    let below = config.get("rootfs").and_then(|rootfs| rootfs.get("diff_ids")).and_then(Value::as_array);
+    let below: Vec<String> =
+        below.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    let history = history_of(&config, below.len(), layers, created);
+    let diff_ids: Vec<String> = below.into_iter().chain(own_diff_ids(layers)).collect();
+    let mut run = config.remove("config").and_then(|run| run.as_object().cloned()).unwrap_or_default();
+    set_run_fields(&mut run, request.definition);
+    let defaults = [("os", &request.platform.os), ("architecture", &request.platform.architecture)];
+    for (key, value) in defaults {
+        config.entry(key).or_insert_with(|| json!(value));
+    }
+    config.retain(|key, _| matches!(key.as_str(), "os" | "architecture" | "variant" | "os.version" | "os.features"));
+    config.insert("created".into(), json!(created));
+    config.insert("config".into(), Value::Object(run));
+    config.insert("rootfs".into(), json!({ "type": "layers", "diff_ids": diff_ids }));
+    config.insert("history".into(), history);
+    (canonical::bytes(&config), diff_ids)
+}
+
+/// What the definition says about running, on top of what the base says.
+fn set_run_fields(run: &mut Map<String, Value>, definition: &Definition) {
+    let spec = &definition.artefact;
+    if !spec.entrypoint.is_empty() {
+        run.insert("Entrypoint".into(), json!(spec.entrypoint));
+        run.remove("Cmd");
+    }
+    for (key, value) in [("User", &spec.user), ("WorkingDir", &spec.workdir)] {
+        if let Some(value) = value {
+            run.insert(key.into(), json!(value));
+        }
+    }
+}
+
+/// One line per layer; where the base has none of its own, it gets them too, because readers pair them with layers.
+fn history_of(config: &Map<String, Value>, below: usize, layers: &[PackagedLayer], created: &str) -> Value {
+    let told = config.get("history").and_then(Value::as_array).cloned().unwrap_or_default();
+    let full = |line: &&Value| line.get("empty_layer").and_then(Value::as_bool) != Some(true);
+    let mut lines = if told.iter().filter(full).count() == below {
+        told
+    } else {
+        vec![json!({ "created": created, "created_by": "base" }); below]
+    };
+    for layer in layers {
+        let name = layer.name.as_deref().unwrap_or("files");
+        lines.push(json!({ "created": created, "created_by": format!("semel format 1: {name}") }));
+    }
+    Value::Array(lines)
+}
+
+fn own_diff_ids(layers: &[PackagedLayer]) -> Vec<String> {
+    layers.iter().map(|layer| layer.diff_id.to_string()).collect()
+}
+
+fn archive_config(definition: &Definition) -> Vec<u8> {
+    let spec = &definition.artefact;
+    canonical::bytes(&json!({ "v": 1, "entrypoint": spec.entrypoint, "needs": spec.needs }))
+}
+
+fn manifest_of(
+    request: &PackageRequest<'_>,
+    config: Descriptor,
+    layers: &[PackagedLayer],
+    created: &str,
+) -> ImageManifest {
+    let own = layers.iter().map(|layer| Descriptor::new(media_type::OCI_LAYER_GZIP, layer.digest.clone(), layer.size));
+    let below = request.base.iter().flat_map(|base| base.layers.iter().cloned());
+    let archive = request.definition.artefact.kind == Kind::Archive;
+    ImageManifest {
+        artifact_type: archive.then(|| media_type::SEMEL_ARCHIVE.to_owned()),
+        config,
+        layers: below.chain(own).collect(),
+        subject: None,
+        annotations: annotations(request, created),
+    }
+}
+
+/// image-spec 1.1, annotations.md, "Pre-Defined Annotation Keys". The version is not among them: it is a name that the
+/// repository gives, and the bytes must not depend on it.
+fn annotations(request: &PackageRequest<'_>, created: &str) -> Annotations {
+    let mut annotations = Annotations::new();
+    let mut set = |key: &str, value: String| drop(annotations.insert(key.to_owned(), value));
+    set("org.opencontainers.image.created", created.to_owned());
+    set("org.opencontainers.image.revision", request.commit.to_string());
+    if let Some(remote) = request.remote {
+        set("org.opencontainers.image.source", remote.to_owned());
+    }
+    if let Some(base) = request.base {
+        set("org.opencontainers.image.base.name", base.name.clone());
+        set("org.opencontainers.image.base.digest", base.digest.to_string());
+    }
+    let contract = &request.definition.config;
+    if !contract.0.is_empty() {
+        let text = String::from_utf8(canonical::bytes(contract)).expect("JSON is UTF-8");
+        set(CONTRACT_ANNOTATION, text);
+    }
+    annotations
+}
+
+/// RFC 3339 in UTC. A time before 1970 is written as 1970, as in the layers.
+pub(crate) fn timestamp(seconds: i64) -> String {
+    Timestamp::from_second(seconds.max(0)).unwrap_or(Timestamp::UNIX_EPOCH).to_string()
+}

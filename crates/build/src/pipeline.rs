@@ -1,0 +1,326 @@
+//! Pipeline: the steps of a build, in their order.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use crate::base::{Base, BaseError};
+use crate::checkout::{self, CheckoutError};
+use crate::collect::{self, CollectError, PackFile};
+use crate::package::{self, PackageError, PackageRequest, Packaged, Platform};
+use crate::provenance::{self, BuilderInfo, Facts, Range};
+use crate::recipe::{self, Cancel, HostEnvironment, RunError, RunReport, RunRequest};
+use crate::source::{Source, SourceError};
+
+/// What is built, and with what.
+#[derive(Debug, Clone)]
+pub struct BuildRequest {
+    /// The source.
+    pub source: Source,
+    /// A directory for everything that the build writes; it exists and is empty. The caller removes it.
+    pub work: PathBuf,
+    /// What the commands see of the host.
+    pub host: HostEnvironment,
+    /// The running program; commands find it in `SEMEL`.
+    pub semel: PathBuf,
+    /// What the artefact runs on.
+    pub platform: Platform,
+    /// Who builds.
+    pub builder: BuilderInfo,
+    /// The commits since the previous version, where they are known.
+    pub range: Option<Range>,
+    /// Now.
+    pub started: Timestamp,
+}
+
+/// The steps that are reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// The source tree is laid out.
+    Checkout,
+    /// The project's commands run.
+    Recipe,
+    /// The artefact's files are found.
+    Collect,
+    /// They become layers and a manifest.
+    Package,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Checkout => "check out",
+            Self::Recipe => "build",
+            Self::Collect => "collect",
+            Self::Package => "package",
+        })
+    }
+}
+
+/// Who wants to know how far a build is. Calls come from several threads.
+pub trait Progress: Send + Sync {
+    /// A step begins.
+    fn started(&self, step: Step) {
+        let _ = step;
+    }
+
+    /// A step is done.
+    fn finished(&self, step: Step, took: Duration) {
+        let _ = (step, took);
+    }
+
+    /// A command printed a line.
+    fn line(&self, line: &str) {
+        let _ = line;
+    }
+}
+
+/// Nobody wants to know.
+#[derive(Debug, Clone, Copy)]
+pub struct Quiet;
+
+impl Progress for Quiet {}
+
+/// A finished build.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// The OCI layout with the artefact; its only manifest.
+    pub layout_dir: PathBuf,
+    /// The artefact.
+    pub packaged: Packaged,
+    /// The SLSA predicate about it.
+    pub provenance: Value,
+    /// How the commands ran.
+    pub report: RunReport,
+    /// What they printed.
+    pub log: PathBuf,
+    /// How long each step took.
+    pub timings: Vec<(Step, Duration)>,
+}
+
+/// Whose fault it is that nothing was built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The caller's: the commit, the project file or the request must change.
+    Caller,
+    /// What was asked for does not exist.
+    NotFound,
+    /// The project's own command failed.
+    Command,
+    /// The caller stopped it.
+    Stopped,
+    /// The machine's or ours.
+    Fault,
+}
+
+/// Why nothing was built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// No source.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// No tree.
+    #[error(transparent)]
+    Checkout(#[from] CheckoutError),
+    /// A command did not get to its end.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The files are not what the definition says.
+    #[error(transparent)]
+    Collect(#[from] CollectError),
+    /// No base.
+    #[error(transparent)]
+    Base(#[from] BaseError),
+    /// No artefact.
+    #[error(transparent)]
+    Package(#[from] PackageError),
+    /// The work directory could not be used.
+    #[error("cannot use the work directory {}", .dir.display())]
+    Work {
+        /// The directory.
+        dir: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl BuildError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Source(error) => error.hint(),
+            Self::Checkout(error) => error.hint(),
+            Self::Run(error) => error.hint(),
+            Self::Collect(error) => error.hint(),
+            Self::Base(_) | Self::Package(_) | Self::Work { .. } => None,
+        }
+    }
+
+    /// Whose fault it is; the exit code follows from it.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Source(SourceError::UnknownRevision { .. }) => Blame::NotFound,
+            Self::Run(RunError::Stopped { .. }) => Blame::Stopped,
+            Self::Run(RunError::Failed { .. } | RunError::TimedOut { .. }) => Blame::Command,
+            Self::Source(SourceError::Git(_))
+            | Self::Checkout(CheckoutError::Write { .. } | CheckoutError::Git(_))
+            | Self::Run(RunError::Start { .. } | RunError::Log { .. })
+            | Self::Collect(CollectError::Read { .. })
+            | Self::Package(_)
+            | Self::Work { .. } => Blame::Fault,
+            Self::Source(_) | Self::Checkout(_) | Self::Run(_) | Self::Collect(_) | Self::Base(_) => Blame::Caller,
+        }
+    }
+}
+
+/// Builds. Dropping the future ends the project's commands, with everything that they started.
+pub async fn run(request: BuildRequest, progress: Arc<dyn Progress>) -> Result<Built, BuildError> {
+    let build = Build { request: Arc::new(request), progress, timings: Vec::new() };
+    build.run().await
+}
+
+struct Build {
+    request: Arc<BuildRequest>,
+    progress: Arc<dyn Progress>,
+    timings: Vec<(Step, Duration)>,
+}
+
+impl Build {
+    async fn run(mut self) -> Result<Built, BuildError> {
+        let began = Instant::now();
+        self.step(Step::Checkout, |request, _, _| {
+            Ok(checkout::materialise(&request.source, &request.tree())?)
+        })
+        .await?;
+        let report = self.step(Step::Recipe, run_recipe).await?;
+        let files = self
+            .step(Step::Collect, |request, _, _| {
+                Ok(collect::collect(&request.tree(), &request.source.project.definition.artefact)?)
+            })
+            .await?;
+        let packaged = self.package(&files).await?;
+        let took = SignedDuration::try_from(began.elapsed()).unwrap_or(SignedDuration::ZERO);
+        let finished = self.request.started.checked_add(took).unwrap_or(self.request.started);
+        let provenance = provenance::predicate(&Facts {
+            source: &self.request.source,
+            report: &report,
+            packaged: &packaged,
+            builder: &self.request.builder,
+            range: self.request.range.as_ref(),
+            started: self.request.started,
+            finished,
+        });
+        Ok(Built {
+            layout_dir: self.request.layout_dir(),
+            packaged,
+            provenance,
+            report,
+            log: self.request.log(),
+            timings: self.timings,
+        })
+    }
+
+    /// Runs a step away from the threads that wait for the network.
+    async fn step<T: Send + 'static>(
+        &mut self,
+        step: Step,
+        work: impl FnOnce(&BuildRequest, &Arc<dyn Progress>, &Cancel) -> Result<T, BuildError> + Send + 'static,
+    ) -> Result<T, BuildError> {
+        let started = self.begin(step);
+        let stop = StopOnDrop(Cancel::default());
+        let (request, progress, cancel) = (Arc::clone(&self.request), Arc::clone(&self.progress), stop.0.clone());
+        let done = tokio::task::spawn_blocking(move || work(&request, &progress, &cancel)).await;
+        let done = done.unwrap_or_else(|panic| {
+            Err(BuildError::Work { dir: self.request.work.clone(), source: io::Error::other(panic) })
+        })?;
+        self.end(step, started);
+        Ok(done)
+    }
+
+    async fn package(&mut self, files: &[PackFile]) -> Result<Packaged, BuildError> {
+        let started = self.begin(Step::Package);
+        let request = Arc::clone(&self.request);
+        let source = &request.source;
+        let definition = &source.project.definition;
+        let base = match &definition.artefact.base {
+            Some(base) => Some(Base::open(&source.project_dir(), base, &request.platform).await?),
+            None => None,
+        };
+        let below = base.as_ref().map(|base| base.files.as_slice());
+        collect::check_entrypoint(files, below, &definition.artefact)?;
+        let packaged = package::package(&PackageRequest {
+            files,
+            definition,
+            commit: &source.commit,
+            committed_seconds: source.committed_seconds,
+            remote: source.remote.as_deref(),
+            platform: &request.platform,
+            base: base.as_ref(),
+            layout_dir: &request.layout_dir(),
+        })
+        .await?;
+        self.end(Step::Package, started);
+        Ok(packaged)
+    }
+
+    fn begin(&self, step: Step) -> Instant {
+        self.progress.started(step);
+        Instant::now()
+    }
+
+    fn end(&mut self, step: Step, started: Instant) {
+        let took = started.elapsed();
+        self.progress.finished(step, took);
+        self.timings.push((step, took));
+    }
+}
+
+impl BuildRequest {
+    fn tree(&self) -> PathBuf {
+        self.work.join("tree")
+    }
+
+    fn layout_dir(&self) -> PathBuf {
+        self.work.join("layout")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.work.join("build.log")
+    }
+}
+
+fn run_recipe(
+    request: &BuildRequest,
+    progress: &Arc<dyn Progress>,
+    cancel: &Cancel,
+) -> Result<RunReport, BuildError> {
+    let home = request.work.join("home");
+    std::fs::create_dir_all(&home).map_err(|source| BuildError::Work { dir: home.clone(), source })?;
+    let progress = Arc::clone(progress);
+    let line: Arc<dyn Fn(&str) + Send + Sync> = Arc::new(move |line: &str| progress.line(line));
+    let run = RunRequest {
+        dir: &request.tree(),
+        home: &home,
+        build: &request.source.project.definition.build,
+        commit: &request.source.commit,
+        committed_seconds: request.source.committed_seconds,
+        host: &request.host,
+        semel: &request.semel,
+        log: &request.log(),
+    };
+    Ok(recipe::run(&run, &line, cancel)?)
+}
+
+struct StopOnDrop(Cancel);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}

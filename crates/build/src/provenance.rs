@@ -1,0 +1,138 @@
+//! Provenance: how an artefact came about, as an SLSA predicate.
+//!
+//! Source: SLSA 1.0, "Provenance" (<https://slsa.dev/spec/v1.0/provenance>). It names no person and no machine: authors
+//! are in the ledger under pseudonyms, and paths of the host would tell a user's name, so of the variables that a
+//! command saw only the names are kept.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use jiff::Timestamp;
+use semel_model::digest::{Algorithm, Digest, Hasher};
+use semel_model::name::CommitId;
+use semel_model::version::Version;
+use serde_json::{Value, json};
+
+use crate::package::Packaged;
+use crate::recipe::RunReport;
+use crate::source::Source;
+
+/// What `externalParameters` mean: the definition of a Semel project file.
+pub const BUILD_TYPE: &str = "https://semel.dev/build/v1";
+
+/// Who builds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuilderInfo {
+    /// A URI that says who is trusted here, such as `https://semel.dev/builder/local`.
+    pub id: String,
+    /// The version of the program.
+    pub version: String,
+    /// The digest of the running program: it packaged the artefact, and commands could call it.
+    pub program: Digest,
+}
+
+/// The commits that an artefact has beyond the version before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Range {
+    /// The version before it.
+    pub follows: Option<Version>,
+    /// The commits since then, newest first.
+    pub commits: Vec<CommitId>,
+}
+
+/// Everything that provenance is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// The source.
+    pub source: &'a Source,
+    /// How the commands ran.
+    pub report: &'a RunReport,
+    /// What came out.
+    pub packaged: &'a Packaged,
+    /// Who built.
+    pub builder: &'a BuilderInfo,
+    /// The commits since the previous version, where they are known.
+    pub range: Option<&'a Range>,
+    /// When the build began.
+    pub started: Timestamp,
+    /// When the artefact was packaged.
+    pub finished: Timestamp,
+}
+
+/// The digest of a file on the disk, such as the running program.
+pub fn digest_of_file(path: &Path) -> io::Result<Digest> {
+    let mut file = File::open(path)?;
+    let mut hasher = Hasher::new(Algorithm::Sha256);
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hasher.finish()),
+            some => hasher.update(&buffer[..some]),
+        }
+    }
+}
+
+/// The predicate.
+pub fn predicate(facts: &Facts<'_>) -> Value {
+    let source = facts.source;
+    json!({
+        "buildDefinition": {
+            "buildType": BUILD_TYPE,
+            "externalParameters": {
+                "component": source.project.component,
+                "definition": source.project.definition,
+            },
+            "internalParameters": {
+                "buildKey": source.key(),
+                "sandbox": facts.report.sandbox.as_str(),
+                "variables": facts.report.variables,
+                "line": source.line.name(),
+                "range": facts.range.map(range),
+            },
+            "resolvedDependencies": dependencies(facts),
+        },
+        "runDetails": {
+            "builder": { "id": facts.builder.id, "version": { "semel": facts.builder.version } },
+            "metadata": {
+                "startedOn": to_seconds(facts.started),
+                "finishedOn": to_seconds(facts.finished),
+            },
+            "byproducts": [
+                { "name": "build.log", "digest": digest_set(&facts.report.log_digest) },
+                { "name": "config", "digest": digest_set(&facts.packaged.config) },
+            ],
+        },
+    })
+}
+
+fn range(range: &Range) -> Value {
+    json!({ "follows": range.follows, "commits": range.commits })
+}
+
+fn dependencies(facts: &Facts<'_>) -> Vec<Value> {
+    let source = facts.source;
+    let uri = source.remote.as_ref().map(|remote| format!("git+{remote}@{}", source.commit));
+    let mut dependencies = vec![
+        json!({
+            "name": "source",
+            "uri": uri.unwrap_or_else(|| format!("git:{}", source.commit)),
+            "digest": { "gitCommit": source.commit, "gitTree": source.git_tree },
+            "annotations": { "sourceTree": source.source_tree(), "directory": source.prefix },
+        }),
+        json!({ "name": "semel", "digest": digest_set(&facts.builder.program) }),
+    ];
+    if let Some(base) = source.project.definition.base_digest() {
+        dependencies.push(json!({ "name": "base", "digest": digest_set(&base) }));
+    }
+    dependencies
+}
+
+fn digest_set(digest: &Digest) -> Value {
+    json!({ digest.algorithm().as_str(): digest.hex() })
+}
+
+/// SLSA asks for RFC 3339; fractions of a second say nothing here.
+fn to_seconds(time: Timestamp) -> String {
+    Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()
+}

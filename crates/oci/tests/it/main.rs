@@ -1,0 +1,12 @@
+//! The crate through its public door: layouts on a real disk, the client against a small registry, in process and
+//! over a real socket.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod artefacts;
+mod registry;
+
+mod client;
+mod copy;
+mod layout;
+mod tools;
+mod transport;

@@ -1,0 +1,336 @@
+//! `semel audit verify`: is everything that the store says still what was recorded?
+//!
+//! Nothing is trusted but the ledger's key. Every problem is listed; none stops the search for the next.
+
+use std::collections::BTreeSet;
+
+use semel_model::digest::Digest;
+use semel_model::entry::{Change, Leaf};
+use semel_model::merkle::{self, Hash};
+use semel_model::note::Checkpoint;
+use semel_model::promotion::{self, Decision};
+
+use crate::Store;
+use crate::blobs::BlobError;
+use crate::ledger::{self, ReadError};
+use crate::projections::{self, artefact, promotion as promotions};
+use crate::schema;
+use crate::sql::{Conn, Db, SqlError};
+
+/// What was looked at, and what was wrong with it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// How many leaves were hashed.
+    pub entries: u64,
+    /// How many signed checkpoints were compared with the tree.
+    pub checkpoints: u64,
+    /// How many decisions were evaluated again.
+    pub decisions: u64,
+    /// How many blobs were hashed.
+    pub blobs: u64,
+    /// The bytes that they have.
+    pub blob_bytes: u64,
+    /// The root of the tree, in hexadecimal.
+    pub root: String,
+    /// Everything that is not as it should be, one line each.
+    pub problems: Vec<String>,
+}
+
+/// The verification itself could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    /// The database failed.
+    #[error("cannot read the store's database")]
+    Sql(#[from] SqlError),
+    /// The schema failed.
+    #[error("cannot prepare a database for comparison")]
+    Schema(#[from] schema::SchemaError),
+    /// The ledger cannot be read.
+    #[error("cannot read the ledger")]
+    Read(#[from] ReadError),
+    /// The entry files cannot be read.
+    #[error("cannot read the entry files")]
+    Files(#[source] std::io::Error),
+}
+
+/// Verifies a whole store.
+pub async fn verify(store: &Store) -> Result<Report, AuditError> {
+    let mut report = Report::default();
+    let mut conn = store.reader().await?;
+    let size = ledger::size(&mut conn).await?;
+    let tree = hash_entries(&mut conn, size, &mut report).await?;
+    compare_checkpoints(store, &mut conn, &tree, &mut report).await?;
+    compare_files(store, &tree, &mut report)?;
+    compare_projections(&mut conn, size, &mut report).await?;
+    replay_decisions(store, &mut conn, &mut report).await?;
+    hash_blobs(store, &mut conn, size, &mut report).await?;
+    Ok(report)
+}
+
+/// The tree, computed anew from the leaves alone.
+struct Tree {
+    leaves: Vec<Hash>,
+}
+
+impl Tree {
+    fn root(&self, size: u64) -> Option<Hash> {
+        let leaves = self.leaves.get(..usize::try_from(size).ok()?)?;
+        let hash = |node: &merkle::Node| {
+            let width = 1usize << node.level;
+            let start = usize::try_from(node.index).ok()? * width;
+            Some(complete_root(leaves.get(start..start + width)?))
+        };
+        let parts: Option<Vec<Hash>> = merkle::root_nodes(size).iter().map(hash).collect();
+        Some(merkle::root_of(&parts?))
+    }
+}
+
+fn complete_root(leaves: &[Hash]) -> Hash {
+    let mut level = leaves.to_vec();
+    while level.len() > 1 {
+        level = level.chunks(2).map(|pair| merkle::node_hash(&pair[0], &pair[1])).collect();
+    }
+    level[0]
+}
+
+async fn hash_entries(conn: &mut Conn, size: u64, report: &mut Report) -> Result<Tree, AuditError> {
+    let mut leaves = Vec::new();
+    let mut last_time = None;
+    let mut from = 0;
+    while from < size {
+        let rows = conn
+            .rows(
+                "SELECT seq, kind, time, actor, leaf_hash, leaf FROM entry WHERE seq >= $1 ORDER BY seq LIMIT 1000",
+                &[from.into()],
+            )
+            .await?;
+        if rows.is_empty() {
+            break;
+        }
+        for row in rows {
+            let seq = row.count(0);
+            if seq != leaves.len() as u64 {
+                report.problems.push(format!("entry {} is missing from the ledger", leaves.len()));
+                return Ok(Tree { leaves });
+            }
+            let text = row.text(5);
+            let hash = merkle::leaf_hash(text.as_bytes());
+            if hex::encode(hash) != row.text(4) {
+                report.problems.push(format!("entry {seq} does not have the hash that was recorded for it"));
+            }
+            match Leaf::parse(text.as_bytes()) {
+                Ok(leaf) => {
+                    let (time, actor) = match &leaf {
+                        Leaf::Entry(entry) => (entry.time.to_string(), entry.actor.subject.clone()),
+                        Leaf::Signature(_) => (String::new(), String::new()),
+                    };
+                    if (leaf.kind(), time.as_str(), actor.as_str()) != (&row.text(1), &row.text(2), &row.text(3)) {
+                        report.problems.push(format!("the columns of entry {seq} do not say what its bytes say"));
+                    }
+                    if let Leaf::Entry(entry) = &leaf {
+                        last_time = last_time.max(Some(entry.time));
+                    }
+                }
+                Err(error) => report.problems.push(format!("entry {seq}: {error}")),
+            }
+            leaves.push(hash);
+        }
+        from = leaves.len() as u64;
+    }
+    report.entries = leaves.len() as u64;
+    Ok(Tree { leaves })
+}
+
+/// Every checkpoint that was ever signed must be a prefix of what is there now (invariant I9), and the newest must cover
+/// all of it.
+async fn compare_checkpoints(
+    store: &Store,
+    conn: &mut Conn,
+    tree: &Tree,
+    report: &mut Report,
+) -> Result<(), AuditError> {
+    let Some(key) = store.ledger_key() else {
+        report.problems.push("store.json names no valid ledger key".to_owned());
+        return Ok(());
+    };
+    let mut newest = 0;
+    for (size, note) in ledger::checkpoints(conn, 0).await? {
+        newest = size;
+        report.checkpoints += 1;
+        match Checkpoint::verify(&note, &key) {
+            Err(error) => report.problems.push(format!("checkpoint {size}: {error}")),
+            Ok(checkpoint) if checkpoint.size != size => {
+                report.problems.push(format!("checkpoint {size} was signed for {} entries", checkpoint.size));
+            }
+            Ok(checkpoint) if tree.root(size) != Some(checkpoint.root) => {
+                report.problems.push(format!("the first {size} entries are not the ones that were signed"));
+            }
+            Ok(_) => {}
+        }
+    }
+    if newest != report.entries {
+        report.problems.push(format!("{} entries, but the newest checkpoint covers {newest}", report.entries));
+    }
+    match tree.root(report.entries) {
+        Some(root) => {
+            report.root = hex::encode(root);
+            if ledger::root(conn, report.entries).await.ok() != Some(root) {
+                report.problems.push("the stored tree hashes are not those of the entries".to_owned());
+            }
+        }
+        None => report.problems.push("the tree cannot be computed".to_owned()),
+    }
+    compare_with_memory(store, tree, report);
+    Ok(())
+}
+
+/// What this machine has signed or seen before must still be there.
+fn compare_with_memory(store: &Store, tree: &Tree, report: &mut Report) {
+    let Ok(Some(note)) = store.keys().last_checkpoint() else { return };
+    let Ok(seen) = Checkpoint::read_unverified(&note) else { return };
+    if seen.size > report.entries {
+        report.problems.push(format!("this machine has signed {} entries, the store has {}", seen.size, report.entries));
+    } else if tree.root(seen.size) != Some(seen.root) {
+        report.problems.push(format!("the first {} entries are not the ones that this machine has signed", seen.size));
+    }
+}
+
+fn compare_files(store: &Store, tree: &Tree, report: &mut Report) -> Result<(), AuditError> {
+    let contents = store.entry_files().read().map_err(AuditError::Files)?;
+    if let Some((path, _)) = contents.torn {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        report.problems.push(format!("ledger/{name} has damaged or unfinished bytes at its end"));
+    }
+    let mut seq = 0u64;
+    for batch in &contents.batches {
+        if batch.first != seq {
+            report.problems.push(format!("the entry files continue at {} where {seq} was expected", batch.first));
+            return Ok(());
+        }
+        for leaf in &batch.leaves {
+            let same = usize::try_from(seq).ok().and_then(|at| tree.leaves.get(at)) == Some(&merkle::leaf_hash(leaf));
+            if !same {
+                report.problems.push(format!("entry {seq} in the entry files is not the one in the database"));
+            }
+            seq += 1;
+        }
+    }
+    if seq < report.entries {
+        report.problems.push(format!("the entry files hold {seq} of {} entries", report.entries));
+    }
+    Ok(())
+}
+
+/// Folds the ledger again in a database of its own and compares every table.
+async fn compare_projections(conn: &mut Conn, size: u64, report: &mut Report) -> Result<(), AuditError> {
+    let mut fresh = Db::in_memory().await?;
+    schema::migrate(&mut fresh).await?;
+    let mut from = 0;
+    while from < size {
+        let leaves = match ledger::read(conn, from, 1_000).await {
+            Ok(leaves) => leaves,
+            // Damaged entries are reported already; nothing can be folded from them.
+            Err(ReadError::Leaf { .. }) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        if leaves.is_empty() {
+            break;
+        }
+        for recorded in &leaves {
+            projections::apply(&mut fresh, recorded.seq, &recorded.leaf).await?;
+        }
+        from += leaves.len() as u64;
+    }
+    let (stored, folded) = (projections::dump(conn).await?, projections::dump(&mut fresh).await?);
+    for ((table, stored), (_, folded)) in stored.into_iter().zip(folded) {
+        if stored != folded {
+            let (stored, folded): (BTreeSet<_>, BTreeSet<_>) =
+                (stored.into_iter().collect(), folded.into_iter().collect());
+            let extra = stored.difference(&folded).count();
+            let lost = folded.difference(&stored).count();
+            let example = stored.symmetric_difference(&folded).next().cloned().unwrap_or_default();
+            report.problems.push(format!(
+                "table {table} is not what the ledger says: {extra} rows too many, {lost} missing, such as: {}",
+                example.replace('\t', " ")
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The same inputs must give the same decision, years later (invariant I10).
+async fn replay_decisions(store: &Store, conn: &mut Conn, report: &mut Report) -> Result<(), AuditError> {
+    for (seq, digest, granted) in promotions::all_decisions(conn).await? {
+        report.decisions += 1;
+        let decision: Option<Decision> =
+            store.blobs().read(&digest).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        match decision {
+            None => report.problems.push(format!("the decision of entry {seq} cannot be read ({digest})")),
+            Some(decision) => {
+                let again = promotion::decide(decision.inputs.clone());
+                if again != decision || decision.is_granted() != granted {
+                    report.problems.push(format!("the decision of entry {seq} does not follow from its inputs"));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn hash_blobs(store: &Store, conn: &mut Conn, size: u64, report: &mut Report) -> Result<(), AuditError> {
+    let mut named = BTreeSet::new();
+    let mut from = 0;
+    while from < size {
+        let Ok(leaves) = ledger::read(conn, from, 1_000).await else { break };
+        if leaves.is_empty() {
+            break;
+        }
+        for recorded in &leaves {
+            if let Leaf::Entry(entry) = &recorded.leaf {
+                named.extend(documents(&entry.change));
+            }
+        }
+        from += leaves.len() as u64;
+    }
+    for digest in artefact::all_manifests(conn).await? {
+        let elsewhere = !artefact::locations(conn, &digest).await?.is_empty();
+        named.extend(contents_of(store, &digest).into_iter().filter(|part| !elsewhere || store.blobs().contains(part)));
+        named.insert(digest);
+    }
+    for digest in named {
+        report.blobs += 1;
+        match store.blobs().verify(&digest) {
+            Ok(size) => report.blob_bytes += size,
+            Err(BlobError::Unknown(_)) => report.problems.push(format!("blob {digest} is missing")),
+            Err(error) => report.problems.push(error.to_string()),
+        }
+    }
+    Ok(())
+}
+
+/// The blobs that a manifest needs, as far as it can be read.
+fn contents_of(store: &Store, digest: &Digest) -> Vec<Digest> {
+    let Ok(bytes) = store.blobs().read(digest) else { return Vec::new() };
+    match semel_oci::manifest::ParsedManifest::parse(&bytes, None) {
+        Ok(manifest) => manifest.required_blobs().into_iter().map(|descriptor| descriptor.digest.clone()).collect(),
+        Err(_) => Vec::new(),
+    }
+}
+
+/// The documents that an entry names; manifests are found through their own table.
+fn documents(change: &Change) -> Vec<Digest> {
+    match change {
+        Change::BuildReserved(body) => vec![body.source.clone()],
+        Change::BuildFailed(body) => body.log.iter().cloned().collect(),
+        Change::VersionPublished(body) => body.log.iter().cloned().collect(),
+        Change::EvidenceAttached(body) => {
+            std::iter::once(&body.envelope).chain(&body.attachment).cloned().collect()
+        }
+        Change::PipelineApplied(body) => vec![body.pipeline.clone()],
+        Change::PromotionGranted(body) | Change::PromotionRefused(body) => {
+            std::iter::once(&body.decision).chain(&body.statement).cloned().collect()
+        }
+        Change::DeploymentStarted(body) => vec![body.config.clone(), body.decision.clone(), body.target.clone()],
+        _ => Vec::new(),
+    }
+}

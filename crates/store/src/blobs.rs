@@ -1,0 +1,471 @@
+//! Blobs: every content of any size is a file under its digest.
+//!
+//! Written: stream → bounded queue → hasher ∥ writer into `uploads/`, `fdatasync`, link to the final name, `fsync` of the
+//! directory. A name is never rewritten; bytes are visible only after their digest was verified.
+
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
+use semel_model::digest::{Algorithm, Digest, Hasher};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+use crate::durable::{self, Access};
+
+/// How many bytes a read takes at once.
+pub const READ_BYTES: usize = 64 * 1024;
+/// How many pieces may wait for the hasher or the writer.
+const QUEUE: usize = 4;
+/// After how many bytes the kernel is asked to start writing them out.
+const FLUSH_BYTES: u64 = 8 * 1024 * 1024;
+
+/// The blobs of a store.
+#[derive(Debug, Clone)]
+pub struct Blobs {
+    dir: PathBuf,
+    uploads: PathBuf,
+}
+
+/// A blob could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    /// It is not there.
+    #[error("blob {0} is not in this store")]
+    Unknown(Digest),
+    /// The bytes are not what was announced.
+    #[error("the bytes have digest {found}, not {expected}")]
+    WrongDigest {
+        /// What was announced.
+        expected: Digest,
+        /// What was computed.
+        found: Digest,
+    },
+    /// What lies under the name is something else.
+    #[error("blob {0} is damaged: its bytes do not have this digest")]
+    Damaged(Digest),
+    /// The source of the bytes failed.
+    #[error("the bytes could not be received")]
+    Source(#[source] io::Error),
+    /// The disk failed.
+    #[error("cannot {action} {path}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no such upload.
+    #[error("there is no upload {0}")]
+    UnknownUpload(String),
+    /// A piece of an upload does not follow the one before.
+    #[error("the upload has {have} bytes; a piece that begins at {start} does not follow")]
+    OutOfOrder {
+        /// What is there.
+        have: u64,
+        /// Where the piece begins.
+        start: u64,
+    },
+}
+
+/// A blob that is in the store now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Whether it was new.
+    pub fresh: bool,
+}
+
+/// A part of a blob, opened for reading.
+#[derive(Debug)]
+pub struct BlobReader {
+    /// The file, positioned at the first byte wanted.
+    pub file: tokio::fs::File,
+    /// How many bytes are wanted.
+    pub length: u64,
+}
+
+impl Blobs {
+    pub(crate) fn at(store: &Path) -> Self {
+        Self { dir: store.join("blobs"), uploads: store.join("uploads") }
+    }
+
+    /// Where a blob lies.
+    pub fn path(&self, digest: &Digest) -> PathBuf {
+        let hex = digest.hex();
+        self.dir.join(digest.algorithm().as_str()).join(&hex[..2]).join(hex)
+    }
+
+    /// The size of a blob in bytes.
+    pub fn size(&self, digest: &Digest) -> Result<u64, BlobError> {
+        let path = self.path(digest);
+        match std::fs::metadata(&path) {
+            Ok(metadata) => Ok(metadata.len()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(BlobError::Unknown(digest.clone())),
+            Err(source) => Err(BlobError::Io { action: "look at", path, source }),
+        }
+    }
+
+    /// Whether a blob is there.
+    pub fn contains(&self, digest: &Digest) -> bool {
+        self.path(digest).exists()
+    }
+
+    /// Opens `length` bytes of a blob from `start` on.
+    pub async fn open(&self, digest: &Digest, start: u64, length: u64) -> Result<BlobReader, BlobError> {
+        use tokio::io::AsyncSeekExt as _;
+        let path = self.path(digest);
+        let mut file = match tokio::fs::File::open(&path).await {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(BlobError::Unknown(digest.clone())),
+            Err(source) => return Err(BlobError::Io { action: "open", path, source }),
+        };
+        if start > 0 {
+            file.seek(io::SeekFrom::Start(start))
+                .await
+                .map_err(|source| BlobError::Io { action: "read", path, source })?;
+        }
+        file.set_max_buf_size(READ_BYTES);
+        Ok(BlobReader { file, length })
+    }
+
+    /// A small blob whole, with its digest checked.
+    pub fn read(&self, digest: &Digest) -> Result<Vec<u8>, BlobError> {
+        let path = self.path(digest);
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(BlobError::Unknown(digest.clone())),
+            Err(source) => return Err(BlobError::Io { action: "read", path, source }),
+        };
+        if digest.matches(&bytes) { Ok(bytes) } else { Err(BlobError::Damaged(digest.clone())) }
+    }
+
+    /// Hashes what lies under a digest.
+    pub fn verify(&self, digest: &Digest) -> Result<u64, BlobError> {
+        let path = self.path(digest);
+        let failed = |source| BlobError::Io { action: "read", path: path.clone(), source };
+        let mut file = match std::fs::File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(BlobError::Unknown(digest.clone())),
+            Err(source) => return Err(failed(source)),
+        };
+        let (found, size) = hash_file(&mut file, digest.algorithm()).map_err(failed)?;
+        if found == *digest { Ok(size) } else { Err(BlobError::Damaged(digest.clone())) }
+    }
+
+    /// Stores a small blob.
+    pub fn put(&self, bytes: &[u8]) -> Result<Stored, BlobError> {
+        let digest = Digest::of(bytes);
+        let size = bytes.len() as u64;
+        let path = self.path(&digest);
+        if std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() == size) && self.read(&digest).is_ok() {
+            return Ok(Stored { digest, size, fresh: false });
+        }
+        let temporary = self.uploads.join(durable::temporary_name("put-"));
+        let failed = |source| BlobError::Io { action: "write", path: temporary.clone(), source };
+        let mut file = durable::create_new(&temporary, Access::Shared).map_err(failed)?;
+        file.write_all(bytes).and_then(|()| file.sync_data()).map_err(failed)?;
+        drop(file);
+        self.adopt(&temporary, digest, size)
+    }
+
+    /// Stores a stream of unknown length under the digest that is announced for it.
+    pub async fn put_stream(
+        &self,
+        source: impl Stream<Item = io::Result<Bytes>> + Unpin,
+        expected: &Digest,
+    ) -> Result<Stored, BlobError> {
+        let id = self.begin_upload()?;
+        let written = async {
+            self.extend_upload(&id, None, source).await?;
+            self.finish_upload(&id, expected).await
+        };
+        let result = written.await;
+        if result.is_err() {
+            drop(self.cancel_upload(&id));
+        }
+        result
+    }
+
+    /// As [`Blobs::put_stream`], from a reader.
+    pub async fn put_reader(&self, reader: impl AsyncRead + Unpin, expected: &Digest) -> Result<Stored, BlobError> {
+        self.put_stream(Box::pin(pieces(reader)), expected).await
+    }
+
+    /// Begins an upload session; its id is unguessable.
+    pub fn begin_upload(&self) -> Result<String, BlobError> {
+        let id = hex::encode(&crate::keys::random()[..16]);
+        let path = self.upload_path(&id)?;
+        durable::create_new(&path, Access::Shared)
+            .map_err(|source| BlobError::Io { action: "create", path, source })?;
+        Ok(id)
+    }
+
+    /// How many bytes an upload session has.
+    pub fn upload_size(&self, id: &str) -> Result<u64, BlobError> {
+        let path = self.upload_path(id)?;
+        match std::fs::metadata(&path) {
+            Ok(metadata) => Ok(metadata.len()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(BlobError::UnknownUpload(id.to_owned())),
+            Err(source) => Err(BlobError::Io { action: "look at", path, source }),
+        }
+    }
+
+    /// Appends a stream to an upload session; `start` is where the client says that it begins. Returns the new size.
+    pub async fn extend_upload(
+        &self,
+        id: &str,
+        start: Option<u64>,
+        mut source: impl Stream<Item = io::Result<Bytes>> + Unpin,
+    ) -> Result<u64, BlobError> {
+        let have = self.upload_size(id)?;
+        if let Some(start) = start.filter(|start| *start != have) {
+            return Err(BlobError::OutOfOrder { have, start });
+        }
+        let path = self.upload_path(id)?;
+        let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(QUEUE);
+        let target = path.clone();
+        let writer = tokio::task::spawn_blocking(move || append_pieces(&target, receiver));
+        let mut received = Ok(());
+        while let Some(piece) = source.next().await {
+            match piece {
+                // A closed queue means that the writer failed; its own error is the one to report.
+                Ok(piece) => {
+                    if sender.send(piece).await.is_err() {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    received = Err(BlobError::Source(error));
+                    break;
+                }
+            }
+        }
+        drop(sender);
+        let failed = |source| BlobError::Io { action: "write", path, source };
+        let written = writer.await.map_err(|error| failed(io::Error::other(error)));
+        match written {
+            Ok(Ok(size)) => received.map(|()| have + size),
+            Ok(Err(source)) => Err(BlobError::Io { action: "write", path: self.upload_path(id)?, source }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Checks an upload session against its digest and makes it a blob.
+    pub async fn finish_upload(&self, id: &str, expected: &Digest) -> Result<Stored, BlobError> {
+        let path = self.upload_path(id)?;
+        let (this, id, expected) = (self.clone(), id.to_owned(), expected.clone());
+        let finished = tokio::task::spawn_blocking(move || this.finish_blocking(&id, &expected)).await;
+        finished.map_err(|error| BlobError::Io { action: "finish", path, source: io::Error::other(error) })?
+    }
+
+    fn finish_blocking(&self, id: &str, expected: &Digest) -> Result<Stored, BlobError> {
+        let path = self.upload_path(id)?;
+        let failed = |source| BlobError::Io { action: "read", path: path.clone(), source };
+        let mut file = match std::fs::File::options().read(true).write(true).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(BlobError::UnknownUpload(id.to_owned()));
+            }
+            Err(source) => return Err(failed(source)),
+        };
+        let known = running::take(&path, expected.algorithm(), file.metadata().map_err(failed)?.len());
+        let (found, size) = match known {
+            Some((digest, size)) => (digest, size),
+            None => hash_file(&mut file, expected.algorithm()).map_err(failed)?,
+        };
+        if found != *expected {
+            drop(std::fs::remove_file(&path));
+            return Err(BlobError::WrongDigest { expected: expected.clone(), found });
+        }
+        file.sync_data().map_err(failed)?;
+        self.adopt(&path, found, size)
+    }
+
+    /// Gives an upload session up.
+    pub fn cancel_upload(&self, id: &str) -> Result<(), BlobError> {
+        let path = self.upload_path(id)?;
+        running::forget(&path);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(BlobError::UnknownUpload(id.to_owned())),
+            Err(source) => Err(BlobError::Io { action: "remove", path, source }),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Gives a finished, synced and verified file its final name. What lies there already and is whole stays; a damaged
+    /// blob is healed by good bytes.
+    fn adopt(&self, temporary: &Path, digest: Digest, size: u64) -> Result<Stored, BlobError> {
+        let path = self.path(&digest);
+        let failed = |source| BlobError::Io { action: "write", path: path.clone(), source };
+        durable::create_dir(path.parent().expect("a blob lies in a directory")).map_err(failed)?;
+        let fresh = match std::fs::metadata(&path) {
+            Ok(metadata) if metadata.len() == size && self.verify(&digest).is_ok() => {
+                std::fs::remove_file(temporary).map_err(failed)?;
+                false
+            }
+            Ok(_) => {
+                durable::rename_into_place(temporary, &path).map_err(failed)?;
+                true
+            }
+            Err(_) => durable::link_into_place(temporary, &path).map_err(failed)?,
+        };
+        Ok(Stored { digest, size, fresh })
+    }
+
+    fn upload_path(&self, id: &str) -> Result<PathBuf, BlobError> {
+        let known = id.len() == 32 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if known { Ok(self.uploads.join(id)) } else { Err(BlobError::UnknownUpload(id.chars().take(80).collect())) }
+    }
+
+    /// The digests of all blobs, in no order.
+    pub fn list(&self) -> io::Result<Vec<Digest>> {
+        let mut digests = Vec::new();
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            let Ok(shards) = std::fs::read_dir(self.dir.join(algorithm.as_str())) else { continue };
+            for shard in shards {
+                for item in std::fs::read_dir(shard?.path())? {
+                    let name = item?.file_name();
+                    let text = format!("{}:{}", algorithm.as_str(), name.to_string_lossy());
+                    digests.extend(text.parse::<Digest>());
+                }
+            }
+        }
+        Ok(digests)
+    }
+}
+
+/// Writes and hashes pieces as they come: this thread writes, another hashes. The running hash is kept for the next piece
+/// of the same upload.
+fn append_pieces(path: &Path, mut pieces: tokio::sync::mpsc::Receiver<Bytes>) -> io::Result<u64> {
+    let mut file = std::fs::File::options().append(true).open(path)?;
+    let before = file.metadata()?.len();
+    let hasher = running::resume(path, before);
+    let (to_hash, hashed) = mpsc::sync_channel::<Bytes>(QUEUE);
+    let result = std::thread::scope(|scope| {
+        let hashing = scope.spawn(move || {
+            let mut hasher = hasher;
+            while let Ok(piece) = hashed.recv() {
+                if let Some(hasher) = &mut hasher {
+                    hasher.update(&piece);
+                }
+            }
+            hasher
+        });
+        let written = write_pieces(&mut file, &mut pieces, &to_hash);
+        drop(to_hash);
+        let hasher = hashing.join().unwrap_or(None);
+        written.map(|written| (written, hasher))
+    });
+    let (written, hasher) = result?;
+    if let Some(hasher) = hasher {
+        running::keep(path, hasher, before + written);
+    }
+    Ok(written)
+}
+
+fn write_pieces(
+    file: &mut std::fs::File,
+    pieces: &mut tokio::sync::mpsc::Receiver<Bytes>,
+    to_hash: &mpsc::SyncSender<Bytes>,
+) -> io::Result<u64> {
+    let (mut written, mut flushed) = (0, 0);
+    while let Some(piece) = pieces.blocking_recv() {
+        // The hasher ends only when this sender is dropped.
+        drop(to_hash.send(piece.clone()));
+        file.write_all(&piece)?;
+        written += piece.len() as u64;
+        if written - flushed >= FLUSH_BYTES {
+            start_writeback(file, flushed, written - flushed);
+            flushed = written;
+        }
+    }
+    Ok(written)
+}
+
+/// Asks the kernel to begin writing, so that the final sync does not wait for everything at once.
+#[cfg(target_os = "linux")]
+fn start_writeback(file: &std::fs::File, offset: u64, length: u64) {
+    // `sync_file_range` has no safe wrapper; advising that the pages are not needed starts their write-back as well and
+    // keeps a large upload from filling the page cache.
+    let length = std::num::NonZeroU64::new(length);
+    let _ = rustix::fs::fadvise(file, offset, length, rustix::fs::Advice::DontNeed);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn start_writeback(_file: &std::fs::File, _offset: u64, _length: u64) {}
+
+fn hash_file(file: &mut std::fs::File, algorithm: Algorithm) -> io::Result<(Digest, u64)> {
+    file.seek(io::SeekFrom::Start(0))?;
+    let mut hasher = Hasher::new(algorithm);
+    let mut buffer = vec![0; READ_BYTES];
+    let mut size = 0;
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok((hasher.finish(), size)),
+            n => {
+                hasher.update(&buffer[..n]);
+                size += n as u64;
+            }
+        }
+    }
+}
+
+/// A reader as a stream of pieces.
+pub fn pieces(reader: impl AsyncRead + Unpin) -> impl Stream<Item = io::Result<Bytes>> {
+    futures_util::stream::unfold((reader, false), |(mut reader, ended)| async move {
+        if ended {
+            return None;
+        }
+        let mut buffer = bytes::BytesMut::with_capacity(READ_BYTES);
+        match reader.read_buf(&mut buffer).await {
+            Ok(0) => None,
+            Ok(_) => Some((Ok(buffer.freeze()), (reader, false))),
+            Err(error) => Some((Err(error), (reader, true))),
+        }
+    })
+}
+
+/// The running SHA-256 of uploads of this process, so that a finished upload need not be read again. Lost with the process;
+/// the file is hashed then.
+mod running {
+    use std::collections::HashMap;
+    use std::path::{Path, PathBuf};
+    use std::sync::{LazyLock, Mutex, MutexGuard};
+
+    use semel_model::digest::{Algorithm, Digest, Hasher};
+
+    static HASHES: LazyLock<Mutex<HashMap<PathBuf, (Hasher, u64)>>> = LazyLock::new(Mutex::default);
+
+    fn hashes() -> MutexGuard<'static, HashMap<PathBuf, (Hasher, u64)>> {
+        HASHES.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The hash of the first `size` bytes, if it is known.
+    pub(super) fn resume(path: &Path, size: u64) -> Option<Hasher> {
+        if size == 0 {
+            return Some(Hasher::new(Algorithm::Sha256));
+        }
+        hashes().remove(path).filter(|(_, known)| *known == size).map(|(hasher, _)| hasher)
+    }
+
+    pub(super) fn keep(path: &Path, hasher: Hasher, size: u64) {
+        hashes().insert(path.to_owned(), (hasher, size));
+    }
+
+    pub(super) fn take(path: &Path, algorithm: Algorithm, size: u64) -> Option<(Digest, u64)> {
+        let (hasher, known) = hashes().remove(path)?;
+        (algorithm == Algorithm::Sha256 && known == size).then(|| (hasher.finish(), size))
+    }
+
+    pub(super) fn forget(path: &Path) {
+        hashes().remove(path);
+    }
+}

@@ -1,0 +1,141 @@
+//! The only raw file writes of the store.
+//!
+//! Nothing is visible under its final name before it is whole and on the disk: temporary name in the same file system,
+//! `fdatasync`, link or rename, `fsync` of the directory.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How a new file may be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// By whoever the umask allows.
+    Shared,
+    /// By its owner alone (0600).
+    Private,
+}
+
+/// A name that no other writer of this host uses.
+pub fn temporary_name(prefix: &str) -> String {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let mut random = [0u8; 8];
+    getrandom::fill(&mut random).expect("the operating system has randomness");
+    format!("{prefix}{}-{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed), hex::encode(random))
+}
+
+/// Creates a directory and its parents, and makes them durable.
+pub fn create_dir(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = dir.parent() {
+        create_dir(parent)?;
+    }
+    match std::fs::create_dir(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    dir.parent().map_or(Ok(()), sync_dir)
+}
+
+/// Makes the names in a directory durable.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+    File::open(dir)?.sync_all()
+}
+
+/// A new file that nobody else can open for writing.
+pub fn create_new(path: &Path, access: Access) -> io::Result<File> {
+    let mode = match access {
+        Access::Shared => 0o666,
+        Access::Private => 0o600,
+    };
+    OpenOptions::new().write(true).read(true).create_new(true).mode(mode).open(path)
+}
+
+/// Writes a whole file under its name, replacing what was there.
+pub fn replace(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
+    let temporary = write_beside(path, bytes, access)?;
+    #[expect(clippy::disallowed_methods, reason = "this module is where renames are made durable")]
+    std::fs::rename(&temporary, path)?;
+    sync_dir(parent(path))
+}
+
+/// Writes a whole file under a name that must be free. `AlreadyExists` leaves what is there alone.
+pub fn create(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
+    let temporary = write_beside(path, bytes, access)?;
+    let linked = std::fs::hard_link(&temporary, path);
+    std::fs::remove_file(&temporary)?;
+    linked?;
+    sync_dir(parent(path))
+}
+
+/// Gives a finished, synced temporary file its final name. Says whether the name was free.
+pub fn link_into_place(temporary: &Path, path: &Path) -> io::Result<bool> {
+    let fresh = match std::fs::hard_link(temporary, path) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+        Err(error) => return Err(error),
+    };
+    sync_dir(parent(path))?;
+    std::fs::remove_file(temporary)?;
+    Ok(fresh)
+}
+
+/// Replaces a file by a finished, synced temporary file.
+pub fn rename_into_place(temporary: &Path, path: &Path) -> io::Result<()> {
+    #[expect(clippy::disallowed_methods, reason = "this module is where renames are made durable")]
+    std::fs::rename(temporary, path)?;
+    sync_dir(parent(path))
+}
+
+/// Appends to a file that is created when it is not there, and makes it durable.
+pub fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let fresh = !path.exists();
+    let mut file = OpenOptions::new().append(true).create(true).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_data()?;
+    if fresh { sync_dir(parent(path)) } else { Ok(()) }
+}
+
+/// Shortens a file to a length, for cutting off a torn tail.
+pub fn truncate(path: &Path, length: u64) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    file.set_len(length)?;
+    file.sync_data()
+}
+
+fn write_beside(path: &Path, bytes: &[u8], access: Access) -> io::Result<PathBuf> {
+    let temporary = parent(path).join(temporary_name(".tmp-"));
+    let mut file = create_new(&temporary, access)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_data());
+    if let Err(error) = written {
+        drop(std::fs::remove_file(&temporary));
+        return Err(error);
+    }
+    Ok(temporary)
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_name_keeps_its_content() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        create(&path, b"first", Access::Shared).unwrap();
+        assert_eq!(create(&path, b"second", Access::Shared).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read(&path).unwrap(), b"first");
+        replace(&path, b"third", Access::Shared).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"third");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
+    }
+}

@@ -1,0 +1,67 @@
+//! Whose turn it is to write: `flock` on `store.lock`, one holder among all processes of the host.
+//!
+//! A busy-timeout of the database would starve writers; the lock lets each in after the other.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{FlockOperation, flock};
+
+/// The lock file of a store, opened once per process.
+#[derive(Debug, Clone)]
+pub(crate) struct StoreLock(Arc<File>);
+
+/// Held until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Held(Arc<File>);
+
+impl StoreLock {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        File::options().read(true).write(true).create(true).truncate(false).open(path).map(|file| Self(Arc::new(file)))
+    }
+
+    /// Waits for the lock without blocking the other tasks of this process. The caller makes sure that this process asks
+    /// only once at a time: the lock belongs to the open file.
+    pub(crate) async fn acquire(&self) -> io::Result<Held> {
+        let file = Arc::clone(&self.0);
+        let locked = tokio::task::spawn_blocking(move || {
+            loop {
+                match flock(&*file, FlockOperation::LockExclusive) {
+                    Err(error) if error == rustix::io::Errno::INTR => {}
+                    other => return other.map(|()| Held(file)),
+                }
+            }
+        });
+        Ok(locked.await.map_err(io::Error::other)??)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Closing the file would unlock it as well; this is only sooner.
+        let _ = flock(&*self.0, FlockOperation::Unlock);
+    }
+}
+
+/// The kind of a file system on which neither locks nor `fsync` can be relied on, if a path lies on one.
+#[cfg(target_os = "linux")]
+pub(crate) fn network_file_system(path: &Path) -> io::Result<Option<&'static str>> {
+    const KINDS: [(i64, &str); 6] = [
+        (0x6969, "NFS"),
+        (0xff53_4d42, "CIFS"),
+        (0xfe53_4d42, "SMB"),
+        (0x517b, "SMB"),
+        (0x0102_1997, "9p"),
+        (0x5346_414f, "AFS"),
+    ];
+    let kind = i64::try_from(rustix::fs::statfs(path)?.f_type).unwrap_or(0) & 0xffff_ffff;
+    Ok(KINDS.iter().find(|(magic, _)| *magic == kind).map(|(_, name)| *name))
+}
+
+/// Elsewhere the kinds have no numbers that could be compared.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn network_file_system(_path: &Path) -> io::Result<Option<&'static str>> {
+    Ok(None)
+}

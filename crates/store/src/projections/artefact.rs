@@ -1,0 +1,310 @@
+//! Artefacts: manifests, versions, channels, locations.
+
+use semel_model::digest::Digest;
+use semel_model::entry::{
+    ChannelMoved, Entry, LocationRecorded, ManifestStored, OverwriteRefused, VersionPublished,
+};
+use semel_model::name::{CommitId, ComponentName, Tag};
+use semel_model::version::Version;
+
+use crate::sql::{Conn, Row, SqlError, opt_text, text};
+
+/// A stored manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its media type.
+    pub media_type: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// What it refers to.
+    pub subject: Option<Digest>,
+}
+
+/// A published version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// Which component.
+    pub component: ComponentName,
+    /// Its name.
+    pub version: Version,
+    /// What it means.
+    pub digest: Digest,
+    /// Its build number, if it was built here.
+    pub number: Option<u64>,
+    /// Its commit, if it is known.
+    pub commit: Option<CommitId>,
+    /// What its build printed.
+    pub log: Option<Digest>,
+    /// When it was published.
+    pub time: String,
+    /// The place of its entry.
+    pub seq: u64,
+}
+
+pub(super) async fn manifest_stored(conn: &mut Conn, body: &ManifestStored) -> Result<(), SqlError> {
+    conn.execute(
+        "INSERT INTO manifest (component, digest, media_type, size, subject) VALUES ($1, $2, $3, $4, $5) \
+         ON CONFLICT DO NOTHING",
+        &[
+            text(&body.component),
+            text(&body.digest),
+            body.media_type.as_str().into(),
+            body.size.into(),
+            opt_text(body.subject.as_ref()),
+        ],
+    )
+    .await
+    .map(drop)
+}
+
+pub(super) async fn published(
+    conn: &mut Conn,
+    seq: u64,
+    entry: &Entry,
+    body: &VersionPublished,
+) -> Result<(), SqlError> {
+    conn.execute(
+        "INSERT INTO version (component, name, digest, number, commit_id, log, time, seq) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        &[
+            text(&body.component),
+            text(&body.version),
+            text(&body.digest),
+            body.number.into(),
+            opt_text(body.commit.as_ref()),
+            opt_text(body.log.as_ref()),
+            text(&entry.time),
+            seq.into(),
+        ],
+    )
+    .await?;
+    match body.number {
+        Some(number) => super::build::published(conn, &body.component, number, &body.digest, body.log.as_ref()).await,
+        None => Ok(()),
+    }
+}
+
+pub(super) async fn channel_moved(
+    conn: &mut Conn,
+    seq: u64,
+    entry: &Entry,
+    body: &ChannelMoved,
+) -> Result<(), SqlError> {
+    let place = [text(&body.component), text(&body.channel)];
+    conn.execute("DELETE FROM channel WHERE component = $1 AND name = $2", &place).await?;
+    if let Some(to) = &body.to {
+        let [component, name] = place;
+        conn.execute(
+            "INSERT INTO channel (component, name, digest) VALUES ($1, $2, $3)",
+            &[component, name, text(to)],
+        )
+        .await?;
+    }
+    conn.execute(
+        "INSERT INTO channel_move (component, name, seq, digest, time) VALUES ($1, $2, $3, $4, $5)",
+        &[text(&body.component), text(&body.channel), seq.into(), opt_text(body.to.as_ref()), text(&entry.time)],
+    )
+    .await
+    .map(drop)
+}
+
+pub(super) async fn overwrite_refused(
+    conn: &mut Conn,
+    entry: &Entry,
+    body: &OverwriteRefused,
+) -> Result<(), SqlError> {
+    conn.execute(
+        "INSERT INTO overwrite_refused (component, version, pushed, actor, day) VALUES ($1, $2, $3, $4, $5) \
+         ON CONFLICT DO NOTHING",
+        &[
+            text(&body.component),
+            text(&body.version),
+            text(&body.pushed),
+            entry.actor.subject.as_str().into(),
+            day(&entry.time.to_string()).into(),
+        ],
+    )
+    .await
+    .map(drop)
+}
+
+/// The date of a time in RFC 3339.
+fn day(time: &str) -> &str {
+    time.split('T').next().unwrap_or(time)
+}
+
+pub(super) async fn location_recorded(
+    conn: &mut Conn,
+    entry: &Entry,
+    body: &LocationRecorded,
+) -> Result<(), SqlError> {
+    conn.execute("DELETE FROM location WHERE digest = $1 AND place = $2", &[text(&body.digest), body.place.as_str().into()])
+        .await?;
+    conn.execute(
+        "INSERT INTO location (digest, place, verified_at) VALUES ($1, $2, $3)",
+        &[text(&body.digest), body.place.as_str().into(), text(&entry.time)],
+    )
+    .await
+    .map(drop)
+}
+
+/// Whether such a refusal was recorded today already.
+pub async fn refused_today(
+    conn: &mut Conn,
+    refused: &OverwriteRefused,
+    actor: &str,
+    now: jiff::Timestamp,
+) -> Result<bool, SqlError> {
+    let row = conn
+        .row(
+            "SELECT day FROM overwrite_refused \
+             WHERE component = $1 AND version = $2 AND pushed = $3 AND actor = $4 AND day = $5",
+            &[
+                text(&refused.component),
+                text(&refused.version),
+                text(&refused.pushed),
+                actor.into(),
+                day(&now.to_string()).into(),
+            ],
+        )
+        .await?;
+    Ok(row.is_some())
+}
+
+/// A manifest of a component.
+pub async fn manifest(conn: &mut Conn, component: &ComponentName, digest: &Digest) -> Result<Option<Manifest>, SqlError> {
+    let row = conn
+        .row(
+            "SELECT digest, media_type, size, subject FROM manifest WHERE component = $1 AND digest = $2",
+            &[text(component), text(digest)],
+        )
+        .await?;
+    Ok(row.as_ref().map(read_manifest))
+}
+
+/// The manifests that refer to a digest.
+pub async fn referrers(conn: &mut Conn, component: &ComponentName, subject: &Digest) -> Result<Vec<Manifest>, SqlError> {
+    let rows = conn
+        .rows(
+            "SELECT digest, media_type, size, subject FROM manifest WHERE component = $1 AND subject = $2 ORDER BY digest",
+            &[text(component), text(subject)],
+        )
+        .await?;
+    Ok(rows.iter().map(read_manifest).collect())
+}
+
+fn read_manifest(row: &Row) -> Manifest {
+    Manifest {
+        digest: super::parsed(row.text(0)),
+        media_type: row.text(1),
+        size: row.count(2),
+        subject: super::opt_parsed(row.opt_text(3)),
+    }
+}
+
+/// What a version means.
+pub async fn version(conn: &mut Conn, component: &ComponentName, version: &Version) -> Result<Option<Published>, SqlError> {
+    let row = conn
+        .row(
+            "SELECT component, name, digest, number, commit_id, log, time, seq FROM version WHERE component = $1 AND name = $2",
+            &[text(component), text(version)],
+        )
+        .await?;
+    Ok(row.as_ref().map(read_published))
+}
+
+/// The version of a build number.
+pub async fn by_number(conn: &mut Conn, component: &ComponentName, number: u64) -> Result<Option<Published>, SqlError> {
+    let row = conn
+        .row(
+            "SELECT component, name, digest, number, commit_id, log, time, seq FROM version WHERE component = $1 AND number = $2",
+            &[text(component), number.into()],
+        )
+        .await?;
+    Ok(row.as_ref().map(read_published))
+}
+
+/// The versions that a digest, or a digest with this beginning, has, oldest first.
+pub async fn by_digest(conn: &mut Conn, beginning: &str) -> Result<Vec<Published>, SqlError> {
+    let rows = conn
+        .rows(
+            "SELECT component, name, digest, number, commit_id, log, time, seq FROM version \
+             WHERE digest >= $1 AND digest < $2 ORDER BY seq",
+            &[beginning.into(), format!("{beginning}g").into()],
+        )
+        .await?;
+    Ok(rows.iter().map(read_published).collect())
+}
+
+/// The digests of manifests with this beginning, with their components.
+pub async fn manifests_by_digest(conn: &mut Conn, beginning: &str) -> Result<Vec<(ComponentName, Digest)>, SqlError> {
+    let rows = conn
+        .rows(
+            "SELECT component, digest FROM manifest WHERE digest >= $1 AND digest < $2 ORDER BY component, digest",
+            &[beginning.into(), format!("{beginning}g").into()],
+        )
+        .await?;
+    Ok(rows.into_iter().map(|row| (super::parsed(row.text(0)), super::parsed(row.text(1)))).collect())
+}
+
+/// The newest versions of a component, newest first.
+pub async fn versions(conn: &mut Conn, component: &ComponentName, limit: u64) -> Result<Vec<Published>, SqlError> {
+    let rows = conn
+        .rows(
+            "SELECT component, name, digest, number, commit_id, log, time, seq FROM version \
+             WHERE component = $1 ORDER BY seq DESC LIMIT $2",
+            &[text(component), limit.into()],
+        )
+        .await?;
+    Ok(rows.iter().map(read_published).collect())
+}
+
+fn read_published(row: &Row) -> Published {
+    Published {
+        component: super::parsed(row.text(0)),
+        version: super::version(row.text(1)),
+        digest: super::parsed(row.text(2)),
+        number: row.opt_count(3),
+        commit: super::opt_parsed(row.opt_text(4)),
+        log: super::opt_parsed(row.opt_text(5)),
+        time: row.text(6),
+        seq: row.count(7),
+    }
+}
+
+/// Where a channel points.
+pub async fn channel(conn: &mut Conn, component: &ComponentName, channel: &Tag) -> Result<Option<Digest>, SqlError> {
+    let row = conn
+        .row("SELECT digest FROM channel WHERE component = $1 AND name = $2", &[text(component), text(channel)])
+        .await?;
+    Ok(row.map(|row| super::parsed(row.text(0))))
+}
+
+/// The tags of a component behind a name, in byte order: versions, channels, and environments with a deployment.
+pub async fn tags(conn: &mut Conn, component: &ComponentName, after: &str, limit: u64) -> Result<Vec<String>, SqlError> {
+    let rows = conn
+        .rows(
+            "SELECT name FROM version WHERE component = $1 AND name > $2 \
+             UNION SELECT name FROM channel WHERE component = $1 AND name > $2 \
+             UNION SELECT environment FROM deployment WHERE component = $1 AND environment > $2 AND state = 'succeeded' \
+             ORDER BY 1 LIMIT $3",
+            &[text(component), after.into(), limit.into()],
+        )
+        .await?;
+    Ok(rows.into_iter().map(|row| row.text(0)).collect())
+}
+
+/// Where else the bytes of a digest are.
+pub async fn locations(conn: &mut Conn, digest: &Digest) -> Result<Vec<(String, String)>, SqlError> {
+    let rows =
+        conn.rows("SELECT place, verified_at FROM location WHERE digest = $1 ORDER BY place", &[text(digest)]).await?;
+    Ok(rows.into_iter().map(|row| (row.text(0), row.text(1))).collect())
+}
+
+/// Every blob that some manifest row names, for checking that the bytes are there: the manifests themselves.
+pub async fn all_manifests(conn: &mut Conn) -> Result<Vec<Digest>, SqlError> {
+    let rows = conn.rows("SELECT DISTINCT digest FROM manifest ORDER BY digest", &[]).await?;
+    Ok(rows.into_iter().map(|row| super::parsed(row.text(0))).collect())
+}

@@ -1,0 +1,115 @@
+//! `semel recover` and `semel rebuild`: from the entry files to the ledger, from the ledger to the projections.
+
+use semel_model::entry::Leaf;
+use semel_model::note::{Checkpoint, LedgerKey};
+
+use crate::entry_files::{Batch, EntryFiles};
+use crate::ledger::{self, AppendError, Head, ReadError};
+use crate::sql::{Conn, Db, SqlError};
+use crate::{OpenError, Place, Store, durable, projections, read_identity, schema};
+
+/// What a recovery did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovered {
+    /// How many entries the store has now.
+    pub entries: u64,
+    /// How many of them were taken from the entry files.
+    pub taken: u64,
+}
+
+/// A store could not be recovered.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// It is no store, or of a newer format.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The entry files cannot be read.
+    #[error("cannot read the entry files")]
+    Files(#[source] std::io::Error),
+    /// The entry files do not continue what is there.
+    #[error("the entry files continue at entry {found}, but the ledger ends at {expected}: a file is missing")]
+    Gap {
+        /// Where the ledger ends.
+        expected: u64,
+        /// Where the files continue.
+        found: u64,
+    },
+    /// A batch is not what was signed.
+    #[error("the entries up to {0} are not the ones that were signed")]
+    NotSigned(u64),
+    /// The database failed.
+    #[error("cannot write the recovered database")]
+    Sql(#[from] SqlError),
+    /// The schema failed.
+    #[error("cannot prepare the recovered database")]
+    Schema(#[from] schema::SchemaError),
+    /// The ledger failed.
+    #[error("cannot write the recovered ledger")]
+    Append(#[from] AppendError),
+    /// The ledger cannot be read.
+    #[error("cannot read the recovered ledger")]
+    Read(#[from] ReadError),
+    /// The new database could not be put in place.
+    #[error("cannot put the recovered database in place")]
+    Place(#[source] std::io::Error),
+}
+
+/// Restores the database of a store from its entry files: a lost one whole, one that is behind from where it ends.
+pub async fn recover(place: &Place) -> Result<Recovered, RecoverError> {
+    let identity = read_identity(&place.dir)?;
+    let key = LedgerKey::parse(&identity.ledger_key).ok_or(RecoverError::NotSigned(0))?;
+    let contents = EntryFiles::at(place.dir.join("ledger")).read().map_err(RecoverError::Files)?;
+    let database = place.dir.join("semel.db");
+    if database.exists() {
+        let mut conn = Db::at(&database).connect().await?;
+        return extend(&mut conn, &contents.batches, &key).await;
+    }
+    let temporary = place.dir.join(durable::temporary_name(".tmp-recover-"));
+    let mut conn = Db::at(&temporary).connect().await?;
+    let recovered = extend(&mut conn, &contents.batches, &key).await?;
+    // Closing writes the journal into the file, which is whole under its name from then on.
+    conn.close().await?;
+    durable::rename_into_place(&temporary, &database).map_err(RecoverError::Place)?;
+    Ok(recovered)
+}
+
+async fn extend(conn: &mut Conn, batches: &[Batch], key: &LedgerKey) -> Result<Recovered, RecoverError> {
+    schema::migrate(conn).await?;
+    conn.begin().await?;
+    let before = ledger::size(conn).await?;
+    for batch in batches.iter().filter(|batch| batch.first >= before) {
+        take_in(conn, batch, key).await?;
+    }
+    conn.commit().await?;
+    let entries = ledger::size(conn).await?;
+    Ok(Recovered { entries, taken: entries - before })
+}
+
+async fn take_in(conn: &mut Conn, batch: &Batch, key: &LedgerKey) -> Result<(), RecoverError> {
+    let size = ledger::size(conn).await?;
+    if batch.first != size {
+        return Err(RecoverError::Gap { expected: size, found: batch.first });
+    }
+    let leaves: Vec<Leaf> = batch
+        .leaves
+        .iter()
+        .map(|bytes| Leaf::parse(bytes))
+        .collect::<Result<_, _>>()
+        .map_err(AppendError::Leaf)?;
+    let expected = Head { size, root: ledger::root(conn, size).await? };
+    ledger::insert(conn, &expected, &leaves, &batch.leaves).await?;
+    let signed = Checkpoint::verify(&batch.note, key).map_err(|_| RecoverError::NotSigned(batch.end()))?;
+    let head = ledger::head(conn).await?;
+    if (signed.size, signed.root) != (head.size, head.root) {
+        return Err(RecoverError::NotSigned(batch.end()));
+    }
+    Ok(ledger::store_note(conn, head.size, &batch.note).await?)
+}
+
+/// Drops the projections of a store and folds the ledger again; returns how many leaves were folded.
+pub async fn rebuild(store: &Store) -> Result<u64, RecoverError> {
+    let mut turn = store.turn().await?;
+    let folded = projections::rebuild(turn.db()).await?;
+    turn.append(Vec::new()).await?;
+    Ok(folded)
+}

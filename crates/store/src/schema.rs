@@ -1,0 +1,122 @@
+//! The tables: what each of them is, and how they come to be.
+//!
+//! Every table is *ledger* (the source of truth), *projection* (a pure fold of the ledger; dropped and rebuilt
+//! identically) or *operational* (may be lost with no loss of meaning). A test fails on a table that is not declared.
+
+use crate::sql::{Conn, SqlError};
+
+/// What a table is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableKind {
+    /// The source of truth.
+    Ledger,
+    /// A pure fold of the ledger, with the columns that order its rows.
+    Projection {
+        /// The primary key, as it stands in `ORDER BY`.
+        key: &'static str,
+    },
+    /// May be lost.
+    Operational,
+}
+
+/// Every table of the store.
+pub const TABLES: [(&str, TableKind); 24] = [
+    ("entry", TableKind::Ledger),
+    ("node", TableKind::Ledger),
+    ("checkpoint", TableKind::Ledger),
+    ("component", TableKind::Projection { key: "name" }),
+    ("build", TableKind::Projection { key: "component, number" }),
+    ("built_commit", TableKind::Projection { key: "component, commit_id, number" }),
+    ("manifest", TableKind::Projection { key: "component, digest" }),
+    ("version", TableKind::Projection { key: "component, name" }),
+    ("channel", TableKind::Projection { key: "component, name" }),
+    ("channel_move", TableKind::Projection { key: "component, name, seq" }),
+    ("overwrite_refused", TableKind::Projection { key: "component, version, pushed, actor, day" }),
+    ("location", TableKind::Projection { key: "digest, place" }),
+    ("evidence", TableKind::Projection { key: "component, digest, envelope" }),
+    ("pipeline", TableKind::Projection { key: "component, seq" }),
+    ("promotion", TableKind::Projection { key: "seq" }),
+    ("deployment", TableKind::Projection { key: "component, environment, generation" }),
+    ("observation", TableKind::Projection { key: "component, environment" }),
+    ("event", TableKind::Projection { key: "environment, component, seq" }),
+    ("hold", TableKind::Projection { key: "environment, component" }),
+    ("rejection", TableKind::Projection { key: "component, kind, digest, environment" }),
+    ("lease", TableKind::Operational),
+    ("identity", TableKind::Operational),
+    ("observed_at", TableKind::Operational),
+    ("migration", TableKind::Operational),
+];
+
+/// The migrations in order: name and text. Never edited once released; the tidy test compares their digests.
+pub const MIGRATIONS: [(&str, &str); 2] = [
+    ("0001_initial", include_str!("../migrations/0001_initial.sql")),
+    ("0001_immutable.sqlite", include_str!("../migrations/0001_immutable.sqlite.sql")),
+];
+
+const MIGRATION_TABLE: &str =
+    "CREATE TABLE IF NOT EXISTS migration (name TEXT PRIMARY KEY, digest TEXT NOT NULL)";
+
+/// Why the schema could not be brought up to date.
+#[derive(Debug, thiserror::Error)]
+pub enum SchemaError {
+    /// A statement failed.
+    #[error("cannot apply migration {name}")]
+    Apply {
+        /// Which one.
+        name: String,
+        /// The database's answer.
+        #[source]
+        source: SqlError,
+    },
+    /// The database was migrated by another program.
+    #[error("migration {name} in the database is not the one that this program knows")]
+    Foreign {
+        /// Which one.
+        name: String,
+    },
+}
+
+/// Applies the migrations that a database has not seen, in one transaction.
+pub async fn migrate(conn: &mut Conn) -> Result<(), SchemaError> {
+    let failed = |name: &str| {
+        let name = name.to_owned();
+        move |source| SchemaError::Apply { name, source }
+    };
+    conn.begin().await.map_err(failed("(begin)"))?;
+    conn.script(MIGRATION_TABLE).await.map_err(failed("(table)"))?;
+    for (name, text) in MIGRATIONS {
+        let digest = semel_model::digest::Digest::of(text.as_bytes());
+        let row = conn
+            .row("SELECT digest FROM migration WHERE name = $1", &[name.into()])
+            .await
+            .map_err(failed(name))?;
+        match row {
+            Some(row) if row.text(0) == digest.as_str() => {}
+            Some(_) => return Err(SchemaError::Foreign { name: name.to_owned() }),
+            None => {
+                conn.script(text).await.map_err(failed(name))?;
+                conn.execute("INSERT INTO migration (name, digest) VALUES ($1, $2)", &[name.into(), digest.as_str().into()])
+                    .await
+                    .map_err(failed(name))?;
+            }
+        }
+    }
+    conn.commit().await.map_err(failed("(commit)"))
+}
+
+/// Whether a database has seen all migrations.
+pub async fn is_current(conn: &mut Conn) -> Result<bool, SqlError> {
+    if conn.row("SELECT name FROM sqlite_master WHERE name = 'migration'", &[]).await?.is_none() {
+        return Ok(false);
+    }
+    let row = conn.row("SELECT COUNT(*) FROM migration", &[]).await?;
+    Ok(row.is_some_and(|row| row.count(0) == MIGRATIONS.len() as u64))
+}
+
+/// The names of the projection tables with their keys.
+pub fn projections() -> impl Iterator<Item = (&'static str, &'static str)> {
+    TABLES.into_iter().filter_map(|(name, kind)| match kind {
+        TableKind::Projection { key } => Some((name, key)),
+        _ => None,
+    })
+}

@@ -1,0 +1,80 @@
+//! Blobs: verified before they are visible, never rewritten, healed by good bytes.
+
+use bytes::Bytes;
+use futures_util::stream;
+use proptest::prelude::*;
+use semel_model::digest::{Algorithm, Digest};
+use semel_store::blobs::BlobError;
+
+use crate::new_store;
+
+fn pieces(parts: &[&'static [u8]]) -> impl futures_util::Stream<Item = std::io::Result<Bytes>> + Unpin + use<> {
+    stream::iter(parts.iter().map(|part| Ok(Bytes::from_static(part))).collect::<Vec<_>>())
+}
+
+#[tokio::test]
+async fn bytes_are_visible_only_under_their_own_digest() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = new_store(dir.path()).await;
+    let wrong = Digest::of(b"other");
+    let refused = store.blobs().put_stream(pieces(&[b"se", b"mel"]), &wrong).await;
+    assert!(matches!(refused, Err(BlobError::WrongDigest { found, .. }) if found == Digest::of(b"semel")));
+    assert!(!store.blobs().contains(&wrong) && !store.blobs().contains(&Digest::of(b"semel")));
+    assert_eq!(std::fs::read_dir(store.dir().join("uploads")).unwrap().count(), 0);
+
+    for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+        let digest = Digest::of_with(algorithm, b"semel");
+        assert!(store.blobs().put_stream(pieces(&[b"se", b"mel"]), &digest).await.unwrap().fresh);
+        assert!(!store.blobs().put_stream(pieces(&[b"semel"]), &digest).await.unwrap().fresh);
+        assert_eq!(store.blobs().read(&digest).unwrap(), b"semel");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_blob_is_named_and_healed_by_good_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = new_store(dir.path()).await;
+    let digest = store.blobs().put(b"precious").unwrap().digest;
+    for damage in [b"precioux".as_slice(), b"prec", b""] {
+        #[expect(clippy::disallowed_methods, reason = "the test damages the store on purpose")]
+        std::fs::write(store.blobs().path(&digest), damage).unwrap();
+        assert!(matches!(store.blobs().read(&digest), Err(BlobError::Damaged(_))));
+        assert!(matches!(store.blobs().verify(&digest), Err(BlobError::Damaged(_))));
+        assert!(store.blobs().put(b"precious").unwrap().fresh);
+        assert_eq!(store.blobs().verify(&digest).unwrap(), 8);
+    }
+}
+
+#[tokio::test]
+async fn an_upload_survives_its_process_and_refuses_pieces_out_of_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = new_store(dir.path()).await;
+    let id = store.blobs().begin_upload().unwrap();
+    assert_eq!(store.blobs().extend_upload(&id, Some(0), pieces(&[b"sem"])).await.unwrap(), 3);
+    let refused = store.blobs().extend_upload(&id, Some(7), pieces(&[b"x"])).await;
+    assert!(matches!(refused, Err(BlobError::OutOfOrder { have: 3, start: 7 })));
+    // Another process knows nothing of the running hash.
+    let moved = hex::encode([7u8; 16]);
+    #[expect(clippy::disallowed_methods, reason = "the test plays another process")]
+    std::fs::rename(store.dir().join("uploads").join(&id), store.dir().join("uploads").join(&moved)).unwrap();
+    store.blobs().extend_upload(&moved, Some(3), pieces(&[b"el"])).await.unwrap();
+    assert_eq!(store.blobs().finish_upload(&moved, &Digest::of(b"semel")).await.unwrap().size, 5);
+    assert!(matches!(store.blobs().upload_size(&moved), Err(BlobError::UnknownUpload(_))));
+    assert!(matches!(store.blobs().upload_size("../../semel.db"), Err(BlobError::UnknownUpload(_))));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+    #[test]
+    fn any_cut_into_pieces_gives_the_same_blob(content in proptest::collection::vec(any::<u8>(), 0..5_000), cut in 1usize..700) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let dir = tempfile::tempdir().unwrap();
+            let store = new_store(dir.path()).await;
+            let digest = Digest::of(&content);
+            let parts: Vec<_> = content.chunks(cut).map(|part| Ok(Bytes::copy_from_slice(part))).collect();
+            store.blobs().put_stream(stream::iter(parts), &digest).await.unwrap();
+            assert_eq!(store.blobs().read(&digest).unwrap(), content);
+        });
+    }
+}

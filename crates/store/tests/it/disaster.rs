@@ -1,0 +1,169 @@
+//! What is lost can be recovered, what is damaged is named, and an old copy cannot fork history.
+
+use std::path::{Path, PathBuf};
+
+use semel_store::ledger::{self, AppendError};
+use semel_store::projections;
+use semel_store::{OpenError, Store, audit, backup, recover};
+
+use crate::{actor, fill, new_store, now, place};
+
+#[expect(clippy::disallowed_methods, reason = "the tests damage stores on purpose")]
+fn write(path: &Path, bytes: &[u8]) {
+    std::fs::write(path, bytes).unwrap();
+}
+
+async fn dump(store: &Store) -> Vec<(&'static str, Vec<String>)> {
+    projections::dump(&mut store.reader().await.unwrap()).await.unwrap()
+}
+
+fn entry_file(store: &Store) -> PathBuf {
+    std::fs::read_dir(store.dir().join("ledger")).unwrap().next().unwrap().unwrap().path()
+}
+
+fn remove_database(dir: &Path) {
+    for name in ["semel.db", "semel.db-wal", "semel.db-shm"] {
+        drop(std::fs::remove_file(dir.join(name)));
+    }
+}
+
+#[tokio::test]
+async fn a_deleted_database_is_recovered_from_files_identically() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = new_store(dir.path()).await;
+    fill(&store, 20).await;
+    let before = dump(&store).await;
+    let head = ledger::head(&mut store.reader().await.unwrap()).await.unwrap();
+    store.close().await;
+    drop(store);
+    remove_database(&place(dir.path()).dir);
+    assert!(matches!(Store::open(&place(dir.path())).await, Err(OpenError::NoDatabase(_))));
+    let recovered = recover::recover(&place(dir.path())).await.unwrap();
+    assert_eq!((recovered.entries, recovered.taken), (head.size, head.size));
+    let store = Store::open(&place(dir.path())).await.unwrap();
+    assert_eq!(dump(&store).await, before);
+    assert_eq!(ledger::head(&mut store.reader().await.unwrap()).await.unwrap(), head);
+    assert_eq!(audit::verify(&store).await.unwrap().problems, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_rebuild_changes_nothing_and_mends_an_edited_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = new_store(dir.path()).await;
+    fill(&store, 5).await;
+    let before = dump(&store).await;
+    recover::rebuild(&store).await.unwrap();
+    assert_eq!(dump(&store).await, before);
+    let mut turn = store.turn().await.unwrap();
+    turn.db().execute("UPDATE version SET digest = 'sha256:0' WHERE name = '1.0.3'", &[]).await.unwrap();
+    turn.append(Vec::new()).await.unwrap();
+    let problems = audit::verify(&store).await.unwrap().problems;
+    assert!(problems.len() == 1 && problems[0].contains("table version"), "{problems:?}");
+    recover::rebuild(&store).await.unwrap();
+    assert_eq!(dump(&store).await, before);
+}
+
+#[tokio::test]
+async fn an_older_copy_refuses_to_sign_and_catches_up_from_the_newer_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = new_store(dir.path()).await;
+    fill(&store, 3).await;
+    let saved = dir.path().join("backup");
+    let copied = backup::backup(&store, &saved, now()).await.unwrap();
+    assert_eq!(copied.blobs, 3);
+    assert_eq!(backup::backup(&store, &saved, now()).await.unwrap().kept, 3);
+    let who = actor(&store).await;
+    let hold = semel_model::entry::HoldReleased { environment: "production".parse().unwrap(), component: None };
+    let change = semel_model::entry::Change::HoldReleased(hold);
+    store.turn().await.unwrap().record(&who, now(), vec![change.clone()]).await.unwrap();
+    let newer = std::fs::read(entry_file(&store)).unwrap();
+
+    let mut elsewhere = place(dir.path());
+    elsewhere.dir = dir.path().join("restored");
+    backup::restore(&saved, &elsewhere).await.unwrap();
+    let old = Store::open(&elsewhere).await.unwrap();
+    let refused = old.turn().await.unwrap().record(&who, now(), vec![change.clone()]).await;
+    assert!(matches!(refused, Err(AppendError::Behind { .. })), "{refused:?}");
+    write(&entry_file(&old), &newer);
+    assert_eq!(recover::recover(&elsewhere).await.unwrap().taken, 1);
+    old.turn().await.unwrap().record(&who, now(), vec![change]).await.unwrap();
+    assert_eq!(audit::verify(&old).await.unwrap().problems, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_restored_store_on_another_machine_has_its_keys_and_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = new_store(dir.path()).await;
+    fill(&store, 2).await;
+    backup::backup(&store, &dir.path().join("backup"), now()).await.unwrap();
+    let other = tempfile::tempdir().unwrap();
+    backup::restore(&dir.path().join("backup"), &place(other.path())).await.unwrap();
+    let restored = Store::open(&place(other.path())).await.unwrap();
+    assert_eq!(actor(&restored).await, actor(&store).await);
+    assert_eq!(audit::verify(&restored).await.unwrap().problems, Vec::<String>::new());
+    let again = backup::restore(&dir.path().join("backup"), &place(other.path())).await;
+    assert!(matches!(again, Err(backup::BackupError::NotEmpty(_))));
+}
+
+#[tokio::test]
+async fn a_copy_without_keys_reads_and_refuses_to_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = new_store(dir.path()).await;
+    fill(&store, 1).await;
+    drop(store);
+    let mut without = place(dir.path());
+    without.keys = dir.path().join("no-keys");
+    let copy = Store::open(&without).await.unwrap();
+    assert_eq!(audit::verify(&copy).await.unwrap().problems, Vec::<String>::new());
+    let refused = copy.turn().await.unwrap().append(vec![semel_model::entry::Leaf::Signature(b"{}".to_vec())]).await;
+    assert!(matches!(refused, Err(AppendError::Key(_))), "{refused:?}");
+}
+
+/// Everything that is stored × every way of damaging it: `audit verify` names it.
+#[tokio::test]
+async fn every_damage_to_what_is_stored_is_named() {
+    let damages: [(&str, fn(&[u8]) -> Option<Vec<u8>>); 3] = [
+        ("deleted", |_| None),
+        ("truncated", |bytes| Some(bytes[..bytes.len() / 2].to_vec())),
+        ("flipped", |bytes| {
+            let mut bytes = bytes.to_vec();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            Some(bytes)
+        }),
+    ];
+    for what in ["blob", "entries"] {
+        for (how, damage) in damages {
+            let dir = tempfile::tempdir().unwrap();
+            let store = new_store(dir.path()).await;
+            fill(&store, 4).await;
+            let path = match what {
+                "blob" => store.blobs().path(&semel_model::digest::Digest::of(b"manifest 2")),
+                _ => entry_file(&store),
+            };
+            match damage(&std::fs::read(&path).unwrap()) {
+                Some(bytes) => write(&path, &bytes),
+                None => std::fs::remove_file(&path).unwrap(),
+            }
+            let report = audit::verify(&store).await.unwrap();
+            assert!(!report.problems.is_empty(), "{what} {how}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn files_that_fell_behind_are_brought_level_by_the_next_append() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = new_store(dir.path()).await;
+    fill(&store, 4).await;
+    let file = entry_file(&store);
+    let whole = std::fs::read(&file).unwrap();
+    // As after a crash between the database's commit and the end of the file's write.
+    write(&file, &whole[..whole.len() - 100]);
+    let who = actor(&store).await;
+    let released = semel_model::entry::HoldReleased { environment: "production".parse().unwrap(), component: None };
+    let change = semel_model::entry::Change::HoldReleased(released);
+    store.turn().await.unwrap().record(&who, now(), vec![change]).await.unwrap();
+    assert!(std::fs::read(&file).unwrap().starts_with(&whole));
+    assert_eq!(audit::verify(&store).await.unwrap().problems, Vec::<String>::new());
+}

@@ -1,0 +1,149 @@
+//! Appending, reading, proving.
+
+use semel_model::entry::{Change, ComponentCreated, HoldReleased, Leaf};
+use semel_model::merkle;
+use semel_model::version::TagPolicy;
+use semel_store::ledger::{self, AppendError};
+use semel_store::projections::{artefact, component, deployment};
+use semel_store::{OpenError, Store, audit};
+
+use crate::{actor, fill, new_store, now, place};
+
+#[tokio::test]
+async fn what_is_recorded_is_found_again_and_proved() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = new_store(dir.path()).await;
+    fill(&store, 5).await;
+    let mut conn = store.reader().await.unwrap();
+    let name = "shop/api".parse().unwrap();
+    let version = artefact::version(&mut conn, &name, &"1.0.3".parse().unwrap()).await.unwrap().unwrap();
+    let channel = artefact::channel(&mut conn, &name, &"latest".parse().unwrap()).await.unwrap().unwrap();
+    assert_ne!(version.digest, channel);
+    assert_eq!(artefact::tags(&mut conn, &name, "1.0.2", 3).await.unwrap(), ["1.0.3", "1.0.4", "latest"]);
+    assert!(deployment::hold(&mut conn, &name, &"production".parse().unwrap()).await.unwrap().is_some());
+    let events = ledger::events(&mut conn, "production", Some("shop/api"), 10).await.unwrap();
+    assert_eq!(events.len(), 1);
+
+    let note = ledger::checkpoint(&mut conn).await.unwrap();
+    let signed = semel_model::note::Checkpoint::verify(&note, &store.ledger_key().unwrap()).unwrap();
+    let head = ledger::head(&mut conn).await.unwrap();
+    assert_eq!((signed.size, signed.root), (head.size, head.root));
+    for index in 0..head.size {
+        let leaf = ledger::read_one(&mut conn, index).await.unwrap().unwrap().leaf.to_bytes().unwrap();
+        let proof = ledger::inclusion_proof(&mut conn, index, head.size).await.unwrap();
+        assert!(merkle::verify_inclusion(index, head.size, &merkle::leaf_hash(&leaf), &proof, &head.root));
+        let proof = ledger::consistency_proof(&mut conn, index, head.size).await.unwrap();
+        let root = ledger::root(&mut conn, index).await.unwrap();
+        assert!(merkle::verify_consistency(index, &root, head.size, &head.root, &proof));
+    }
+    assert_eq!(audit::verify(&store).await.unwrap().problems, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_turn_that_is_given_up_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = new_store(dir.path()).await;
+    let mut turn = store.turn().await.unwrap();
+    turn.db().execute("INSERT INTO identity (subject, issuer, name) VALUES ('x', 'local', 'x')", &[]).await.unwrap();
+    drop(turn);
+    assert_eq!(store.name_of("x").await.unwrap(), "x");
+    let turn = store.turn().await.unwrap();
+    assert_eq!(turn.head().size, 1);
+}
+
+#[tokio::test]
+async fn the_ledger_refuses_updates_and_deletes() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = new_store(dir.path()).await;
+    for statement in ["UPDATE entry SET kind = 'x'", "DELETE FROM entry", "DELETE FROM checkpoint", "UPDATE node SET hash = ''"] {
+        let mut turn = store.turn().await.unwrap();
+        let refused = turn.db().execute(statement, &[]).await;
+        // An empty table has no row that a trigger could refuse.
+        assert!(refused.is_err() || statement.contains("node"), "{statement}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_writers_of_many_processes_get_their_turn() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(new_store(dir.path()).await);
+    let mut tasks = Vec::new();
+    for process in 0..4 {
+        // Each store has connections and a lock of its own, as another process would.
+        let store = Store::open(&place(dir.path())).await.unwrap();
+        for writer in 0..5 {
+            let store = store.clone();
+            tasks.push(tokio::spawn(async move {
+                let who = actor(&store).await;
+                let created = ComponentCreated {
+                    component: format!("c{process}-{writer}").parse().unwrap(),
+                    policy: TagPolicy::Release,
+                    home: store.id().to_owned(),
+                };
+                store.turn().await.unwrap().record(&who, now(), vec![Change::ComponentCreated(created)]).await.unwrap()
+            }));
+        }
+    }
+    let mut places = Vec::new();
+    for task in tasks {
+        places.push(task.await.unwrap());
+    }
+    places.sort_unstable();
+    assert_eq!(places, (1..=20).collect::<Vec<u64>>());
+    let store = Store::open(&place(dir.path())).await.unwrap();
+    assert_eq!(component::list(&mut store.reader().await.unwrap(), "", 100).await.unwrap().len(), 20);
+    assert_eq!(audit::verify(&store).await.unwrap().problems, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn racing_creators_end_up_with_one_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let tasks: Vec<_> = (0..8)
+        .map(|_| {
+            let place = place(dir.path());
+            tokio::spawn(async move { Store::open_or_create(&place, now()).await.unwrap().id().to_owned() })
+        })
+        .collect();
+    let mut ids = Vec::new();
+    for task in tasks {
+        ids.push(task.await.unwrap());
+    }
+    ids.dedup();
+    assert_eq!(ids.len(), 1);
+    let store = Store::open(&place(dir.path())).await.unwrap();
+    assert_eq!(ledger::size(&mut store.reader().await.unwrap()).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn an_entry_that_names_a_document_instead_of_its_digest_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = new_store(dir.path()).await;
+    let leaf = Leaf::Signature(vec![b'x'; 20_000]);
+    let refused = store.turn().await.unwrap().append(vec![leaf]).await;
+    assert!(matches!(refused, Err(AppendError::Leaf(_))));
+    let released = HoldReleased { environment: "dev".parse().unwrap(), component: None };
+    let who = actor(&store).await;
+    store.turn().await.unwrap().record(&who, now(), vec![Change::HoldReleased(released)]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_of_a_newer_format_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = new_store(dir.path()).await;
+    let path = store.dir().join("store.json");
+    let text = std::fs::read_to_string(&path).unwrap().replace("\"format\": 1", "\"format\": 2");
+    #[expect(clippy::disallowed_methods, reason = "the test damages the store on purpose")]
+    std::fs::write(&path, text).unwrap();
+    assert!(matches!(Store::open_or_create(&place(dir.path()), now()).await, Err(OpenError::Newer { found: 2, .. })));
+}
+
+#[tokio::test]
+async fn a_directory_with_other_things_in_it_is_not_made_a_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = place(dir.path());
+    std::fs::create_dir(&place.dir).unwrap();
+    #[expect(clippy::disallowed_methods, reason = "the test plays another program")]
+    std::fs::write(place.dir.join("thesis.txt"), "chapter one").unwrap();
+    assert!(matches!(Store::open_or_create(&place, now()).await, Err(OpenError::NotAStore(_))));
+    assert_eq!(std::fs::read_dir(&place.dir).unwrap().count(), 1);
+}

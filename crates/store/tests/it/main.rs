@@ -1,0 +1,67 @@
+//! The store through its public door.
+
+mod ledger;
+mod blobs;
+mod disaster;
+mod schema;
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use semel_model::actor::Actor;
+use semel_model::digest::Digest;
+use semel_model::entry::{Change, ChannelMoved, ComponentCreated, HoldSet, ManifestStored, VersionPublished};
+use semel_model::version::TagPolicy;
+use semel_store::{Place, Store};
+
+fn place(root: &Path) -> Place {
+    Place { dir: root.join("store"), keys: root.join("keys") }
+}
+
+fn now() -> Timestamp {
+    "2026-11-22T10:00:00Z".parse().unwrap()
+}
+
+async fn new_store(root: &Path) -> Store {
+    Store::open_or_create(&place(root), now()).await.unwrap()
+}
+
+async fn actor(store: &Store) -> Actor {
+    store.local_actor("ana", "test").await.unwrap()
+}
+
+/// Some history: a component, `n` versions, a channel and a hold.
+async fn fill(store: &Store, n: u64) {
+    let who = actor(store).await;
+    let component: semel_model::name::ComponentName = "shop/api".parse().unwrap();
+    let created =
+        ComponentCreated { component: component.clone(), policy: TagPolicy::Release, home: store.id().to_owned() };
+    store.turn().await.unwrap().record(&who, now(), vec![Change::ComponentCreated(created)]).await.unwrap();
+    for number in 0..n {
+        let bytes = format!("manifest {number}").into_bytes();
+        let digest = Digest::of(&bytes);
+        store.blobs().put(&bytes).unwrap();
+        let stored = ManifestStored {
+            component: component.clone(),
+            digest: digest.clone(),
+            media_type: "application/vnd.oci.image.manifest.v1+json".into(),
+            size: bytes.len() as u64,
+            subject: None,
+        };
+        let published = VersionPublished {
+            component: component.clone(),
+            version: format!("1.0.{number}").parse().unwrap(),
+            digest: digest.clone(),
+            number: None,
+            commit: None,
+            log: None,
+        };
+        let moved =
+            ChannelMoved { component: component.clone(), channel: "latest".parse().unwrap(), from: None, to: Some(digest) };
+        let changes =
+            vec![Change::ManifestStored(stored), Change::VersionPublished(published), Change::ChannelMoved(moved)];
+        store.turn().await.unwrap().record(&who, now(), changes).await.unwrap();
+    }
+    let hold = HoldSet { environment: "production".parse().unwrap(), component: None, reason: "freeze".into() };
+    store.turn().await.unwrap().record(&who, now(), vec![Change::HoldSet(hold)]).await.unwrap();
+}

@@ -1,0 +1,85 @@
+//! Every table is declared, and the SQL is the one dialect of both databases.
+
+use std::collections::BTreeSet;
+
+use semel_store::schema::{MIGRATIONS, TABLES};
+
+use crate::new_store;
+
+#[tokio::test]
+async fn every_table_is_declared() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = new_store(dir.path()).await;
+    let rows = store
+        .reader()
+        .await
+        .unwrap()
+        .rows("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name", &[])
+        .await
+        .unwrap();
+    let there: BTreeSet<String> = rows.iter().map(|row| row.text(0)).collect();
+    let declared: BTreeSet<String> = TABLES.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(there, declared);
+}
+
+/// Words that one of the two databases does not know, or reads otherwise.
+const FOREIGN: [&str; 14] = [
+    "AUTOINCREMENT", "SERIAL", "INTEGER", "DATETIME", "TIMESTAMP", "JSONB", "BLOB", "BYTEA", "INSERT OR ", "REPLACE INTO",
+    "IFNULL", "GLOB", "ROWID", "PRAGMA",
+];
+
+#[test]
+fn statements_are_in_the_one_dialect() {
+    let sources = ["src/ledger.rs", "src/lease.rs", "src/lib.rs", "src/audit.rs", "src/schema.rs"];
+    let mut texts: Vec<(String, String)> = sources.iter().map(|path| read(path)).collect();
+    for item in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/projections")).unwrap() {
+        let path = item.unwrap().path();
+        texts.push((path.display().to_string(), std::fs::read_to_string(&path).unwrap()));
+    }
+    for (name, migration) in MIGRATIONS {
+        if !name.contains("sqlite") {
+            texts.push((name.to_owned(), migration.to_owned()));
+        }
+    }
+    for (name, text) in texts {
+        for statement in statements(&text) {
+            for word in FOREIGN {
+                assert!(!statement.to_uppercase().contains(word), "{name}: `{word}` in `{statement}`");
+            }
+            assert!(!statement.contains(" ? ") && !statement.contains("?,"), "{name}: `?` in `{statement}`");
+        }
+    }
+}
+
+fn read(path: &str) -> (String, String) {
+    let text = std::fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    (path.to_owned(), text)
+}
+
+/// Everything that begins like a statement, up to the end of its text.
+fn statements(text: &str) -> Vec<String> {
+    let begins = ["SELECT ", "INSERT ", "UPDATE ", "DELETE ", "CREATE "];
+    let mut found = Vec::new();
+    for begin in begins {
+        for (at, _) in text.match_indices(begin) {
+            let rest = &text[at..];
+            let end = rest.find(['"', ';']).unwrap_or(rest.len());
+            found.push(rest[..end].to_owned());
+        }
+    }
+    found
+}
+
+#[test]
+fn released_migrations_are_never_edited() {
+    let frozen = [
+        ("0001_initial", "3d6593b18a682acb"),
+        ("0001_immutable.sqlite", "331b89618ba51e3f"),
+    ];
+    let now: Vec<(&str, String)> = MIGRATIONS
+        .iter()
+        .map(|(name, text)| (*name, semel_model::digest::Digest::of(text.as_bytes()).hex()[..16].to_owned()))
+        .collect();
+    let frozen: Vec<(&str, String)> = frozen.iter().map(|(name, digest)| (*name, (*digest).to_owned())).collect();
+    assert_eq!(now, frozen);
+}

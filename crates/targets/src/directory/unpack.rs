@@ -1,0 +1,349 @@
+//! Unpacks layers into a directory: OCI image specification 1.1, layer.md, without leaving the directory.
+//!
+//! Refuses entries that lead out of it, devices and pipes; drops set-user-id bits; keeps symbolic links as data and
+//! follows them only inside. Reads a stream once, in bounded memory.
+
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use tar::EntryType;
+
+/// Why a layer cannot be unpacked.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum UnpackError {
+    #[error("cannot read the layer's tar stream")]
+    Read(#[source] io::Error),
+    #[error("its entry `{path}` leads out of the artefact")]
+    Outside { path: String },
+    #[error("its entry `{path}` is a {kind}, which a release cannot hold")]
+    Special { path: String, kind: &'static str },
+    #[error("its entry `{path}` has a name that is no UTF-8")]
+    Name { path: String },
+    #[error("its entry `{path}` links to `{to}`, which is no file of the artefact")]
+    HardLink { path: String, to: String },
+    #[error("cannot unpack its entry `{path}`")]
+    Write {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Unpacks one layer over those below it.
+pub(super) fn layer(stream: impl Read, into: &Path) -> Result<(), UnpackError> {
+    let mut archive = tar::Archive::new(stream);
+    let mut of_this_layer = HashSet::new();
+    for entry in archive.entries().map_err(UnpackError::Read)? {
+        let mut entry = entry.map_err(UnpackError::Read)?;
+        let shown = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        if matches!(entry.header().entry_type(), EntryType::XGlobalHeader) {
+            continue;
+        }
+        let path = inner_path(&entry.path_bytes())?;
+        if path.as_os_str().is_empty() {
+            continue;
+        }
+        let write = |source: io::Error| UnpackError::Write { path: shown.clone(), source };
+        if whiteout(into, &path, &of_this_layer).map_err(write)? {
+            continue;
+        }
+        unpack(&mut entry, into, &path, &shown)?;
+        of_this_layer.insert(path);
+    }
+    Ok(())
+}
+
+/// Takes the write bits from everything, so that nobody edits a release by accident.
+pub(super) fn seal(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            seal(&entry.path())?;
+        } else if kind.is_file() {
+            let mode = entry.metadata()?.permissions().mode();
+            fs::set_permissions(entry.path(), fs::Permissions::from_mode((mode & 0o555) | 0o400))?;
+        }
+    }
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o555))
+}
+
+/// A path inside the artefact that a path of the artefact means, following links as if the artefact were the whole
+/// file system. The path need not exist.
+pub(super) fn resolve_inside(root: &Path, path: &Path) -> Option<PathBuf> {
+    let mut found = PathBuf::new();
+    let mut open: Vec<PathBuf> = parts(path);
+    let mut links = 0;
+    while let Some(part) = open.pop() {
+        match part.components().next() {
+            Some(Component::ParentDir) => drop(found.pop()),
+            Some(Component::Normal(name)) => {
+                let step = found.join(name);
+                match fs::read_link(root.join(&step)) {
+                    Ok(to) => {
+                        links += 1;
+                        if links > 40 {
+                            return None;
+                        }
+                        if to.is_absolute() {
+                            found = PathBuf::new();
+                        }
+                        open.extend(parts(&to));
+                    }
+                    Err(_) => found = step,
+                }
+            }
+            _ => {}
+        }
+    }
+    Some(found)
+}
+
+/// The components of a path, last first.
+fn parts(path: &Path) -> Vec<PathBuf> {
+    path.components().rev().map(|part| PathBuf::from(part.as_os_str())).collect()
+}
+
+/// An entry's path, relative; `..` is refused, a leading `/` or `./` means the root.
+fn inner_path(bytes: &[u8]) -> Result<PathBuf, UnpackError> {
+    let shown = || String::from_utf8_lossy(bytes).into_owned();
+    let text = std::str::from_utf8(bytes).map_err(|_| UnpackError::Name { path: shown() })?;
+    let mut path = PathBuf::new();
+    for part in Path::new(text).components() {
+        match part {
+            Component::Normal(name) => path.push(name),
+            Component::CurDir | Component::RootDir => {}
+            Component::ParentDir | Component::Prefix(_) => return Err(UnpackError::Outside { path: shown() }),
+        }
+    }
+    Ok(path)
+}
+
+/// layer.md, "Whiteouts": `.wh.NAME` removes NAME of the layers below, `.wh..wh..opq` all that they put in a directory.
+fn whiteout(into: &Path, path: &Path, of_this_layer: &HashSet<PathBuf>) -> io::Result<bool> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
+    let Some(hidden) = name.strip_prefix(".wh.") else { return Ok(false) };
+    let parent = path.parent().unwrap_or(Path::new(""));
+    let Some(inside) = resolve_inside(into, parent) else { return Ok(true) };
+    if hidden == ".wh..opq" {
+        if let Ok(entries) = fs::read_dir(into.join(&inside)) {
+            for entry in entries {
+                let path = inside.join(entry?.file_name());
+                remove_lower(into, &path, of_this_layer)?;
+            }
+        }
+    } else if !hidden.is_empty() && hidden != "." && hidden != ".." {
+        remove_lower(into, &inside.join(hidden), of_this_layer)?;
+    }
+    Ok(true)
+}
+
+/// Removes what lower layers put at a path, but nothing that this layer put there.
+fn remove_lower(into: &Path, path: &Path, of_this_layer: &HashSet<PathBuf>) -> io::Result<()> {
+    let full = into.join(path);
+    let is_dir = fs::symlink_metadata(&full).is_ok_and(|meta| meta.is_dir());
+    if !of_this_layer.iter().any(|kept| kept.starts_with(path)) {
+        return remove(&full);
+    }
+    if is_dir {
+        for entry in fs::read_dir(&full)? {
+            remove_lower(into, &path.join(entry?.file_name()), of_this_layer)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+    }
+}
+
+fn unpack(entry: &mut tar::Entry<'_, impl Read>, into: &Path, path: &Path, shown: &str) -> Result<(), UnpackError> {
+    let write = |source: io::Error| UnpackError::Write { path: shown.to_owned(), source };
+    let special = |kind: &'static str| UnpackError::Special { path: shown.to_owned(), kind };
+    let target = place(into, path, shown)?;
+    match entry.header().entry_type() {
+        EntryType::Directory => make_dir(&target).map_err(write),
+        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => write_file(entry, &target).map_err(write),
+        EntryType::Symlink => {
+            let to = link_name(entry, shown)?;
+            remove(&target).and_then(|()| std::os::unix::fs::symlink(&to, &target)).map_err(write)
+        }
+        EntryType::Link => {
+            let to = link_name(entry, shown)?;
+            let inside = inner_path(to.as_bytes()).map_err(|_| UnpackError::Outside { path: shown.to_owned() })?;
+            let source = place(into, &inside, shown)?;
+            if !fs::symlink_metadata(&source).is_ok_and(|meta| meta.is_file()) {
+                return Err(UnpackError::HardLink { path: shown.to_owned(), to });
+            }
+            if source == target {
+                return Ok(());
+            }
+            remove(&target).and_then(|()| fs::hard_link(&source, &target)).map_err(write)
+        }
+        EntryType::Char | EntryType::Block => Err(special("device")),
+        EntryType::Fifo => Err(special("pipe")),
+        _ => Err(special("thing of an unknown kind")),
+    }
+}
+
+/// Where an entry goes: its parent with links followed inside the artefact, made if it is not there.
+fn place(into: &Path, path: &Path, shown: &str) -> Result<PathBuf, UnpackError> {
+    let outside = || UnpackError::Outside { path: shown.to_owned() };
+    let name = path.file_name().ok_or_else(outside)?;
+    let parent = resolve_inside(into, path.parent().unwrap_or(Path::new(""))).ok_or_else(outside)?;
+    let full = into.join(parent);
+    fs::create_dir_all(&full).map_err(|source| UnpackError::Write { path: shown.to_owned(), source })?;
+    Ok(full.join(name))
+}
+
+fn make_dir(target: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(target) {
+        Ok(meta) if meta.is_dir() => Ok(()),
+        _ => remove(target).and_then(|()| fs::create_dir(target)),
+    }
+}
+
+fn write_file(entry: &mut tar::Entry<'_, impl Read>, target: &Path) -> io::Result<()> {
+    remove(target)?;
+    let mode = entry.header().mode()? & 0o777;
+    let modified = entry.header().mtime()?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(target)?;
+    let expected = entry.size();
+    let written = io::copy(entry, &mut file)?;
+    if written != expected {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("{written} of {expected} bytes are there")));
+    }
+    finish_file(&file, mode, modified)
+}
+
+fn finish_file(file: &File, mode: u32, modified: u64) -> io::Result<()> {
+    let modified = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(modified));
+    file.set_modified(modified.unwrap_or(SystemTime::UNIX_EPOCH))?;
+    file.set_permissions(fs::Permissions::from_mode(mode))
+}
+
+fn link_name(entry: &tar::Entry<'_, impl Read>, shown: &str) -> Result<String, UnpackError> {
+    let bytes = entry.link_name_bytes().unwrap_or_default();
+    String::from_utf8(bytes.into_owned()).map_err(|_| UnpackError::Name { path: shown.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    enum Item<'a> {
+        File(&'a str, &'a str, u32),
+        Dir(&'a str),
+        Link(&'a str, &'a str),
+        Hard(&'a str, &'a str),
+        Kind(&'a str, EntryType),
+    }
+    use Item::{Dir, File as Plain, Hard, Kind, Link};
+
+    fn tar_of(items: &[Item<'_>]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for item in items {
+            let (path, kind, content, mode, link) = match item {
+                Plain(path, content, mode) => (path, EntryType::Regular, *content, *mode, ""),
+                Dir(path) => (path, EntryType::Directory, "", 0o755, ""),
+                Link(path, to) => (path, EntryType::Symlink, "", 0o777, *to),
+                Hard(path, to) => (path, EntryType::Link, "", 0o644, *to),
+                Kind(path, kind) => (path, *kind, "", 0o644, ""),
+            };
+            let mut header = tar::Header::new_gnu();
+            header.as_gnu_mut().unwrap().name[..path.len()].copy_from_slice(path.as_bytes());
+            header.as_gnu_mut().unwrap().linkname[..link.len()].copy_from_slice(link.as_bytes());
+            header.set_entry_type(kind);
+            header.set_size(content.len() as u64);
+            header.set_mode(mode);
+            header.set_mtime(1_000_000);
+            header.set_cksum();
+            builder.append(&header, content.as_bytes()).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    fn unpacked(layers: &[&[Item<'_>]]) -> Result<tempfile::TempDir, UnpackError> {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("tree")).unwrap();
+        for items in layers {
+            layer(tar_of(items).as_slice(), &dir.path().join("tree"))?;
+        }
+        Ok(dir)
+    }
+
+    fn read(dir: &tempfile::TempDir, path: &str) -> Option<String> {
+        fs::read_to_string(dir.path().join("tree").join(path)).ok()
+    }
+
+    #[test]
+    fn nothing_is_written_outside() {
+        let cases: [&[Item<'_>]; 4] = [
+            &[Plain("../evil", "x", 0o644)],
+            &[Plain("a/../../evil", "x", 0o644)],
+            &[Plain("a", "x", 0o644), Hard("b", "../../evil")],
+            &[Hard("b", "missing")],
+        ];
+        for items in cases {
+            assert!(unpacked(&[items]).is_err());
+        }
+        let dir = unpacked(&[&[Link("out", "../.."), Plain("out/evil", "x", 0o644), Plain("/rooted", "y", 0o644)]]).unwrap();
+        assert!(!dir.path().join("evil").exists());
+        assert_eq!(read(&dir, "evil").as_deref(), Some("x"), "a link is followed as if the artefact were everything");
+        assert_eq!(read(&dir, "rooted").as_deref(), Some("y"));
+    }
+
+    #[test]
+    fn a_link_is_replaced_and_not_written_through() {
+        let dir = unpacked(&[&[Plain("real", "kept", 0o644), Link("x", "real")], &[Plain("x", "new", 0o644)]]).unwrap();
+        assert_eq!(read(&dir, "real").as_deref(), Some("kept"));
+        assert_eq!(read(&dir, "x").as_deref(), Some("new"));
+    }
+
+    #[test]
+    fn upper_layers_hide_what_lower_layers_put_there() {
+        let lower: &[Item<'_>] = &[Dir("etc"), Plain("etc/a", "a", 0o644), Plain("etc/b", "b", 0o644), Plain("d/x", "x", 0o644)];
+        let upper: &[Item<'_>] =
+            &[Plain("etc/.wh.a", "", 0o644), Plain("d/new", "n", 0o644), Plain("d/.wh..wh..opq", "", 0o644)];
+        let dir = unpacked(&[lower, upper]).unwrap();
+        assert_eq!(read(&dir, "etc/a"), None);
+        assert_eq!(read(&dir, "etc/b").as_deref(), Some("b"));
+        assert_eq!(read(&dir, "d/x"), None);
+        assert_eq!(read(&dir, "d/new").as_deref(), Some("n"));
+        assert_eq!(read(&dir, "etc/.wh.a"), None);
+    }
+
+    #[test]
+    fn devices_and_pipes_are_refused_by_name() {
+        for kind in [EntryType::Char, EntryType::Block, EntryType::Fifo] {
+            let error = unpacked(&[&[Kind("dev/null", kind)]]).unwrap_err().to_string();
+            assert!(error.contains("`dev/null`"), "{error}");
+        }
+    }
+
+    #[test]
+    fn sealed_files_cannot_be_written_and_set_nobodys_id() {
+        let dir = unpacked(&[&[Plain("run", "x", 0o4755), Plain("data", "x", 0o200)]]).unwrap();
+        let tree = dir.path().join("tree");
+        seal(&tree).unwrap();
+        let mode = |name: &str| fs::metadata(tree.join(name)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode("run"), mode("data"), mode("")), (0o555, 0o400, 0o555));
+        super::super::durable::remove_tree(&tree).unwrap();
+    }
+
+    #[test]
+    fn a_stream_that_ends_early_is_an_error() {
+        let whole = tar_of(&[Plain("a", &"x".repeat(2000), 0o644)]);
+        let dir = tempfile::tempdir().unwrap();
+        assert!(layer(&whole[..1000], dir.path()).is_err());
+    }
+}
