@@ -22,15 +22,13 @@ pub(crate) struct LayerWriter<W: Write> {
 }
 
 /// A finished layer.
-pub(crate) struct Layer<W> {
+pub(crate) struct Layer {
     /// The digest of the tar bytes.
     pub(crate) diff_id: Digest,
     /// The digest of the compressed bytes.
     pub(crate) digest: Digest,
     /// How many compressed bytes there are.
     pub(crate) size: u64,
-    /// Where they went.
-    pub(crate) inner: W,
 }
 
 impl<W: Write> LayerWriter<W> {
@@ -54,7 +52,13 @@ impl<W: Write> LayerWriter<W> {
     ///
     /// # Errors
     /// [`io::ErrorKind::UnexpectedEof`] when there are fewer, [`io::ErrorKind::InvalidData`] when there are more.
-    pub(crate) fn file(&mut self, path: &[u8], mode: u32, size: u64, mut content: impl Read) -> io::Result<()> {
+    pub(crate) fn file(
+        &mut self,
+        path: &[u8],
+        mode: u32,
+        size: u64,
+        mut content: impl Read,
+    ) -> io::Result<()> {
         self.header(path, b'0', mode, size, b"")?;
         let copied = io::copy(&mut content.by_ref().take(size), &mut self.pieces)?;
         if copied < size {
@@ -67,12 +71,12 @@ impl<W: Write> LayerWriter<W> {
     }
 
     /// Ends the layer.
-    pub(crate) fn finish(mut self) -> io::Result<Layer<W>> {
+    pub(crate) fn finish(mut self) -> io::Result<Layer> {
         self.pieces.write_all(&[0; 2 * BLOCK])?;
         let (gzip, diff_id) = self.pieces.finish()?;
         let mut hashed = gzip.finish()?;
         hashed.inner.flush()?;
-        Ok(Layer { diff_id, digest: hashed.hasher.finish(), size: hashed.size, inner: hashed.inner })
+        Ok(Layer { diff_id, digest: hashed.hasher.finish(), size: hashed.size })
     }
 
     fn header(&mut self, path: &[u8], kind: u8, mode: u32, size: u64, link: &[u8]) -> io::Result<()> {
@@ -91,7 +95,15 @@ impl<W: Write> LayerWriter<W> {
             records.extend(record("mtime", self.mtime.to_string().as_bytes()));
         }
         if !records.is_empty() {
-            let head = ustar(b"././@PaxHeader", b"", b'x', 0o644, records.len() as u64, self.mtime.min(LARGEST), b"");
+            let head = ustar(
+                b"././@PaxHeader",
+                b"",
+                b'x',
+                0o644,
+                records.len() as u64,
+                self.mtime.min(LARGEST),
+                b"",
+            );
             self.pieces.write_all(&head)?;
             self.pieces.write_all(&records)?;
             self.pad(records.len() as u64)?;
@@ -214,10 +226,12 @@ mod tests {
 
     use super::*;
 
-    fn layer(fill: impl FnOnce(&mut LayerWriter<Vec<u8>>)) -> Layer<Vec<u8>> {
-        let mut writer = LayerWriter::new(Vec::new(), 1_700_000_000);
+    fn layer(fill: impl FnOnce(&mut LayerWriter<&mut Vec<u8>>)) -> (Vec<u8>, Layer) {
+        let mut bytes = Vec::new();
+        let mut writer = LayerWriter::new(&mut bytes, 1_700_000_000);
         fill(&mut writer);
-        writer.finish().unwrap()
+        let layer = writer.finish().unwrap();
+        (bytes, layer)
     }
 
     #[test]
@@ -231,7 +245,7 @@ mod tests {
             [&[b'd'; 160], b"/".as_slice(), &[b'n'; 90]].concat(),
             vec![b'x'; 255],
         ];
-        let written = layer(|layer| {
+        let (bytes, _) = layer(|layer| {
             for path in &paths {
                 layer.file(path, 0o755, 3, &b"abc"[..]).unwrap();
             }
@@ -239,12 +253,15 @@ mod tests {
             layer.symlink(b"long", &[b't'; 150]).unwrap();
             layer.directory(b"dir").unwrap();
         });
-        let mut archive = tar::Archive::new(GzDecoder::new(written.inner.as_slice()));
+        let mut archive = tar::Archive::new(GzDecoder::new(bytes.as_slice()));
         let mut found = Vec::new();
         for entry in archive.entries().unwrap() {
             let mut entry = entry.unwrap();
             let header = entry.header();
-            assert_eq!((header.mtime().unwrap(), header.uid().unwrap(), header.gid().unwrap()), (1_700_000_000, 0, 0));
+            assert_eq!(
+                (header.mtime().unwrap(), header.uid().unwrap(), header.gid().unwrap()),
+                (1_700_000_000, 0, 0)
+            );
             let mut content = Vec::new();
             entry.read_to_end(&mut content).unwrap();
             let link = entry.link_name_bytes().map(|bytes| bytes.len()).unwrap_or_default();
@@ -257,18 +274,25 @@ mod tests {
 
     #[test]
     fn the_bytes_of_a_layer_are_frozen() {
-        let big: Vec<u8> = (0..200_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
-        let written = layer(|layer| {
+        let big: Vec<u8> =
+            (0..200_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+        let (bytes, written) = layer(|layer| {
             layer.directory(b"app").unwrap();
             layer.file(b"app/api", 0o755, big.len() as u64, big.as_slice()).unwrap();
             layer.file(b"app/text", 0o644, 12_000, "some text\n\n\n".repeat(1000).as_bytes()).unwrap();
             layer.symlink(b"app/link", b"api").unwrap();
         });
-        assert_eq!(&written.inner[..10], [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255]);
-        assert_eq!(written.size, written.inner.len() as u64);
-        assert_eq!(written.digest, Digest::of(&written.inner));
-        assert_eq!(written.diff_id.as_str(), "DIFF");
-        assert_eq!(written.digest.as_str(), "GZIP");
+        assert_eq!(&bytes[..10], [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255]);
+        assert_eq!(written.size, bytes.len() as u64);
+        assert_eq!(written.digest, Digest::of(&bytes));
+        assert_eq!(
+            written.diff_id.as_str(),
+            "sha256:ce5338e8551d1a726ee6ffa2dc0c5a0465c89aa4d748c5ef31cf9e3993ea46bc"
+        );
+        assert_eq!(
+            written.digest.as_str(),
+            "sha256:4acf3e31c0eb46aa3e1287fa6681b7e734afecbc53bc72a0cb7855dbad441487"
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
 use semel_model::digest::Digest;
@@ -92,13 +92,21 @@ impl Base {
         let config = reader.config(&manifest).await?;
         reader.verify(&manifest.layers).await?;
         let files = reader.list(manifest.layers.clone()).await?;
-        Ok(Self { layout: reader.layout, name: name.to_owned(), digest, layers: manifest.layers, config, files })
+        Ok(Self {
+            layout: reader.layout,
+            name: name.to_owned(),
+            digest,
+            layers: manifest.layers,
+            config,
+            files,
+        })
     }
 
     /// Copies the layers into another layout.
     pub(crate) async fn copy_layers(&self, to: &Layout) -> Result<(), BaseError> {
         for layer in &self.layers {
-            let reader = self.layout.open_blob(layer).await.map_err(|source| unreadable(&self.name, source))?;
+            let reader =
+                self.layout.open_blob(layer).await.map_err(|source| unreadable(&self.name, source))?;
             to.add_blob(layer, reader).await.map_err(|source| unreadable(&self.name, source))?;
         }
         Ok(())
@@ -120,7 +128,8 @@ impl Reader<'_> {
         for _ in 0..3 {
             let found = self.layout.resolve(Select::Digest(&digest)).await;
             let descriptor = found.map_err(|source| unreadable(self.name, source))?;
-            let bytes = self.layout.read_blob(&digest).await.map_err(|source| unreadable(self.name, source))?;
+            let bytes =
+                self.layout.read_blob(&digest).await.map_err(|source| unreadable(self.name, source))?;
             let manifest = ParsedManifest::parse(&bytes, Some(&descriptor.media_type)).map_err(|source| {
                 BaseError::Manifest { name: self.name.to_owned(), digest: digest.clone(), source }
             })?;
@@ -137,7 +146,8 @@ impl Reader<'_> {
 
     async fn config(&self, manifest: &ParsedManifest) -> Result<Value, BaseError> {
         let config = manifest.config.as_ref().ok_or_else(|| self.unusable("has no image configuration"))?;
-        let bytes = self.layout.read_blob(&config.digest).await.map_err(|source| unreadable(self.name, source))?;
+        let bytes =
+            self.layout.read_blob(&config.digest).await.map_err(|source| unreadable(self.name, source))?;
         let value: Value = serde_json::from_slice(&bytes)
             .map_err(|error| self.unusable(format!("has a configuration that is not JSON: {error}")))?;
         let ids = value.pointer("/rootfs/diff_ids").and_then(Value::as_array).map_or(0, Vec::len);
@@ -150,8 +160,11 @@ impl Reader<'_> {
     /// Reads every layer to its end: the reader of the layout fails where a byte is wrong.
     async fn verify(&self, layers: &[Descriptor]) -> Result<(), BaseError> {
         for layer in layers {
-            let mut reader = self.layout.open_blob(layer).await.map_err(|source| unreadable(self.name, source))?;
-            tokio::io::copy(&mut reader, &mut tokio::io::sink()).await.map_err(|source| self.broken(layer, source))?;
+            let mut reader =
+                self.layout.open_blob(layer).await.map_err(|source| unreadable(self.name, source))?;
+            tokio::io::copy(&mut reader, &mut tokio::io::sink())
+                .await
+                .map_err(|source| self.broken(layer, source))?;
         }
         Ok(())
     }
@@ -162,12 +175,15 @@ impl Reader<'_> {
             let gzip = match layer.media_type.as_str() {
                 media_type::OCI_LAYER_TAR => false,
                 media_type::OCI_LAYER_GZIP | "application/vnd.docker.image.rootfs.diff.tar.gzip" => true,
-                other => return Err(self.unusable(format!("has a layer of type {other}, which is not read here"))),
+                other => {
+                    return Err(self.unusable(format!("has a layer of type {other}, which is not read here")));
+                }
             };
             let path = self.layout.blob_path(&layer.digest);
-            let listed = tokio::task::spawn_blocking(move || read_layer(path, gzip, files).map_err(|error| (layer, error)));
-            let listed = listed.await.map_err(|error| self.unusable(format!("could not be read: {error}")))?;
-            files = listed.map_err(|(layer, source)| self.broken(&layer, source))?;
+            let listed = tokio::task::spawn_blocking(move || read_layer(&path, gzip, files)).await;
+            files = listed
+                .unwrap_or_else(|panic| Err(io::Error::other(panic)))
+                .map_err(|e| self.broken(&layer, e))?;
         }
         Ok(files.into_values().collect())
     }
@@ -184,8 +200,8 @@ impl Reader<'_> {
 type Listing = BTreeMap<Vec<u8>, PackFile>;
 
 /// Applies one layer to what the layers below it laid out (image-spec, layer.md, "Applying Changesets").
-fn read_layer(path: PathBuf, gzip: bool, mut files: Listing) -> io::Result<Listing> {
-    let file = BufReader::new(File::open(&path)?);
+fn read_layer(path: &Path, gzip: bool, mut files: Listing) -> io::Result<Listing> {
+    let file = BufReader::new(File::open(path)?);
     let plain: Box<dyn Read> = if gzip { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
     let mut archive = tar::Archive::new(plain);
     for entry in archive.entries()? {
@@ -207,7 +223,7 @@ fn read_layer(path: PathBuf, gzip: bool, mut files: Listing) -> io::Result<Listi
                 tar::EntryType::Symlink => {
                     PackKind::Symlink { target: entry.link_name_bytes().unwrap_or_default().into_owned() }
                 }
-                _ => PackKind::File { mode: header.mode()?, size: 0, from: path.clone(), stamp: [0; 4] },
+                _ => PackKind::File { mode: header.mode()?, size: 0, from: path.to_owned(), stamp: [0; 6] },
             };
             files.insert(name.clone(), PackFile { path: name, layer: None, kind });
         }

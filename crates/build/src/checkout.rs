@@ -34,7 +34,9 @@ pub enum CheckoutError {
         source: io::Error,
     },
     /// Two paths of the commit are one on this disk.
-    #[error("`{path}` and another file of the commit are the same file on this disk (they differ only in case or spelling)")]
+    #[error(
+        "`{path}` and another file of the commit are the same file on this disk (they differ only in case or spelling)"
+    )]
     Clash {
         /// The later of the two.
         path: String,
@@ -69,7 +71,9 @@ impl CheckoutError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::LfsPointer { path } => {
-                format!("commit the file itself (git lfs untrack \"{path}\"), or leave it out with [source] exclude")
+                format!(
+                    "commit the file itself (git lfs untrack \"{path}\"), or leave it out with [source] exclude"
+                )
             }
             Self::Missing { .. } => "git fetch --refetch".to_owned(),
             Self::Clash { path } => format!("rename one of them: git mv \"{path}\" …"),
@@ -91,7 +95,8 @@ pub fn materialise(source: &Source, dest: &Path) -> Result<(), CheckoutError> {
     let mut objects = source.git().stream(order.iter().map(|entry| entry.object.clone()).collect())?;
     for entry in order {
         let found = objects.next_head()?;
-        let object = found.ok_or_else(|| CheckoutError::Missing { path: shown(entry), object: entry.object.clone() })?;
+        let object = found
+            .ok_or_else(|| CheckoutError::Missing { path: shown(entry), object: entry.object.clone() })?;
         if entry.mode == "120000" {
             work.write_link(entry, &object, &mut objects)?;
         } else {
@@ -129,7 +134,12 @@ impl Checkout<'_> {
         Ok(dirs.into_iter().collect())
     }
 
-    fn write_file(&self, entry: &TreeEntry, object: &Object, objects: &mut Objects) -> Result<(), CheckoutError> {
+    fn write_file(
+        &self,
+        entry: &TreeEntry,
+        object: &Object,
+        objects: &mut Objects,
+    ) -> Result<(), CheckoutError> {
         let path = self.dest.join(path_of(entry));
         let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let file = opened.map_err(|error| self.clash_or(entry, &path, error))?;
@@ -147,7 +157,12 @@ impl Checkout<'_> {
         file.set_times(FileTimes::new().set_accessed(self.modified).set_modified(self.modified))
     }
 
-    fn write_link(&self, entry: &TreeEntry, object: &Object, objects: &mut Objects) -> Result<(), CheckoutError> {
+    fn write_link(
+        &self,
+        entry: &TreeEntry,
+        object: &Object,
+        objects: &mut Objects,
+    ) -> Result<(), CheckoutError> {
         let path = self.dest.join(path_of(entry));
         let mut target = Vec::new();
         objects.content(object, &mut target)?.map_err(|error| self.unwritten(&path, error))?;
@@ -172,7 +187,9 @@ impl Checkout<'_> {
 
     fn clash_or(&self, entry: &TreeEntry, path: &Path, error: io::Error) -> CheckoutError {
         match error.kind() {
-            io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory => CheckoutError::Clash { path: shown(entry) },
+            io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory => {
+                CheckoutError::Clash { path: shown(entry) }
+            }
             _ => self.unwritten(path, error),
         }
     }

@@ -35,8 +35,9 @@ pub enum PackKind {
         size: u64,
         /// Where its bytes are.
         from: PathBuf,
-        /// What it looked like when it was found: device, inode, modification time in seconds and nanoseconds.
-        stamp: [i128; 4],
+        /// What it looked like when it was found: device, inode, times of modification and of change, each in seconds
+        /// and nanoseconds.
+        stamp: [i128; 6],
     },
     /// A symbolic link.
     Symlink {
@@ -145,8 +146,12 @@ impl CollectError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Missing { .. } => "correct `from` in [artefact] files, or what [build] run produces".to_owned(),
-            Self::Outside { .. } | Self::Link { .. } => "put the file itself there instead of a link".to_owned(),
+            Self::Missing { .. } => {
+                "correct `from` in [artefact] files, or what [build] run produces".to_owned()
+            }
+            Self::Outside { .. } | Self::Link { .. } => {
+                "put the file itself there instead of a link".to_owned()
+            }
             Self::Special { .. } | Self::Whiteout { .. } => "leave it out of [artefact] files".to_owned(),
             Self::Twice { .. } => "give one of them another `to` in [artefact] files".to_owned(),
             Self::Entrypoint { .. } => "correct `entrypoint` or `files` in [artefact]".to_owned(),
@@ -160,7 +165,8 @@ impl CollectError {
 /// A `from` that is itself a link is followed, inside the tree; links inside a directory are kept as links. A `to` that
 /// ends in `/` takes a file under its own name.
 pub fn collect(tree: &Path, spec: &ArtefactSpec) -> Result<Vec<PackFile>, CollectError> {
-    let root = fs::canonicalize(tree).map_err(|source| CollectError::Read { path: tree.to_owned(), source })?;
+    let root =
+        fs::canonicalize(tree).map_err(|source| CollectError::Read { path: tree.to_owned(), source })?;
     let mut found = Collected { root: &root, entries: BTreeMap::new() };
     for file in &spec.files {
         found.take(file)?;
@@ -226,7 +232,10 @@ impl Collected<'_> {
         let path = self.root.join(&spec.from);
         let real = match fs::canonicalize(&path) {
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                return Err(CollectError::Missing { from: spec.from.clone(), found: self.look_around(&spec.from) });
+                return Err(CollectError::Missing {
+                    from: spec.from.clone(),
+                    found: self.look_around(&spec.from),
+                });
             }
             real => real.map_err(|source| CollectError::Read { path, source })?,
         };
@@ -242,15 +251,27 @@ impl Collected<'_> {
         self.add(spec, &real, &metadata, to)
     }
 
-    fn add(&mut self, spec: &FileSpec, path: &Path, metadata: &Metadata, to: Vec<u8>) -> Result<(), CollectError> {
+    fn add(
+        &mut self,
+        spec: &FileSpec,
+        path: &Path,
+        metadata: &Metadata,
+        to: Vec<u8>,
+    ) -> Result<(), CollectError> {
         let kind = if metadata.is_dir() {
             self.add_dir(spec, path, &to)?;
             PackKind::Dir
         } else if metadata.is_symlink() {
-            let target = fs::read_link(path).map_err(|source| CollectError::Read { path: path.to_owned(), source })?;
+            let target =
+                fs::read_link(path).map_err(|source| CollectError::Read { path: path.to_owned(), source })?;
             PackKind::Symlink { target: target.into_os_string().as_bytes().to_vec() }
         } else if metadata.is_file() {
-            PackKind::File { mode: mode_of(spec, metadata), size: metadata.len(), from: path.to_owned(), stamp: stamp(metadata) }
+            PackKind::File {
+                mode: mode_of(spec, metadata),
+                size: metadata.len(),
+                from: path.to_owned(),
+                stamp: stamp(metadata),
+            }
         } else {
             return Err(CollectError::Special { path: self.shown(path), what: special(metadata) });
         };
@@ -304,7 +325,8 @@ impl Collected<'_> {
             let PackKind::Symlink { target } = &file.kind else { continue };
             let good = if target.starts_with(b"/") {
                 let inside = lexical(target);
-                let known = self.entries.contains_key(&inside) || self.is_directory(&inside) || spec.base.is_some();
+                let known =
+                    self.entries.contains_key(&inside) || self.is_directory(&inside) || spec.base.is_some();
                 let of_this_tree = target.starts_with(self.root.as_os_str().as_bytes());
                 spec.kind == Kind::Image && known && !of_this_tree
             } else {
@@ -335,7 +357,8 @@ impl Collected<'_> {
             }
         }
         let entries = fs::read_dir(self.root.join(&dir)).into_iter().flatten().flatten();
-        let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
         names.sort();
         let near = nearest(&wanted, names.iter().map(String::as_str)).map(str::to_owned);
         Found { dir: dir.display().to_string(), names, nearest: near }
@@ -360,8 +383,15 @@ fn mode_of(spec: &FileSpec, metadata: &Metadata) -> u32 {
 }
 
 /// What changes when a file does.
-pub(crate) fn stamp(metadata: &Metadata) -> [i128; 4] {
-    [metadata.dev().into(), metadata.ino().into(), metadata.mtime().into(), metadata.mtime_nsec().into()]
+pub(crate) fn stamp(metadata: &Metadata) -> [i128; 6] {
+    [
+        metadata.dev().into(),
+        metadata.ino().into(),
+        metadata.mtime().into(),
+        metadata.mtime_nsec().into(),
+        metadata.ctime().into(),
+        metadata.ctime_nsec().into(),
+    ]
 }
 
 fn special(metadata: &Metadata) -> &'static str {
@@ -377,7 +407,8 @@ fn special(metadata: &Metadata) -> &'static str {
 
 /// A path of the artefact in its one spelling: `/app//x/` → `app/x`.
 pub(crate) fn lexical(path: &[u8]) -> Vec<u8> {
-    let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b".")).collect();
+    let parts: Vec<&[u8]> =
+        path.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b".")).collect();
     parts.join(&b'/')
 }
 

@@ -151,7 +151,8 @@ impl Git {
         let mut running = self.spawn(words, Stdio::piped())?;
         let child = running.child.as_mut().expect("it was started just now");
         let ask = child.stdin.take();
-        let answers = BufReader::with_capacity(64 * 1024, child.stdout.take().expect("standard output is a pipe"));
+        let answers =
+            BufReader::with_capacity(64 * 1024, child.stdout.take().expect("standard output is a pipe"));
         Ok(Objects { running, ask, answers })
     }
 
@@ -236,7 +237,7 @@ impl Objects {
         let mut line = Vec::new();
         self.answers.read_until(b'\n', &mut line).map_err(|source| self.unread(source))?;
         if line.pop() != Some(b'\n') {
-            return Err(self.unread(io::ErrorKind::UnexpectedEof.into()));
+            return Err(self.broken_off());
         }
         if line.ends_with(b" missing") || line.ends_with(b" ambiguous") {
             return Ok(None);
@@ -252,13 +253,17 @@ impl Objects {
     }
 
     /// Copies the content of an object. The inner error is the writer's.
-    pub(crate) fn content(&mut self, object: &Object, to: &mut impl Write) -> Result<io::Result<()>, GitError> {
+    pub(crate) fn content(
+        &mut self,
+        object: &Object,
+        to: &mut impl Write,
+    ) -> Result<io::Result<()>, GitError> {
         let mut left = object.size;
         let mut written = Ok(());
         while left > 0 {
             let piece = self.answers.fill_buf().map_err(|source| self.running.unread(source))?;
             if piece.is_empty() {
-                return Err(self.unread(io::ErrorKind::UnexpectedEof.into()));
+                return Err(self.broken_off());
             }
             let some = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             written = written.and_then(|()| to.write_all(&piece[..some]));
@@ -268,6 +273,16 @@ impl Objects {
         let mut end = [0];
         self.answers.read_exact(&mut end).map_err(|source| self.unread(source))?;
         Ok(written)
+    }
+
+    /// Standard output ended too early; what git said about it is on standard error.
+    fn broken_off(&mut self) -> GitError {
+        self.ask = None;
+        let output = self.running.child.take().and_then(|child| child.wait_with_output().ok());
+        match output {
+            Some(output) if !output.status.success() => self.running.failure(output.status, &output.stderr),
+            _ => self.unread(io::ErrorKind::UnexpectedEof.into()),
+        }
     }
 
     fn unread(&self, source: io::Error) -> GitError {

@@ -13,16 +13,16 @@
 //! Reading order: [`source`], [`checkout`], [`recipe`], [`collect`], [`base`], [`package`], [`provenance`], [`pipeline`],
 //! and, for `semel init`, [`detect`].
 
-mod git;
-pub mod source;
-pub mod checkout;
-pub mod recipe;
-pub mod collect;
-pub mod base;
 mod archive;
+pub mod base;
+pub mod checkout;
+pub mod collect;
+mod git;
 pub mod package;
-pub mod provenance;
 pub mod pipeline;
+pub mod provenance;
+pub mod recipe;
+pub mod source;
 
 pub mod detect;
 

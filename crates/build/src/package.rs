@@ -155,7 +155,8 @@ pub enum PackageError {
 /// Packages the files. What was written before an error stays behind in `layout_dir`, which is the caller's to remove.
 pub async fn package(request: &PackageRequest<'_>) -> Result<Packaged, PackageError> {
     let created = timestamp(request.committed_seconds);
-    let layout = Layout::create(request.layout_dir).await.map_err(|source| PackageError::Layout { source })?;
+    let layout =
+        Layout::create(request.layout_dir).await.map_err(|source| PackageError::Layout { source })?;
     if let Some(base) = request.base {
         base.copy_layers(&layout).await?;
     }
@@ -223,17 +224,15 @@ fn plan_layers(request: &PackageRequest<'_>) -> Vec<LayerPlan> {
         .map(|file| file.path.as_slice())
         .collect();
     let belongs = |file: &&PackFile, name| spec.kind == Kind::Archive || file.layer.as_ref() == name;
-    names
-        .into_iter()
-        .enumerate()
-        .map(|(at, name)| LayerPlan {
-            name: name.cloned(),
-            entries: with_parents(request.files.iter().filter(|file| belongs(file, name)), &below),
-            mtime: u64::try_from(request.committed_seconds).unwrap_or(0),
-            scratch: request.layout_dir.with_extension(format!("layer{at}")),
-        })
-        .filter(|plan| !plan.entries.is_empty())
-        .collect()
+    let plans = names.into_iter().enumerate().map(|(at, name)| LayerPlan {
+        name: name.cloned(),
+        entries: with_parents(request.files.iter().filter(|file| belongs(file, name)), &below),
+        mtime: u64::try_from(request.committed_seconds).unwrap_or(0),
+        scratch: request.layout_dir.with_extension(format!("layer{at}")),
+    });
+    // A manifest needs a layer (image-spec, manifest.md, "layers"), be it an empty one.
+    let nothing = request.base.is_none() && request.files.is_empty();
+    plans.filter(|plan| !plan.entries.is_empty() || (nothing && plan.name.is_none())).collect()
 }
 
 /// Adds the directories above each entry. A directory that the base has is left out: it may be a link there, or have
@@ -258,9 +257,13 @@ async fn write_layer(plan: LayerPlan, layout: &Layout) -> Result<PackagedLayer, 
     let layer = written.unwrap_or_else(|panic| {
         Err(PackageError::Write { path: scratch.clone(), source: io::Error::other(panic) })
     })?;
-    let place = layout.blob_path(&layer.digest);
-    fs::rename(&scratch, &place).map_err(|source| PackageError::Write { path: place, source })?;
+    put_in_place(&scratch, &layout.blob_path(&layer.digest))?;
     Ok(layer)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the layout is scratch: it lasts as long as the build does")]
+fn put_in_place(scratch: &Path, place: &Path) -> Result<(), PackageError> {
+    fs::rename(scratch, place).map_err(|source| PackageError::Write { path: place.to_owned(), source })
 }
 
 fn write_entries(plan: &LayerPlan) -> Result<PackagedLayer, PackageError> {
@@ -279,8 +282,6 @@ fn write_entries(plan: &LayerPlan) -> Result<PackagedLayer, PackageError> {
         }
     }
     let done = layer.finish().map_err(unwritten)?;
-    let file = done.inner.into_inner().map_err(|error| unwritten(error.into_error()))?;
-    file.sync_all().map_err(unwritten)?;
     Ok(PackagedLayer {
         name: plan.name.clone(),
         digest: done.digest,
@@ -296,7 +297,7 @@ fn write_file<W: Write>(
     mode: u32,
     size: u64,
     from: &Path,
-    seen: &[i128; 4],
+    seen: &[i128; 6],
 ) -> Result<(), PackageError> {
     let unread = |source| PackageError::Read { path: from.to_owned(), source };
     let changed = || PackageError::Changed { path: from.to_owned() };
@@ -316,7 +317,11 @@ fn write_file<W: Write>(
     if same(&file).map_err(unread)? { Ok(()) } else { Err(changed()) }
 }
 
-fn image_config(request: &PackageRequest<'_>, layers: &[PackagedLayer], created: &str) -> (Vec<u8>, Vec<String>) {
+fn image_config(
+    request: &PackageRequest<'_>,
+    layers: &[PackagedLayer],
+    created: &str,
+) -> (Vec<u8>, Vec<String>) {
     let mut config = request.base.and_then(|base| base.config.as_object().cloned()).unwrap_or_default();
     let below = config.get("rootfs").and_then(|rootfs| rootfs.get("diff_ids")).and_then(Value::as_array);
     let below: Vec<String> =
@@ -329,7 +334,9 @@ fn image_config(request: &PackageRequest<'_>, layers: &[PackagedLayer], created:
     for (key, value) in defaults {
         config.entry(key).or_insert_with(|| json!(value));
     }
-    config.retain(|key, _| matches!(key.as_str(), "os" | "architecture" | "variant" | "os.version" | "os.features"));
+    config.retain(|key, _| {
+        matches!(key.as_str(), "os" | "architecture" | "variant" | "os.version" | "os.features")
+    });
     config.insert("created".into(), json!(created));
     config.insert("config".into(), Value::Object(run));
     config.insert("rootfs".into(), json!({ "type": "layers", "diff_ids": diff_ids }));
@@ -382,7 +389,9 @@ fn manifest_of(
     layers: &[PackagedLayer],
     created: &str,
 ) -> ImageManifest {
-    let own = layers.iter().map(|layer| Descriptor::new(media_type::OCI_LAYER_GZIP, layer.digest.clone(), layer.size));
+    let own = layers
+        .iter()
+        .map(|layer| Descriptor::new(media_type::OCI_LAYER_GZIP, layer.digest.clone(), layer.size));
     let below = request.base.iter().flat_map(|base| base.layers.iter().cloned());
     let archive = request.definition.artefact.kind == Kind::Archive;
     ImageManifest {

@@ -174,7 +174,9 @@ impl BuildError {
             | Self::Collect(CollectError::Read { .. })
             | Self::Package(_)
             | Self::Work { .. } => Blame::Fault,
-            Self::Source(_) | Self::Checkout(_) | Self::Run(_) | Self::Collect(_) | Self::Base(_) => Blame::Caller,
+            Self::Source(_) | Self::Checkout(_) | Self::Run(_) | Self::Collect(_) | Self::Base(_) => {
+                Blame::Caller
+            }
         }
     }
 }
@@ -234,7 +236,8 @@ impl Build {
     ) -> Result<T, BuildError> {
         let started = self.begin(step);
         let stop = StopOnDrop(Cancel::default());
-        let (request, progress, cancel) = (Arc::clone(&self.request), Arc::clone(&self.progress), stop.0.clone());
+        let (request, progress, cancel) =
+            (Arc::clone(&self.request), Arc::clone(&self.progress), stop.0.clone());
         let done = tokio::task::spawn_blocking(move || work(&request, &progress, &cancel)).await;
         let done = done.unwrap_or_else(|panic| {
             Err(BuildError::Work { dir: self.request.work.clone(), source: io::Error::other(panic) })

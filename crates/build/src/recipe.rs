@@ -269,8 +269,8 @@ pub fn run(
             phases.push((phase, started.elapsed()));
         }
     }
-    let log_digest =
-        digest_of_file(request.log).map_err(|source| RunError::Log { log: request.log.to_owned(), source })?;
+    let log_digest = digest_of_file(request.log)
+        .map_err(|source| RunError::Log { log: request.log.to_owned(), source })?;
     let variables = environment.into_keys().collect();
     Ok(RunReport { sandbox: Sandbox::None, phases, variables, log_digest })
 }
@@ -312,16 +312,18 @@ impl OneCommand<'_> {
             return Err(RunError::Stopped { phase: self.phase });
         }
         let tail = Arc::new(Mutex::new(VecDeque::new()));
-        let mut output = Output { log: self.log()?, line: Arc::clone(line), tail: Arc::clone(&tail), partial: Vec::new() };
-        output.take(format!("== {}: {}\n", self.phase, self.recipe).as_bytes()).map_err(|error| self.unlogged(error))?;
+        let mut output =
+            Output { log: self.log()?, line: Arc::clone(line), tail: Arc::clone(&tail), partial: Vec::new() };
+        output
+            .take(format!("== {}: {}\n", self.phase, self.recipe).as_bytes())
+            .map_err(|error| self.unlogged(error))?;
         tail.lock().expect(HOLDERS).clear();
 
         let (reader, child) = self.spawn().map_err(|source| self.unstarted(source))?;
         let drained = read_all(reader, output);
         let (status, timed_out) = self.wait(child, cancel).map_err(|source| self.unstarted(source))?;
-        match drained.recv_timeout(DRAIN) {
-            Ok(Err(error)) => return Err(self.unlogged(error)),
-            Ok(Ok(())) | Err(_) => {}
+        if let Ok(Err(error)) = drained.recv_timeout(DRAIN) {
+            return Err(self.unlogged(error));
         }
         let tail = tail.lock().expect(HOLDERS).iter().cloned().collect();
         self.judge(status, timed_out, cancel, tail)
@@ -383,7 +385,13 @@ impl OneCommand<'_> {
         Ok((child.wait()?, timed_out))
     }
 
-    fn judge(&self, status: ExitStatus, timed_out: bool, cancel: &Cancel, tail: Vec<String>) -> Result<(), RunError> {
+    fn judge(
+        &self,
+        status: ExitStatus,
+        timed_out: bool,
+        cancel: &Cancel,
+        tail: Vec<String>,
+    ) -> Result<(), RunError> {
         let command = self.recipe.to_string();
         let log = self.request.log.to_owned();
         if cancel.is_stopped() {

@@ -1,5 +1,7 @@
 //! What one verb records: changes and signatures of one actor at one time.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use semel_model::actor::Actor;
 use semel_model::canonical;
@@ -59,17 +61,16 @@ impl Batch {
         let bundle = store.blobs().put(&envelope.bundle())?;
         let layer = Descriptor::new(media_type::SIGSTORE_BUNDLE, bundle.digest, bundle.size);
         store.blobs().put(b"{}")?;
-        let mut manifest = ImageManifest::referrer(media_type::SIGSTORE_BUNDLE, subject.clone(), vec![layer]);
-        manifest.annotations.insert("dev.sigstore.bundle.content".to_owned(), "dsse-envelope".to_owned());
-        manifest
-            .annotations
-            .insert("dev.sigstore.bundle.predicateType".to_owned(), statement.predicate_type.clone());
-        let encoded = manifest.encode();
+        let annotations = BTreeMap::from([
+            ("dev.sigstore.bundle.content".to_owned(), "dsse-envelope".to_owned()),
+            ("dev.sigstore.bundle.predicateType".to_owned(), statement.predicate_type.clone()),
+        ]);
+        let encoded = ImageManifest::referrer(subject, media_type::SIGSTORE_BUNDLE, vec![layer], annotations).encode();
         store.blobs().put(&encoded.bytes)?;
         self.change(Change::ManifestStored(ManifestStored {
             component: component.clone(),
-            digest: encoded.digest,
-            media_type: encoded.media_type.to_owned(),
+            digest: encoded.descriptor.digest,
+            media_type: encoded.descriptor.media_type,
             size: encoded.bytes.len() as u64,
             subject: Some(subject.digest.clone()),
         }));

@@ -1,1 +1,576 @@
-//! x
+//! Deploy: an intent before the effect, an outcome after it.
+//!
+//! [`start`] checks everything that can be checked before a target is touched and records the intent. Whoever is at the target
+//! does the work, and [`finish`] records how it came out. An intent without outcome is settled by the next deployment of the
+//! binding, or by a repeat of the same one, which goes on with the same generation.
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use semel_model::actor::Actor;
+use semel_model::config::{Contract, Problem, Snapshot};
+use semel_model::deployment::{KeyInputs, Observed};
+use semel_model::digest::Digest;
+use semel_model::entry::{
+    Change, DeploymentFailed, DeploymentRefused, DeploymentStarted, DeploymentSucceeded, FailedOutcome, HoldSet,
+    Rejected, RejectedThing,
+};
+use semel_model::name::{ComponentName, EnvironmentName};
+use semel_model::pipeline::Target;
+use semel_model::promotion::Decision;
+use semel_model::version::VersionWord;
+use semel_store::Store;
+use semel_store::ledger::Turn;
+use semel_store::projections::deployment::{self, Deployment, DeploymentState};
+use semel_store::projections::promotion;
+use serde::{Deserialize, Serialize};
+
+use crate::artefact::{self, Artefact};
+use crate::batch::{Batch, put_document, read_document};
+use crate::error::EngineError;
+use crate::observe;
+use crate::pipeline::{self, InForce};
+use crate::promote;
+
+/// Asks for a deployment.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Start {
+    /// Which component.
+    pub component: ComponentName,
+    /// Which of its artefacts, as a person writes it.
+    pub version: String,
+    /// Where.
+    pub environment: EnvironmentName,
+    /// The resolved configuration, or what is wrong with it.
+    pub config: Config,
+    /// Raised to start the same again on purpose.
+    #[serde(default)]
+    pub restart: u32,
+    /// The digest that the words must resolve to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect: Option<Digest>,
+    /// The generation that this goes back from, for a rollback.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_of: Option<u64>,
+}
+
+/// The configuration that a deployment would run with.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Config {
+    /// It satisfies the contract.
+    Snapshot(Snapshot),
+    /// It does not.
+    Problems(Vec<Problem>),
+}
+
+/// What becomes of the question.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", tag = "answer")]
+pub enum Started {
+    /// Go.
+    Go(Order),
+    /// A rule says no; that was recorded.
+    Refused(Refusal),
+}
+
+/// What a target has to run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Order {
+    /// The artefact.
+    pub artefact: Artefact,
+    /// The media type of its manifest.
+    pub media_type: String,
+    /// Where.
+    pub environment: EnvironmentName,
+    /// The deployment's place in the order of its binding.
+    pub generation: u64,
+    /// The deployment key.
+    pub key: Digest,
+    /// The config digest.
+    pub config: Digest,
+    /// The target.
+    pub target: Target,
+    /// The decision that allows it.
+    pub decision: Digest,
+    /// Whether this very deployment succeeded before: verify and repair, change nothing.
+    pub current: bool,
+    /// Whether the promotion was granted just now.
+    pub promoted: bool,
+}
+
+/// A refused deployment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Refusal {
+    /// The artefact.
+    pub artefact: Artefact,
+    /// Where.
+    pub environment: EnvironmentName,
+    /// Why, one line each.
+    pub reasons: Vec<String>,
+    /// What to do about it, as commands without the program's name.
+    pub remedies: Vec<String>,
+    /// The refused promotion, if that is the reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<Decision>,
+}
+
+/// Which artefact would be deployed, and what it needs to know about its configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Plan {
+    /// The artefact.
+    pub artefact: Artefact,
+    /// Its contract.
+    pub contract: Contract,
+    /// The environment's values file, relative to the project file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub values: Option<String>,
+    /// The target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
+    /// Whether the environment is the beginning of the pipeline.
+    pub first: bool,
+}
+
+/// Finds out what a deployment needs, without recording anything. Without a version: the newest that was promoted.
+pub async fn plan(
+    store: &Store,
+    component: &ComponentName,
+    version: Option<&VersionWord>,
+    environment: &EnvironmentName,
+) -> Result<Plan, EngineError> {
+    let mut conn = store.reader().await?;
+    let in_force = pipeline::get(store, &mut conn, component).await?;
+    let binding = pipeline::binding(&in_force, environment)?.clone();
+    let Some(artefact) = promote::wanted(&mut conn, component, version, environment).await? else {
+        return Err(EngineError::not_found(format!("nothing of {component} was promoted to {environment} yet"))
+            .with_hint(format!("semel promote VERSION {environment}, or name the version: semel deploy VERSION {environment}")));
+    };
+    let (_, manifest) = artefact::manifest(store, &mut conn, component, &artefact.digest).await?;
+    let contract = artefact::contract(&artefact.digest, &manifest)?;
+    let (values, target, first) = (binding.values, binding.target, binding.after.is_empty());
+    Ok(Plan { artefact, contract, values, target, first })
+}
+
+/// Checks a deployment against every rule and records the intent, or the refusal.
+pub async fn start(store: &Store, who: &Actor, request: Start, now: Timestamp) -> Result<Started, EngineError> {
+    let word: VersionWord = request.version.parse().map_err(|e| EngineError::precondition(format!("{e}")))?;
+    let mut turn = store.turn().await?;
+    let artefact = artefact::find(turn.db(), &request.component, &word).await?;
+    promote::check_expected(&artefact, request.expect.as_ref())?;
+    let in_force = pipeline::get(store, turn.db(), &request.component).await?;
+    let target = target(&in_force, &request.environment)?;
+    let mut batch = Batch::new(who, now);
+    if let Some(refusal) = refused_here(&mut turn, &artefact, &request).await? {
+        return refuse(turn, batch, refusal).await;
+    }
+    let snapshot = match &request.config {
+        Config::Snapshot(snapshot) => snapshot,
+        Config::Problems(problems) => return refuse(turn, batch, bad_config(&artefact, &request, problems)).await,
+    };
+    if let Some(problems) = check_snapshot(store, &mut turn, &artefact, snapshot).await? {
+        return refuse(turn, batch, bad_config(&artefact, &request, &problems)).await;
+    }
+    let allowed = match permission(store, &mut turn, &mut batch, &artefact, &request, &in_force, now).await? {
+        Ok(allowed) => allowed,
+        Err(decision) => return refuse(turn, batch, not_promoted(&artefact, &request, *decision)).await,
+    };
+    let config = put_document(store, snapshot)?;
+    let target_digest = put_document(store, &target)?;
+    let key = KeyInputs {
+        v: 1,
+        environment: request.environment.clone(),
+        component: request.component.clone(),
+        target: target_digest.clone(),
+        artefact: artefact.digest.clone(),
+        config: config.clone(),
+        restart: request.restart,
+    }
+    .key();
+    if let Some(refusal) = rejected_key(&mut turn, &artefact, &request, &key).await? {
+        return refuse(turn, batch, refusal).await;
+    }
+    let (manifest, _) = artefact::manifest(store, turn.db(), &artefact.component, &artefact.digest).await?;
+    let place = place_in_order(&mut turn, &request, &key).await?;
+    let order = Order {
+        artefact: artefact.clone(),
+        media_type: manifest.media_type,
+        environment: request.environment.clone(),
+        generation: place.generation,
+        key: key.clone(),
+        config: config.clone(),
+        target,
+        decision: allowed.decision.clone(),
+        current: place.current,
+        promoted: allowed.promoted,
+    };
+    settle(&mut batch, place.unsettled);
+    if place.fresh {
+        batch.change(Change::DeploymentStarted(DeploymentStarted {
+            component: request.component,
+            environment: request.environment,
+            generation: place.generation,
+            key,
+            digest: artefact.digest,
+            version: artefact.version,
+            config,
+            target: target_digest,
+            decision: allowed.decision,
+            rollback_of: request.rollback_of,
+        }));
+    }
+    turn.append(batch.into_leaves()).await?;
+    Ok(Started::Go(order))
+}
+
+fn target(in_force: &InForce, environment: &EnvironmentName) -> Result<Target, EngineError> {
+    let binding = pipeline::binding(in_force, environment)?;
+    binding.target.clone().ok_or_else(|| {
+        EngineError::precondition(format!("{environment} has no target: it is only decided about"))
+            .with_hint(format!("semel resolve {environment}, or give it one: target = {{ kind = \"directory\" }}"))
+    })
+}
+
+async fn refuse(turn: Turn, mut batch: Batch, refusal: Refusal) -> Result<Started, EngineError> {
+    batch.change(Change::DeploymentRefused(DeploymentRefused {
+        component: refusal.artefact.component.clone(),
+        environment: refusal.environment.clone(),
+        digest: refusal.artefact.digest.clone(),
+        reasons: refusal.reasons.clone(),
+    }));
+    turn.append(batch.into_leaves()).await?;
+    Ok(Started::Refused(refusal))
+}
+
+fn refusal(artefact: &Artefact, request: &Start, reasons: Vec<String>, remedies: Vec<String>) -> Refusal {
+    let (artefact, environment) = (artefact.clone(), request.environment.clone());
+    Refusal { artefact, environment, reasons, remedies, decision: None }
+}
+
+/// Holds and rejections. A rollback may go past a hold: it sets one itself.
+async fn refused_here(
+    turn: &mut Turn,
+    artefact: &Artefact,
+    request: &Start,
+) -> Result<Option<Refusal>, EngineError> {
+    let environment = &request.environment;
+    if request.rollback_of.is_none()
+        && let Some(hold) = deployment::hold(turn.db(), &request.component, environment).await?
+    {
+        let reasons = vec![format!("{environment} is held since {}: {}", hold.time, hold.reason)];
+        return Ok(Some(refusal(artefact, request, reasons, vec![format!("resume {environment}")])));
+    }
+    let what = RejectedThing::Digest(artefact.digest.clone());
+    let rejections = promotion::rejections(turn.db(), &request.component, &what, environment).await?;
+    Ok(rejections.last().map(|rejection| {
+        let reasons = vec![format!("{} was rejected: {}", artefact.name(), rejection.reason)];
+        refusal(artefact, request, reasons, vec![format!("accept {}", request.version)])
+    }))
+}
+
+async fn rejected_key(
+    turn: &mut Turn,
+    artefact: &Artefact,
+    request: &Start,
+    key: &Digest,
+) -> Result<Option<Refusal>, EngineError> {
+    let what = RejectedThing::Key(key.clone());
+    let rejections = promotion::rejections(turn.db(), &request.component, &what, &request.environment).await?;
+    Ok(rejections.last().map(|rejection| {
+        let reasons = vec![format!(
+            "{} failed in {} with exactly this configuration: {}",
+            artefact.name(),
+            request.environment,
+            rejection.reason
+        )];
+        let remedies =
+            vec![format!("accept {} {}", request.version, request.environment), "build (a fix is a new version)".to_owned()];
+        refusal(artefact, request, reasons, remedies)
+    }))
+}
+
+fn bad_config(artefact: &Artefact, request: &Start, problems: &[Problem]) -> Refusal {
+    let reasons = problems.iter().map(ToString::to_string).collect();
+    let mut remedies: Vec<String> = problems.iter().map(|problem| problem.remedy.clone()).collect();
+    remedies.dedup();
+    let remedies = remedies.into_iter().map(|r| r.strip_prefix("semel ").map_or(r.clone(), str::to_owned)).collect();
+    refusal(artefact, request, reasons, remedies)
+}
+
+fn not_promoted(artefact: &Artefact, request: &Start, decision: Decision) -> Refusal {
+    let reasons = decision.closed().map(|gate| format!("{}: {}", gate.gate, gate.reason)).collect();
+    let remedies = decision.closed().filter_map(|gate| gate.remedy.as_ref()).map(|r| r.command.clone()).collect();
+    Refusal { decision: Some(decision), ..refusal(artefact, request, reasons, remedies) }
+}
+
+/// The contract is satisfied before a target is touched (invariant I14). Secrets were checked where they are.
+async fn check_snapshot(
+    store: &Store,
+    turn: &mut Turn,
+    artefact: &Artefact,
+    snapshot: &Snapshot,
+) -> Result<Option<Vec<Problem>>, EngineError> {
+    let (_, manifest) = artefact::manifest(store, turn.db(), &artefact.component, &artefact.digest).await?;
+    let contract = artefact::contract(&artefact.digest, &manifest)?;
+    Ok(semel_model::config::check_snapshot(&contract, snapshot).err())
+}
+
+struct Allowed {
+    decision: Digest,
+    promoted: bool,
+}
+
+/// No proof, no run (invariant I5): a grant that holds, one that is made now, or, for a rollback, the proof kept with what
+/// succeeded here.
+async fn permission(
+    store: &Store,
+    turn: &mut Turn,
+    batch: &mut Batch,
+    artefact: &Artefact,
+    request: &Start,
+    in_force: &InForce,
+    now: Timestamp,
+) -> Result<Result<Allowed, Box<Decision>>, EngineError> {
+    if request.rollback_of.is_some()
+        && let Some(grant) =
+            promotion::grant(turn.db(), &artefact.component, &request.environment, &artefact.digest).await?
+    {
+        return Ok(Ok(Allowed { decision: grant.decision, promoted: false }));
+    }
+    let decision = promote::evaluate(turn.db(), artefact, &request.environment, in_force, now).await?;
+    if decision.is_granted()
+        && let Some((digest, _)) =
+            promote::granted_before(store, turn.db(), artefact, &request.environment, in_force).await?
+    {
+        return Ok(Ok(Allowed { decision: digest, promoted: false }));
+    }
+    let digest = promote::record(store, turn.db(), batch, artefact, &decision).await?;
+    if decision.is_granted() { Ok(Ok(Allowed { decision: digest, promoted: true })) } else { Ok(Err(Box::new(decision))) }
+}
+
+struct PlaceInOrder {
+    generation: u64,
+    /// Whether an intent has to be recorded.
+    fresh: bool,
+    /// Whether this deployment succeeded before and is the newest.
+    current: bool,
+    /// An earlier intent without outcome.
+    unsettled: Option<Deployment>,
+}
+
+/// Deployments of a binding are totally ordered (invariant I17). The same key as the newest one is the same deployment.
+async fn place_in_order(turn: &mut Turn, request: &Start, key: &Digest) -> Result<PlaceInOrder, EngineError> {
+    let newest = deployment::list(turn.db(), &request.component, &request.environment, 1).await?.pop();
+    let Some(newest) = newest else {
+        return Ok(PlaceInOrder { generation: 1, fresh: true, current: false, unsettled: None });
+    };
+    let running = running_generation(turn, request, &newest).await?;
+    let next = newest.generation + 1;
+    match newest.state {
+        DeploymentState::Started if newest.key == *key => {
+            Ok(PlaceInOrder { generation: newest.generation, fresh: false, current: false, unsettled: None })
+        }
+        DeploymentState::Started => {
+            Ok(PlaceInOrder { generation: next, fresh: true, current: false, unsettled: Some(newest) })
+        }
+        _ => match running {
+            Some(running) if running.key == *key && running.generation == newest.generation => {
+                Ok(PlaceInOrder { generation: running.generation, fresh: false, current: true, unsettled: None })
+            }
+            _ => Ok(PlaceInOrder { generation: next, fresh: true, current: false, unsettled: None }),
+        },
+    }
+}
+
+async fn running_generation(
+    turn: &mut Turn,
+    request: &Start,
+    newest: &Deployment,
+) -> Result<Option<Deployment>, EngineError> {
+    if newest.state == DeploymentState::Succeeded {
+        return Ok(Some(newest.clone()));
+    }
+    Ok(deployment::nth_success(turn.db(), &request.component, &request.environment, 0).await?)
+}
+
+fn settle(batch: &mut Batch, unsettled: Option<Deployment>) {
+    if let Some(broken_off) = unsettled {
+        batch.change(Change::DeploymentFailed(DeploymentFailed {
+            component: broken_off.component,
+            environment: broken_off.environment,
+            generation: broken_off.generation,
+            outcome: FailedOutcome::Errored,
+            reason: "broken off: no outcome was reported before the next deployment began".to_owned(),
+            restored: None,
+        }));
+    }
+}
+
+/// How a deployment came out.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Finish {
+    /// Which component.
+    pub component: ComponentName,
+    /// Where.
+    pub environment: EnvironmentName,
+    /// Which deployment.
+    pub generation: u64,
+    /// How.
+    pub outcome: Outcome,
+    /// What the target reports now.
+    pub observed: Observed,
+}
+
+/// How a deployment came out.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It runs and was observed to.
+    Succeeded {
+        /// What was found on the host for each need.
+        needs: Vec<String>,
+    },
+    /// The new release started and was not well.
+    Failed {
+        /// Why, in one line, without values.
+        reason: String,
+        /// The generation that runs again.
+        restored: Option<u64>,
+    },
+    /// Something outside it went wrong.
+    Errored {
+        /// Why, in one line, without values.
+        reason: String,
+        /// The generation that runs again.
+        restored: Option<u64>,
+    },
+}
+
+/// A deployment whose outcome is recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Finished {
+    /// Which deployment.
+    pub generation: u64,
+    /// What was recorded besides the outcome, in words.
+    pub consequences: Vec<String>,
+    /// Whether the outcome was recorded before.
+    pub already: bool,
+}
+
+/// Records how a deployment came out, and what follows from it: a failure holds the environment and rejects the deployment
+/// key; a rollback holds the environment.
+pub async fn finish(store: &Store, who: &Actor, request: Finish, now: Timestamp) -> Result<Finished, EngineError> {
+    let mut turn = store.turn().await?;
+    let (component, environment) = (&request.component, &request.environment);
+    let Some(known) = deployment::get(turn.db(), component, environment, request.generation).await? else {
+        return Err(EngineError::not_found(format!("{component} has no deployment {} in {environment}", request.generation)));
+    };
+    let mut batch = Batch::new(who, now);
+    let already = known.state == DeploymentState::Succeeded && matches!(request.outcome, Outcome::Succeeded { .. });
+    let mut consequences = Vec::new();
+    if !already {
+        record_outcome(&mut batch, &request);
+        consequences = consequences_of(&mut turn, &mut batch, &known, &request).await?;
+    }
+    observe::record(&mut turn, &mut batch, component, environment, &request.observed, now, Some(&known)).await?;
+    turn.append(batch.into_leaves()).await?;
+    Ok(Finished { generation: request.generation, consequences, already })
+}
+
+fn record_outcome(batch: &mut Batch, request: &Finish) {
+    let (component, environment, generation) =
+        (request.component.clone(), request.environment.clone(), request.generation);
+    let failed = |outcome, reason: &str, restored| DeploymentFailed {
+        component: component.clone(),
+        environment: environment.clone(),
+        generation,
+        outcome,
+        reason: reason.chars().take(1_000).collect(),
+        restored,
+    };
+    let change = match &request.outcome {
+        Outcome::Succeeded { needs } => Change::DeploymentSucceeded(DeploymentSucceeded {
+            component: component.clone(),
+            environment: environment.clone(),
+            generation,
+            checked_by: "semel".to_owned(),
+            needs: needs.clone(),
+        }),
+        Outcome::Failed { reason, restored } => {
+            Change::DeploymentFailed(failed(FailedOutcome::Failed, reason, *restored))
+        }
+        Outcome::Errored { reason, restored } => {
+            Change::DeploymentFailed(failed(FailedOutcome::Errored, reason, *restored))
+        }
+    };
+    batch.change(change);
+}
+
+async fn consequences_of(
+    turn: &mut Turn,
+    batch: &mut Batch,
+    known: &Deployment,
+    request: &Finish,
+) -> Result<Vec<String>, EngineError> {
+    let mut words = Vec::new();
+    let (environment, name) = (&request.environment, name_of(known));
+    match &request.outcome {
+        Outcome::Succeeded { .. } => {
+            if let Some(from) = known.rollback_of {
+                let reason = format!("rolled back from generation {from} to {name}");
+                words.push(hold(batch, request, reason));
+            }
+        }
+        Outcome::Failed { reason, .. } => {
+            words.push(hold(batch, request, format!("{name} failed: {}", first_line(reason))));
+            let reason = format!("failed in {environment}: {}", first_line(reason));
+            reject(batch, request, RejectedThing::Key(known.key.clone()), reason.clone());
+            words.push(format!("{name} is rejected for {environment} with this configuration"));
+            let mut configs = deployment::failed_configs(turn.db(), &known.component, &known.digest).await?;
+            configs.push(known.config.clone());
+            configs.sort();
+            configs.dedup();
+            if configs.len() > 1 {
+                reject(batch, request, RejectedThing::Digest(known.digest.clone()), format!("{reason} (with two configurations)"));
+                words.push(format!("{name} failed with two configurations and is rejected for {environment}"));
+            }
+        }
+        Outcome::Errored { reason, .. } => {
+            words.push(hold(batch, request, format!("deploying {name} went wrong: {}", first_line(reason))));
+        }
+    }
+    Ok(words)
+}
+
+fn name_of(known: &Deployment) -> String {
+    known.version.as_ref().map_or_else(|| known.digest.short().to_owned(), ToString::to_string)
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or("").chars().take(300).collect()
+}
+
+fn hold(batch: &mut Batch, request: &Finish, reason: String) -> String {
+    let words = format!("{} is held: {reason}", request.environment);
+    batch.change(Change::HoldSet(HoldSet {
+        environment: request.environment.clone(),
+        component: Some(request.component.clone()),
+        reason,
+    }));
+    words
+}
+
+fn reject(batch: &mut Batch, request: &Finish, what: RejectedThing, reason: String) {
+    batch.change(Change::Rejected(Rejected {
+        component: request.component.clone(),
+        what,
+        environments: vec![request.environment.clone()],
+        reason,
+    }));
+}
+
+/// The snapshot of a deployment.
+pub(crate) fn snapshot(store: &Store, deployment: &Deployment) -> Result<Snapshot, EngineError> {
+    read_document(store, &deployment.config)
+}

@@ -1,1 +1,494 @@
-//! x
+//! Reserve: one build key, one number, one version, one artefact, however many ask.
+//!
+//! ```text
+//! committed            → reuse
+//! leased and running   → wait for the holder
+//! free, failed, lapsed → build, with the same number and version as before
+//! ```
+//!
+//! The reservation is recorded in the ledger; the lease is operational. The result is committed by who holds the lease.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use semel_model::actor::Actor;
+use semel_model::build::{self as rule, Allocation, BuildInputs, Bump, CommitFact, History, Line};
+use semel_model::digest::Digest;
+use semel_model::entry::{BuildFailed, BuildReserved, Change, CommitMatched, EvidenceAttached, VersionPublished};
+use semel_model::name::{CommitId, ComponentName};
+use semel_model::pipeline::EvidenceResult;
+use semel_model::statement::Statement;
+use semel_model::version::Version;
+use semel_store::Store;
+use semel_store::keys::Role;
+use semel_store::lease::{self, Lease};
+use semel_store::ledger::Turn;
+use semel_store::projections::build::{self, Build, BuildState};
+use semel_store::projections::component as components;
+use serde::{Deserialize, Serialize};
+
+use crate::artefact;
+use crate::batch::{Batch, put_document};
+use crate::component;
+use crate::error::EngineError;
+
+/// How long a holder may be silent, in milliseconds.
+pub const LEASE_MILLIS: i64 = 45_000;
+/// How soon a waiter asks again, in milliseconds.
+pub const RETRY_MILLIS: u64 = 250;
+
+/// Asks whether a key was built, without reserving it.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Lookup {
+    /// What the key is made of.
+    pub inputs: BuildInputs,
+    /// The commit that asks.
+    pub commit: CommitId,
+}
+
+/// Asks for the right to build a key.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reserve {
+    /// What the key is made of.
+    pub inputs: BuildInputs,
+    /// The commit.
+    pub commit: CommitId,
+    /// Its git tree.
+    pub tree: String,
+    /// The line that it is built for.
+    pub line: Line,
+    /// The history behind it.
+    pub history: History,
+    /// Who builds, for people who wait.
+    pub holder: String,
+}
+
+/// How a reservation stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", tag = "state")]
+pub enum Reservation {
+    /// The key was never reserved; only a lookup says so.
+    Unknown,
+    /// It is built; nothing needs to be done.
+    Built(Built),
+    /// Somebody else is building it.
+    Running {
+        /// Who.
+        holder: String,
+        /// The build number.
+        number: u64,
+        /// The version that it will have.
+        version: Version,
+        /// When to ask again, in milliseconds.
+        retry_millis: u64,
+    },
+    /// The caller may build it.
+    Yours(Granted),
+}
+
+/// A finished build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Built {
+    /// The build number.
+    pub number: u64,
+    /// The version.
+    pub version: Version,
+    /// The artefact.
+    pub digest: Digest,
+    /// The commit that was built first.
+    pub commit: CommitId,
+    /// When it was reserved.
+    pub time: String,
+}
+
+/// The right to build a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Granted {
+    /// The build number.
+    pub number: u64,
+    /// The version that the result will get.
+    pub version: Version,
+    /// Counts the attempts at this key.
+    pub attempt: u64,
+    /// Must be shown to go on and to commit.
+    pub token: String,
+    /// The version that it follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<Version>,
+    /// The step since then.
+    pub bump: Bump,
+    /// The commits since then.
+    pub since: Vec<CommitId>,
+}
+
+/// The recorded source of a build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceDocument {
+    /// Format number, 1.
+    pub v: u32,
+    /// What the key is made of.
+    pub inputs: BuildInputs,
+    /// The commit.
+    pub commit: CommitId,
+    /// Its git tree.
+    pub tree: String,
+    /// The line.
+    pub line: Line,
+    /// The version that it follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<Version>,
+    /// The largest step that the commits ask for.
+    pub bump: Bump,
+    /// The commits since then, with pseudonyms for their authors.
+    pub since: Vec<CommitFact>,
+}
+
+/// Looks a key up. A commit that shares an earlier commit's tree is recorded as such.
+pub async fn lookup(store: &Store, who: &Actor, request: &Lookup, now: Timestamp) -> Result<Reservation, EngineError> {
+    let (name, key) = (&request.inputs.component, request.inputs.key());
+    let mut reader = store.reader().await?;
+    let Some(found) = build::by_key(&mut reader, name, &key).await? else { return Ok(Reservation::Unknown) };
+    let Some(built) = built(&found) else { return Ok(Reservation::Unknown) };
+    if !build::is_matched(&mut reader, name, &request.commit, found.number).await? {
+        let turn = store.turn().await?;
+        match_commit(turn, who, name, &request.commit, found.number, now).await?;
+    }
+    Ok(Reservation::Built(built))
+}
+
+async fn match_commit(
+    mut turn: Turn,
+    who: &Actor,
+    component: &ComponentName,
+    commit: &CommitId,
+    number: u64,
+    now: Timestamp,
+) -> Result<(), EngineError> {
+    if build::is_matched(turn.db(), component, commit, number).await? {
+        return Ok(());
+    }
+    let mut batch = Batch::new(who, now);
+    let (component, commit) = (component.clone(), commit.clone());
+    batch.change(Change::CommitMatched(CommitMatched { component, commit, number }));
+    turn.append(batch.into_leaves()).await?;
+    Ok(())
+}
+
+fn built(build: &Build) -> Option<Built> {
+    let digest = build.digest.clone()?;
+    Some(Built {
+        number: build.number,
+        version: build.version.clone(),
+        digest,
+        commit: build.commit.clone(),
+        time: build.time.clone(),
+    })
+}
+
+/// Reserves a key: reuse, wait, or build.
+pub async fn reserve(store: &Store, who: &Actor, request: Reserve, now: Timestamp) -> Result<Reservation, EngineError> {
+    let (name, key) = (request.inputs.component.clone(), request.inputs.key());
+    let mut turn = store.turn().await?;
+    refuse_foreign_home(store, &mut turn, &name).await?;
+    match build::by_key(turn.db(), &name, &key).await? {
+        Some(found) if found.state == BuildState::Published => {
+            let built = built(&found).ok_or_else(|| EngineError::not_found("a published build has no digest"))?;
+            match_commit(turn, who, &name, &request.commit, found.number, now).await?;
+            Ok(Reservation::Built(built))
+        }
+        Some(found) => take_over(turn, &found, &request, now).await,
+        None => first_reservation(store, turn, who, request, key, now).await,
+    }
+}
+
+/// Versions of a component come from its home alone (invariant I3).
+async fn refuse_foreign_home(store: &Store, turn: &mut Turn, name: &ComponentName) -> Result<(), EngineError> {
+    match components::get(turn.db(), name).await? {
+        Some(known) if known.home != store.id() => Err(EngineError::NotAllowed {
+            what: format!("{name} gets its versions from store {}; this store holds copies and gives none", known.home),
+            hint: Some("build against that store: --store DIR or --server URL".to_owned()),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The key is reserved and not built: wait for its holder, or build it with the same number and version.
+async fn take_over(mut turn: Turn, found: &Build, request: &Reserve, now: Timestamp) -> Result<Reservation, EngineError> {
+    let before = lease::get(turn.db(), &found.component, &found.key).await?;
+    if let Some(held) = before.as_ref().filter(|lease| lease.is_live(now)) {
+        return Ok(Reservation::Running {
+            holder: held.holder.clone(),
+            number: found.number,
+            version: found.version.clone(),
+            retry_millis: RETRY_MILLIS,
+        });
+    }
+    let attempt = before.map_or(1, |lease| lease.attempt + 1);
+    let token = grant_lease(&mut turn, found, attempt, &request.holder, now).await?;
+    turn.append(Vec::new()).await?;
+    Ok(Reservation::Yours(Granted {
+        number: found.number,
+        version: found.version.clone(),
+        attempt,
+        token,
+        follows: None,
+        bump: Bump::Patch,
+        since: Vec::new(),
+    }))
+}
+
+async fn grant_lease(
+    turn: &mut Turn,
+    build: &Build,
+    attempt: u64,
+    holder: &str,
+    now: Timestamp,
+) -> Result<String, EngineError> {
+    let token = lease::new_token();
+    let until_millis = now.as_millisecond() + LEASE_MILLIS;
+    let granted = Lease { attempt, token: token.clone(), holder: holder.to_owned(), until_millis };
+    lease::set(turn.db(), &build.component, &build.key, &granted).await?;
+    Ok(token)
+}
+
+async fn first_reservation(
+    store: &Store,
+    mut turn: Turn,
+    who: &Actor,
+    request: Reserve,
+    key: Digest,
+    now: Timestamp,
+) -> Result<Reservation, EngineError> {
+    let name = request.inputs.component.clone();
+    let mut batch = Batch::new(who, now);
+    let known = component::ensure(turn.db(), &mut batch, &name, store.id()).await?;
+    let number = known.last_build + 1;
+    let allocation = allocate(&mut turn, &name, &request, number).await?;
+    let source = source_document(store, &request, &allocation)?;
+    let source = put_document(store, &source)?;
+    batch.change(Change::BuildReserved(BuildReserved {
+        component: name.clone(),
+        number,
+        version: allocation.version.clone(),
+        key: key.clone(),
+        commit: request.commit.clone(),
+        line: request.line.clone(),
+        source: source.clone(),
+    }));
+    let build = Build {
+        component: name,
+        number,
+        key,
+        version: allocation.version.clone(),
+        commit: request.commit,
+        line: request.line,
+        source,
+        state: BuildState::Reserved,
+        digest: None,
+        log: None,
+        reason: None,
+        time: now.to_string(),
+    };
+    let token = grant_lease(&mut turn, &build, 1, &request.holder, now).await?;
+    turn.append(batch.into_leaves()).await?;
+    Ok(Reservation::Yours(Granted {
+        number,
+        version: allocation.version,
+        attempt: 1,
+        token,
+        follows: allocation.follows,
+        bump: allocation.bump,
+        since: allocation.since,
+    }))
+}
+
+async fn allocate(
+    turn: &mut Turn,
+    name: &ComponentName,
+    request: &Reserve,
+    number: u64,
+) -> Result<Allocation, EngineError> {
+    let mut built = BTreeMap::new();
+    for commit in &request.history.commits {
+        let versions = build::version_of_commit(turn.db(), name, &commit.id).await?;
+        if let Some(highest) = versions.into_iter().filter(Version::is_final).max() {
+            built.insert(commit.id.clone(), highest);
+        }
+    }
+    let mut taken = std::collections::BTreeSet::new();
+    loop {
+        let allocation =
+            rule::allocate(&request.history, &request.line, &built, number, |version| taken.contains(version));
+        if !build::is_taken(turn.db(), name, &allocation.version).await? {
+            return Ok(allocation);
+        }
+        taken.insert(allocation.version);
+    }
+}
+
+/// Authors are recorded under pseudonyms alone.
+fn source_document(store: &Store, request: &Reserve, allocation: &Allocation) -> Result<SourceDocument, EngineError> {
+    let mut since = Vec::new();
+    for commit in request.history.commits.iter().filter(|commit| allocation.since.contains(&commit.id)) {
+        let author = store.keys().pseudonym("git", &commit.author)?;
+        since.push(CommitFact { author, ..commit.clone() });
+    }
+    Ok(SourceDocument {
+        v: 1,
+        inputs: request.inputs.clone(),
+        commit: request.commit.clone(),
+        tree: request.tree.clone(),
+        line: request.line.clone(),
+        follows: allocation.follows.clone(),
+        bump: allocation.bump,
+        since,
+    })
+}
+
+/// Which running build is meant, and the proof that the caller holds it.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Holding {
+    /// Which component.
+    pub component: ComponentName,
+    /// The build number.
+    pub number: u64,
+    /// The lease's token.
+    pub token: String,
+}
+
+/// Renews the lease on a running build.
+pub async fn heartbeat(store: &Store, holding: &Holding, now: Timestamp) -> Result<(), EngineError> {
+    let mut turn = store.turn().await?;
+    let (build, mut held) = held(&mut turn, holding).await?;
+    held.until_millis = now.as_millisecond() + LEASE_MILLIS;
+    lease::set(turn.db(), &build.component, &build.key, &held).await?;
+    turn.append(Vec::new()).await?;
+    Ok(())
+}
+
+async fn held(turn: &mut Turn, holding: &Holding) -> Result<(Build, Lease), EngineError> {
+    let Some(build) = build::by_number(turn.db(), &holding.component, holding.number).await? else {
+        return Err(EngineError::not_found(format!("{} has no build {}", holding.component, holding.number)));
+    };
+    match lease::get(turn.db(), &build.component, &build.key).await? {
+        Some(lease) if lease.token == holding.token => Ok((build, lease)),
+        _ => Err(EngineError::Conflict {
+            what: format!("build {} of {} was taken over by somebody else", holding.number, holding.component),
+            hint: Some("run `semel build` again: it takes the result that was committed".to_owned()),
+        }),
+    }
+}
+
+/// A build's result.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Commit {
+    /// The running build.
+    #[serde(flatten)]
+    pub holding: Holding,
+    /// The artefact's manifest, stored before.
+    pub digest: Digest,
+    /// The provenance that the builder claims; signed here.
+    pub provenance: serde_json::Value,
+    /// What the build printed, stored before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<Digest>,
+}
+
+/// The predicate type of provenance (SLSA 1.2).
+pub const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
+
+/// Binds a build's version to its result and signs its provenance. Repeating it succeeds.
+pub async fn commit(store: &Store, who: &Actor, request: Commit, now: Timestamp) -> Result<Built, EngineError> {
+    let mut turn = store.turn().await?;
+    let (build, mut lease) = match held(&mut turn, &request.holding).await {
+        Ok(found) => found,
+        Err(error) => return committed_before(&mut turn, &request, error).await,
+    };
+    if let Some(built) = built(&build) {
+        return Ok(built);
+    }
+    let (subject, _) = artefact::manifest(store, turn.db(), &build.component, &request.digest).await?;
+    let statement = Statement::about(build.component.as_str(), &request.digest, PROVENANCE, request.provenance.clone());
+    let mut batch = Batch::new(who, now);
+    let signed = batch.sign(store, &Role::Builder, &build.component, &subject, &statement)?;
+    batch.change(Change::VersionPublished(VersionPublished {
+        component: build.component.clone(),
+        version: build.version.clone(),
+        digest: request.digest.clone(),
+        number: Some(build.number),
+        commit: Some(build.commit.clone()),
+        log: request.log.clone(),
+    }));
+    batch.change(Change::EvidenceAttached(EvidenceAttached {
+        component: build.component.clone(),
+        digest: request.digest.clone(),
+        envelope: signed.envelope,
+        predicate_type: PROVENANCE.to_owned(),
+        result: EvidenceResult::Info,
+        signer: signed.signer,
+        environment: None,
+        attachment: request.log,
+    }));
+    lease.until_millis = 0;
+    lease::set(turn.db(), &build.component, &build.key, &lease).await?;
+    turn.append(batch.into_leaves()).await?;
+    Ok(Built {
+        number: build.number,
+        version: build.version,
+        digest: request.digest,
+        commit: build.commit,
+        time: build.time,
+    })
+}
+
+/// A holder whose lease lapsed and whose key was built by another takes that result.
+async fn committed_before(turn: &mut Turn, request: &Commit, error: EngineError) -> Result<Built, EngineError> {
+    let found = build::by_number(turn.db(), &request.holding.component, request.holding.number).await?;
+    found.as_ref().and_then(built).ok_or(error)
+}
+
+/// A build that failed.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Fail {
+    /// The running build.
+    #[serde(flatten)]
+    pub holding: Holding,
+    /// What failed, in one line.
+    pub reason: String,
+    /// What the build printed, stored before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<Digest>,
+}
+
+/// Records that a build failed and gives its lease up; number and version stay with the key.
+pub async fn fail(store: &Store, who: &Actor, request: Fail, now: Timestamp) -> Result<(), EngineError> {
+    let mut turn = store.turn().await?;
+    let (build, mut lease) = held(&mut turn, &request.holding).await?;
+    let mut batch = Batch::new(who, now);
+    batch.change(Change::BuildFailed(BuildFailed {
+        component: build.component.clone(),
+        number: build.number,
+        reason: request.reason.chars().take(500).collect(),
+        log: request.log,
+    }));
+    lease.until_millis = 0;
+    lease::set(turn.db(), &build.component, &build.key, &lease).await?;
+    turn.append(batch.into_leaves()).await?;
+    Ok(())
+}
+
+/// Gives the lease on a build up without a result: the build was broken off.
+pub async fn release(store: &Store, holding: &Holding) -> Result<(), EngineError> {
+    let mut turn = store.turn().await?;
+    let (build, mut lease) = held(&mut turn, holding).await?;
+    lease.until_millis = 0;
+    lease::set(turn.db(), &build.component, &build.key, &lease).await?;
+    turn.append(Vec::new()).await?;
+    Ok(())
+}

@@ -1,1 +1,113 @@
-//! x
+//! Roll back: to what succeeded here before and was not rejected.
+
+use schemars::JsonSchema;
+use semel_model::config::{Contract, Snapshot};
+use semel_model::entry::RejectedThing;
+use semel_model::name::{ComponentName, EnvironmentName};
+use semel_model::pipeline::Target;
+use semel_model::version::VersionWord;
+use semel_store::Store;
+use semel_store::projections::deployment::{self, Deployment, DeploymentState};
+use semel_store::projections::promotion;
+use semel_store::sql::Conn;
+use serde::{Deserialize, Serialize};
+
+use crate::artefact::{self, Artefact};
+use crate::deploy;
+use crate::error::EngineError;
+use crate::pipeline;
+
+/// What a rollback would do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Candidate {
+    /// What runs now.
+    pub from: Artefact,
+    /// Its generation.
+    pub from_generation: u64,
+    /// What would run.
+    pub to: Artefact,
+    /// The generation that succeeded with it.
+    pub to_generation: u64,
+    /// When it succeeded.
+    pub succeeded: String,
+    /// The contract of what would run.
+    pub contract: Contract,
+    /// The values that it ran with: plain ones are taken as they were.
+    pub snapshot: Snapshot,
+    /// The target.
+    pub target: Target,
+    /// Generations that were passed over, with the reason.
+    pub passed_over: Vec<String>,
+}
+
+/// Finds the deployment to go back to: the newest before the one that runs, or the newest of a version that is named.
+pub async fn candidate(
+    store: &Store,
+    component: &ComponentName,
+    environment: &EnvironmentName,
+    to: Option<&VersionWord>,
+) -> Result<Candidate, EngineError> {
+    let mut conn = store.reader().await?;
+    let in_force = pipeline::get(store, &mut conn, component).await?;
+    let target = pipeline::binding(&in_force, environment)?.target.clone().ok_or_else(|| {
+        EngineError::precondition(format!("{environment} has no target: nothing runs there through Semel"))
+    })?;
+    let named = match to {
+        Some(word) => Some(artefact::find(&mut conn, component, word).await?),
+        None => None,
+    };
+    let history = deployment::list(&mut conn, component, environment, 1_000).await?;
+    let Some(running) = history.iter().find(|one| one.state == DeploymentState::Succeeded) else {
+        return Err(EngineError::not_found(format!("nothing of {component} ever ran in {environment}")));
+    };
+    let mut passed_over = Vec::new();
+    for earlier in history.iter().filter(|one| one.state == DeploymentState::Succeeded && one.key != running.key) {
+        if named.as_ref().is_some_and(|wanted| wanted.digest != earlier.digest) {
+            continue;
+        }
+        let left = history.iter().any(|one| one.rollback_of == Some(earlier.generation));
+        let objection = match rejection(&mut conn, earlier).await? {
+            None if left && named.is_none() => Some("it was rolled back".to_owned()),
+            other => other,
+        };
+        match objection {
+            Some(reason) => passed_over.push(format!("generation {}: {reason}", earlier.generation)),
+            None => {
+                let from = artefact_of(&mut conn, running).await?;
+                let to = artefact_of(&mut conn, earlier).await?;
+                let (_, manifest) = artefact::manifest(store, &mut conn, component, &to.digest).await?;
+                return Ok(Candidate {
+                    from,
+                    from_generation: running.generation,
+                    contract: artefact::contract(&to.digest, &manifest)?,
+                    to,
+                    to_generation: earlier.generation,
+                    succeeded: earlier.finished.clone().unwrap_or_else(|| earlier.started.clone()),
+                    snapshot: deploy::snapshot(store, earlier)?,
+                    target,
+                    passed_over,
+                });
+            }
+        }
+    }
+    let because = if passed_over.is_empty() { String::new() } else { format!(" ({})", passed_over.join("; ")) };
+    let what = match &named {
+        Some(wanted) => format!("{} never succeeded in {environment} before{because}", wanted.name()),
+        None => format!("nothing else ever succeeded in {environment}{because}"),
+    };
+    Err(EngineError::not_found(what).with_hint(format!("semel history {environment}")))
+}
+
+async fn rejection(conn: &mut Conn, earlier: &Deployment) -> Result<Option<String>, EngineError> {
+    for what in [RejectedThing::Digest(earlier.digest.clone()), RejectedThing::Key(earlier.key.clone())] {
+        let found = promotion::rejections(conn, &earlier.component, &what, &earlier.environment).await?;
+        if let Some(rejection) = found.last() {
+            return Ok(Some(format!("rejected: {}", rejection.reason)));
+        }
+    }
+    Ok(None)
+}
+
+async fn artefact_of(conn: &mut Conn, deployment: &Deployment) -> Result<Artefact, EngineError> {
+    artefact::find(conn, &deployment.component, &VersionWord::Digest(deployment.digest.hex().to_owned())).await
+}

@@ -365,6 +365,27 @@ impl Snapshot {
     }
 }
 
+/// Checks a snapshot against a contract where the secrets are not: names, plain values, and that a secret is a commitment.
+pub fn check_snapshot(contract: &Contract, snapshot: &Snapshot) -> Result<(), Vec<Problem>> {
+    let mut problems = Vec::new();
+    for (key, rule) in &contract.0 {
+        let what = match snapshot.entries.get(key) {
+            None if rule.is_required() => Some(format!("is missing ({}, required)", rule.kind)),
+            None => None,
+            Some(entry) => match (rule.secret, &entry.value, &entry.commitment) {
+                (true, None, Some(_)) => None,
+                (true, _, _) => Some("is a secret and came as a plain value".to_owned()),
+                (false, Some(value), None) => rule.objection(value),
+                (false, _, _) => Some("came as a commitment and is no secret".to_owned()),
+            },
+        };
+        problems.extend(what.map(|what| problem(key, rule, &snapshot.environment, what)));
+    }
+    let unknown = snapshot.entries.keys().filter(|key| !contract.0.contains_key(*key));
+    problems.extend(unknown.map(|key| unknown_key(key, contract, &snapshot.environment)));
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
 /// `HMAC-SHA256(key, "semel config v1" ‖ 0x00 ‖ name ‖ 0x00 ‖ value)` in hexadecimal: equal secrets are recognisable to
 /// the holder of the key and to nobody else.
 pub fn commitment(key: &[u8; 32], name: &ConfigKey, value: &str) -> String {

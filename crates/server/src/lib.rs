@@ -1,1 +1,109 @@
-//! Every face over HTTP: OCI registry, JSON API, and the typed client of the API
+//! Every face over HTTP: the OCI registry, the JSON API, and the typed client of the API.
+//!
+//! | path | face | where |
+//! |---|---|---|
+//! | `/v2/…` | OCI distribution-spec 1.1 | `registry` |
+//! | `/api/v1/…` | JSON | [`api`] |
+//! | `/healthz` | 200 while the process answers | [`router`] |
+//!
+//! [`router()`] is the whole of it as one service, called inside the process or, by [`serve`], from the network: there is one
+//! API and one set of tests. Handlers extract, call the engine and render; they decide nothing about the domain, and know
+//! nothing of terminals.
+
+pub mod router;
+pub mod serve;
+
+pub mod api;
+mod registry;
+
+mod error;
+
+pub mod client;
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use jiff::Timestamp;
+use semel_model::actor::Actor;
+use semel_store::Store;
+use semel_store::ledger::AppendError;
+
+pub use crate::error::{Answer, answer_to};
+pub use crate::router::router;
+
+/// The header of an API request that says who asks: a claim, recorded as one.
+pub const ACTOR_HEADER: &str = "semel-actor";
+/// The header of an API request that says through which door it came: `cli` or `api`.
+pub const VIA_HEADER: &str = "semel-via";
+
+/// The most bytes of a claimed name that are taken.
+const MAX_NAME_BYTES: usize = 256;
+
+/// What every handler shares. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct App(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    clock: fn() -> Timestamp,
+    actor_name: String,
+    sessions: registry::Sessions,
+}
+
+/// Who asks, and through which door.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The name that is claimed.
+    pub name: String,
+    /// `cli`, `api` or `registry`.
+    pub via: &'static str,
+}
+
+impl App {
+    /// Serves a store. `actor_name` is the server's own user, who stands for all who say nothing about themselves.
+    pub fn new(store: Store, clock: fn() -> Timestamp, actor_name: impl Into<String>) -> Self {
+        Self(Arc::new(Inner { store, clock, actor_name: actor_name.into(), sessions: registry::Sessions::default() }))
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    /// The time.
+    pub fn now(&self) -> Timestamp {
+        (self.0.clock)()
+    }
+
+    /// The name of the server's own user.
+    pub fn actor_name(&self) -> &str {
+        &self.0.actor_name
+    }
+
+    /// Who sends an API request, as the request claims.
+    pub fn caller(&self, headers: &HeaderMap) -> Caller {
+        let claimed = headers.get(ACTOR_HEADER).and_then(|value| std::str::from_utf8(value.as_bytes()).ok());
+        let name = claimed.map(str::trim).filter(|name| !name.is_empty() && name.len() <= MAX_NAME_BYTES);
+        let via = match headers.get(VIA_HEADER).map(http::HeaderValue::as_bytes) {
+            Some(b"cli") => "cli",
+            _ => "api",
+        };
+        Caller { name: name.unwrap_or(self.actor_name()).to_owned(), via }
+    }
+
+    /// The actor of an API request, under whose pseudonym its changes are recorded.
+    pub async fn actor(&self, headers: &HeaderMap) -> Result<Actor, AppendError> {
+        let caller = self.caller(headers);
+        self.store().local_actor(&caller.name, caller.via).await
+    }
+
+    /// The actor of a registry request: the server's own user, until there is sign-in.
+    pub(crate) async fn registry_actor(&self) -> Result<Actor, AppendError> {
+        self.store().local_actor(self.actor_name(), "registry").await
+    }
+
+    pub(crate) fn sessions(&self) -> &registry::Sessions {
+        &self.0.sessions
+    }
+}

@@ -6,4 +6,6 @@
 //! Knows nothing of the ledger, of SQL or of HTTP servers: facts come in with the order, bytes come from a
 //! [`BlobSource`](directory::BlobSource), time and environment are arguments.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests write files as other people do"))]
+
 pub mod directory;

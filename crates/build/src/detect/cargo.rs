@@ -34,14 +34,15 @@ pub(super) fn recipe(look: &mut Look<'_>, host: &Host) -> Result<Option<Recipe>,
     let Some(text) = look.text("Cargo.toml")? else { return Ok(None) };
     let manifest = parse("Cargo.toml", &text)?;
     let programs = programs(look, &manifest);
-    let wanted = manifest.get("package").and_then(|package| package.get("default-run")).and_then(Value::as_str);
+    let wanted =
+        manifest.get("package").and_then(|package| package.get("default-run")).and_then(Value::as_str);
     let program = programs.iter().find(|one| Some(one.name.as_str()) == wanted).or(programs.first());
     let program = program.ok_or_else(|| DetectError::NoProgram { file: "Cargo.toml".to_owned() })?;
 
     let lock = if look.has_for_commit("Cargo.lock") { look.text("Cargo.lock")? } else { None };
     let locked = if lock.is_some() { " --locked" } else { "" };
     let own = own_target(look)?;
-    let dynamic = lock.as_deref().is_some_and(|lock| needs_host_library(lock));
+    let dynamic = lock.as_deref().is_some_and(needs_host_library);
     let linked = match (&own, &host.static_target) {
         (Own::Target(triple), _) => Linked::As(triple.clone()),
         (Own::Nothing, Some(triple)) if !dynamic => Linked::Static(triple.clone()),
@@ -119,7 +120,9 @@ fn programs(look: &mut Look<'_>, manifest: &Value) -> Vec<Program> {
 }
 
 fn programs_of(dir: &Path, manifest: &Value) -> Vec<Program> {
-    let Some(package) = manifest.get("package").and_then(|package| package.get("name")).and_then(Value::as_str) else {
+    let Some(package) =
+        manifest.get("package").and_then(|package| package.get("name")).and_then(Value::as_str)
+    else {
         return Vec::new();
     };
     let text = |table: &Value, key: &str| table.get(key).and_then(Value::as_str).map(str::to_owned);
@@ -135,8 +138,10 @@ fn programs_of(dir: &Path, manifest: &Value) -> Vec<Program> {
     if main.is_file() && !programs.iter().any(|program| program.source == main) {
         programs.insert(0, Program { name: package.to_owned(), source: main });
     }
-    let more = std::fs::read_dir(dir.join("src/bin")).into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut more: Vec<PathBuf> = more.filter(|path| path.extension().is_some_and(|end| end == "rs")).collect();
+    let more =
+        std::fs::read_dir(dir.join("src/bin")).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut more: Vec<PathBuf> =
+        more.filter(|path| path.extension().is_some_and(|end| end == "rs")).collect();
     more.sort();
     for source in more {
         let name = source.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
@@ -149,7 +154,8 @@ fn programs_of(dir: &Path, manifest: &Value) -> Vec<Program> {
 
 /// `members = ["a", "crates/*"]`.
 fn members(dir: &Path, manifest: &Value) -> Vec<PathBuf> {
-    let listed = manifest.get("workspace").and_then(|workspace| workspace.get("members")).and_then(Value::as_array);
+    let listed =
+        manifest.get("workspace").and_then(|workspace| workspace.get("members")).and_then(Value::as_array);
     let mut members = Vec::new();
     for member in listed.into_iter().flatten().filter_map(Value::as_str) {
         match member.strip_suffix("/*") {
@@ -166,8 +172,9 @@ fn members(dir: &Path, manifest: &Value) -> Vec<PathBuf> {
 }
 
 pub(super) fn parse(file: &str, text: &str) -> Result<Value, DetectError> {
-    let table: toml::Table = text
-        .parse()
-        .map_err(|error: toml::de::Error| DetectError::Malformed { file: file.to_owned(), problem: error.message().to_owned() })?;
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| DetectError::Malformed {
+        file: file.to_owned(),
+        problem: error.message().to_owned(),
+    })?;
     Ok(Value::Table(table))
 }

@@ -63,12 +63,16 @@ fn rule(key: &str, value: &str) -> String {
 
 fn kind_of(key: &str, value: &str) -> &'static str {
     let is_url = value.split_once("://").is_some_and(|(scheme, rest)| {
-        !rest.is_empty() && scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && !value.contains(char::is_whitespace)
+        !rest.is_empty()
+            && scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && !value.contains(char::is_whitespace)
             && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
     });
     // Only what TOML and the contract read as the same number: no sign, no leading zero.
     let number = value.parse::<i64>().ok().filter(|number| number.to_string() == value);
-    if (key == "PORT" || key.ends_with("_PORT")) && number.is_some_and(|number| (1..=65_535).contains(&number)) {
+    if (key == "PORT" || key.ends_with("_PORT"))
+        && number.is_some_and(|number| (1..=65_535).contains(&number))
+    {
         "port"
     } else if number.is_some() {
         "int"
@@ -83,11 +87,24 @@ fn kind_of(key: &str, value: &str) -> &'static str {
 
 /// By its name, or because the value carries credentials or looks like a key.
 fn is_secret(key: &str, value: &str) -> bool {
-    const NAMES: [&str; 10] =
-        ["SECRET", "TOKEN", "PASSWORD", "PASSWD", "KEY", "CREDENTIAL", "PRIVATE", "DSN", "DATABASE_URL", "PASSPHRASE"];
+    const NAMES: [&str; 10] = [
+        "SECRET",
+        "TOKEN",
+        "PASSWORD",
+        "PASSWD",
+        "KEY",
+        "CREDENTIAL",
+        "PRIVATE",
+        "DSN",
+        "DATABASE_URL",
+        "PASSPHRASE",
+    ];
     let upper = key.to_ascii_uppercase();
     let in_url = value.split_once("://").is_some_and(|(_, rest)| {
-        rest.split('/').next().and_then(|authority| authority.rsplit_once('@')).is_some_and(|(user, _)| user.contains(':'))
+        rest.split('/')
+            .next()
+            .and_then(|authority| authority.rsplit_once('@'))
+            .is_some_and(|(user, _)| user.contains(':'))
     });
     NAMES.iter().any(|name| upper.contains(name)) || in_url || looks_random(value)
 }

@@ -96,7 +96,9 @@ impl Look<'_> {
                 self.looked_at.push(name.to_owned());
                 Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
             }
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Ok(None)
+            }
             Err(source) => Err(DetectError::Read { path, source }),
         }
     }
@@ -108,7 +110,8 @@ impl Look<'_> {
     /// Whether a file is there and will be in a commit.
     fn has_for_commit(&self, name: &str) -> bool {
         let ignored = || {
-            let answer = Git::at(self.dir).start(&["check-ignore", "-q", name]).and_then(crate::git::Running::answer);
+            let answer =
+                Git::at(self.dir).start(&["check-ignore", "-q", name]).and_then(crate::git::Running::answer);
             answer.is_ok_and(|answer| answer.failure.is_none())
         };
         self.has(name) && !ignored()
@@ -181,10 +184,14 @@ fn render(component: &ComponentName, recipe: &Recipe, contract: &[String], healt
     lines.push(format!("files = [{}]", recipe.files));
     lines.extend(recipe.needs.as_ref().map(|needs| format!("needs = [{}]", quoted(needs))));
     if !contract.is_empty() {
-        lines.extend([String::new(), "[config]   # names and types; values belong to environments".to_owned()]);
+        lines.extend([
+            String::new(),
+            "[config]   # names and types; values belong to environments".to_owned(),
+        ]);
         lines.extend(contract.iter().cloned());
     }
-    let health = health.map(|path| format!(", health = \"http://127.0.0.1:${{PORT}}{path}\"")).unwrap_or_default();
+    let health =
+        health.map(|path| format!(", health = \"http://127.0.0.1:${{PORT}}{path}\"")).unwrap_or_default();
     let target = format!("target = {{ kind = \"directory\"{health} }}");
     lines.extend([
         String::new(),
@@ -205,7 +212,7 @@ fn quoted(text: &str) -> String {
         match c {
             '"' => quoted.push_str("\\\""),
             '\\' => quoted.push_str("\\\\"),
-            c if c.is_control() => quoted.push_str(&format!("\\u{:04X}", u32::from(c))),
+            c if c.is_control() => quoted.extend(format!("\\u{:04X}", u32::from(c)).chars()),
             c => quoted.push(c),
         }
     }

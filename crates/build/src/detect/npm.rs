@@ -18,7 +18,8 @@ pub(super) fn recipe(look: &mut Look<'_>) -> Result<Option<Recipe>, DetectError>
     let builds = script("build").is_some();
     let has = |key: &str| manifest.get(key).and_then(Value::as_object).is_some_and(|table| !table.is_empty());
     let installs = has("dependencies") || has("optionalDependencies") || (builds && has("devDependencies"));
-    let source = entrypoint.iter().find_map(|word| word.strip_prefix("/app/")).map(|path| look.dir.join(path));
+    let source =
+        entrypoint.iter().find_map(|word| word.strip_prefix("/app/")).map(|path| look.dir.join(path));
     Ok(Some(Recipe {
         fetch: installs.then(|| install(look, builds)),
         run: builds.then(|| "npm run build".to_owned()),
@@ -40,8 +41,9 @@ fn install(look: &Look<'_>, builds: bool) -> String {
 /// What `npm start` runs, else the main file.
 fn start(look: &Look<'_>, script: Option<&str>, main: Option<&str>) -> Option<Vec<String>> {
     let words: Vec<&str> = script.map(|script| script.split_whitespace().collect()).unwrap_or_default();
-    let is_plain = |word: &&str| !word.contains(['&', '|', ';', '$', '<', '>', '"', '\'', '`', '=', '*', '(']);
-    if !words.is_empty() && words.iter().all(|word| is_plain(&word)) {
+    let is_plain =
+        |word: &&str| !word.contains(['&', '|', ';', '$', '<', '>', '"', '\'', '`', '=', '*', '(']);
+    if !words.is_empty() && words.iter().all(is_plain) {
         let inside = |word: &&str| {
             let path = word.trim_start_matches("./");
             let file = [path.to_owned(), format!("{path}.js")].into_iter().find(|path| look.has(path));

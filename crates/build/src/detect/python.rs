@@ -7,10 +7,12 @@ use toml::Value;
 use super::{DetectError, Look, Recipe, cargo, everything};
 
 const PROGRAMS: [&str; 6] = ["main.py", "app.py", "server.py", "run.py", "wsgi.py", "__main__.py"];
-const INSTALL: &str = "python3 -m pip install --disable-pip-version-check --no-cache-dir --no-compile --target .";
+const INSTALL: &str =
+    "python3 -m pip install --disable-pip-version-check --no-cache-dir --no-compile --target .";
 
 pub(super) fn recipe(look: &mut Look<'_>) -> Result<Option<Recipe>, DetectError> {
-    let manifest = look.text("pyproject.toml")?.map(|text| cargo::parse("pyproject.toml", &text)).transpose()?;
+    let manifest =
+        look.text("pyproject.toml")?.map(|text| cargo::parse("pyproject.toml", &text)).transpose()?;
     let requirements = look.text("requirements.txt")?;
     let program = PROGRAMS.into_iter().find(|name| look.has(name));
     if manifest.is_none() && requirements.is_none() && program.is_none() {
@@ -21,11 +23,14 @@ pub(super) fn recipe(look: &mut Look<'_>) -> Result<Option<Recipe>, DetectError>
     let project = manifest.as_ref().and_then(|manifest| manifest.get("project"));
     let names = project.and_then(|project| project.get("dependencies")).and_then(Value::as_array);
     let names: Vec<&str> = names.into_iter().flatten().filter_map(Value::as_str).collect();
-    let named = |text: &String| text.lines().any(|line| !matches!(line.trim().chars().next(), None | Some('#')));
+    let named =
+        |text: &String| text.lines().any(|line| !matches!(line.trim().chars().next(), None | Some('#')));
     let fetch = match requirements.filter(named) {
         Some(_) => Some(format!("{INSTALL} -r requirements.txt")),
         None if names.is_empty() => None,
-        None => Some(format!("{INSTALL} {}", names.iter().map(|name| shell(name)).collect::<Vec<_>>().join(" "))),
+        None => {
+            Some(format!("{INSTALL} {}", names.iter().map(|name| shell(name)).collect::<Vec<_>>().join(" ")))
+        }
     };
     let requires = project.and_then(|project| project.get("requires-python")).and_then(Value::as_str);
     Ok(Some(Recipe {
@@ -41,7 +46,8 @@ pub(super) fn recipe(look: &mut Look<'_>) -> Result<Option<Recipe>, DetectError>
 
 /// `>=3.10,<4` → `python3 >= 3.10`.
 fn python(requires: Option<&str>) -> String {
-    let at_least = requires.into_iter().flat_map(|text| text.split(',')).find_map(|part| part.trim().strip_prefix(">="));
+    let at_least =
+        requires.into_iter().flat_map(|text| text.split(',')).find_map(|part| part.trim().strip_prefix(">="));
     at_least.map_or_else(|| "python3".to_owned(), |version| format!("python3 >= {}", version.trim()))
 }
 

@@ -18,8 +18,19 @@ use crate::git::{GitError, Objects, Running};
 pub fn history(source: &Source, limit: usize) -> Result<History, SourceError> {
     let git = source.git();
     let count = format!("--max-count={}", limit.max(1).saturating_add(1));
-    let log = git.start(&["log", "-z", "--format=%H%n%P%n%ae%n%B", "--encoding=UTF-8", &count, source.commit.as_str()])?;
-    let tags = git.start(&["for-each-ref", "--format=%(refname:strip=2)%00%(objectname)%00%(*objectname)", "refs/tags"])?;
+    let log = git.start(&[
+        "log",
+        "-z",
+        "--format=%H%n%P%n%ae%n%B",
+        "--encoding=UTF-8",
+        &count,
+        source.commit.as_str(),
+    ])?;
+    let tags = git.start(&[
+        "for-each-ref",
+        "--format=%(refname:strip=2)%00%(objectname)%00%(*objectname)",
+        "refs/tags",
+    ])?;
     let manifest = manifest_version(&mut git.objects()?, source)?;
     let mut commits = read_log(log)?;
     let mut tags = read_tags(tags, source)?;
@@ -37,7 +48,8 @@ fn read_log(running: Running) -> Result<Vec<CommitFact>, GitError> {
     let bytes = running.finish()?;
     let text = String::from_utf8_lossy(&bytes);
     let malformed = || GitError::Malformed { command: "git log".to_owned(), what: "a commit".to_owned() };
-    let records = text.split('\0').map(|record| record.trim_start_matches('\n')).filter(|record| !record.is_empty());
+    let records =
+        text.split('\0').map(|record| record.trim_start_matches('\n')).filter(|record| !record.is_empty());
     records
         .map(|record| {
             let mut parts = record.splitn(4, '\n');
@@ -88,11 +100,17 @@ fn version_of_tag(tag: &str, last: &str) -> Option<Version> {
 
 /// The final version in the first manifest of the project that states one.
 fn manifest_version(objects: &mut Objects, source: &Source) -> Result<Option<Version>, GitError> {
-    let readers: [(&str, fn(&str) -> Option<String>); 3] =
-        [("Cargo.toml", cargo_version), ("package.json", npm_version), ("pyproject.toml", python_version)];
-    for (file, version) in readers {
-        let Some((_, bytes)) = objects.whole(&format!("{}:{}{file}", source.commit, source.prefix))? else { continue };
-        let stated = version(&String::from_utf8_lossy(&bytes)).and_then(|text| text.parse::<Version>().ok());
+    for file in ["Cargo.toml", "package.json", "pyproject.toml"] {
+        let Some((_, bytes)) = objects.whole(&format!("{}:{}{file}", source.commit, source.prefix))? else {
+            continue;
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        let stated = match file {
+            "Cargo.toml" => cargo_version(&text),
+            "package.json" => npm_version(&text),
+            _ => python_version(&text),
+        };
+        let stated = stated.and_then(|text| text.parse::<Version>().ok());
         // 0.0.0 is what a manifest says that says nothing.
         if let Some(version) = stated.filter(|v| v.is_final() && *v != Version::final_release(0, 0, 0)) {
             return Ok(Some(version));

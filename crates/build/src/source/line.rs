@@ -73,7 +73,6 @@ const FULL_REF: [&str; 2] = ["GITHUB_REF", "BUILD_SOURCEBRANCH"];
 
 impl Runner {
     pub(super) fn of(variables: &BTreeMap<String, String>) -> Self {
-        let get = |name: &&str| variables.get(*name).filter(|value| !value.is_empty()).cloned();
         let has = |name: &str| variables.contains_key(name);
         let provider = if has("GITHUB_ACTIONS") {
             Some(Provider::GitHub)
@@ -81,19 +80,26 @@ impl Runner {
             Some(Provider::GitLab)
         } else if has("TF_BUILD") {
             Some(Provider::Azure)
-        } else if has("CI") {
+        } else if has("CI") || has("JENKINS_URL") {
             Some(Provider::Other)
         } else {
             None
         };
+        // Names that anybody may use for anything count only on a runner.
+        let trusted = |name: &str| provider.is_some() || !matches!(name, "BRANCH_NAME" | "CHANGE_ID");
+        let get =
+            |name: &&str| variables.get(*name).filter(|value| !value.is_empty() && trusted(name)).cloned();
         let full = FULL_REF.iter().find_map(get);
-        let in_full = |prefix: &str| full.as_deref().and_then(|full| full.strip_prefix(prefix)).map(str::to_owned);
+        let in_full =
+            |prefix: &str| full.as_deref().and_then(|full| full.strip_prefix(prefix)).map(str::to_owned);
         let pull = in_full("refs/pull/").and_then(|rest| rest.split('/').next().map(str::to_owned));
         let unnumbered = || get(&"GITHUB_HEAD_REF");
-        let request = REQUEST.iter().find_map(get).filter(|number| number != "false").or(pull).or_else(unnumbered);
+        let request =
+            REQUEST.iter().find_map(get).filter(|number| number != "false").or(pull).or_else(unnumbered);
         let branch = in_full("refs/heads/").or_else(|| {
             // `GITHUB_REF_NAME` is the tag's name in a build of a tag.
-            let named = get(&"GITHUB_REF_NAME").filter(|_| get(&"GITHUB_REF_TYPE").is_none_or(|kind| kind == "branch"));
+            let named = get(&"GITHUB_REF_NAME")
+                .filter(|_| get(&"GITHUB_REF_TYPE").is_none_or(|kind| kind == "branch"));
             named.filter(|_| full.is_none()).or_else(|| BRANCH.iter().find_map(get))
         });
         Self { provider, request, branch, main: get(&"CI_DEFAULT_BRANCH") }
@@ -131,7 +137,8 @@ impl Refs {
     /// repository without remotes (with a remote, the only local branch may be any that somebody cloned).
     fn main<'a>(&'a self, runner: &'a Runner) -> Option<&'a str> {
         let told = runner.main.as_deref().or(self.origin_main.as_deref());
-        let usual = || ["main", "master"].into_iter().find(|name| self.local.iter().any(|branch| branch == name));
+        let usual =
+            || ["main", "master"].into_iter().find(|name| self.local.iter().any(|branch| branch == name));
         let only = || match self.local.as_slice() {
             [one] if !self.has_remote => Some(one.as_str()),
             _ => None,
@@ -167,7 +174,9 @@ pub(super) fn line_of(
             return Ok(refs.line(runner, branch));
         }
     }
-    if let Some(branch) = request.revision.filter(|revision| refs.local.iter().any(|branch| branch == revision)) {
+    if let Some(branch) =
+        request.revision.filter(|revision| refs.local.iter().any(|branch| branch == revision))
+    {
         return Ok(refs.line(runner, branch));
     }
     line_containing(git, runner, refs, commit)
@@ -252,7 +261,10 @@ mod tests {
     #[test]
     fn a_remote_is_told_without_credentials_and_in_one_spelling() {
         for (url, public) in [
-            ("https://user:hunter2@forge.example/shop/api.git?token=hunter2", Some("https://forge.example/shop/api")),
+            (
+                "https://user:hunter2@forge.example/shop/api.git?token=hunter2",
+                Some("https://forge.example/shop/api"),
+            ),
             ("https://hunter2@forge.example:8443/shop/api/", Some("https://forge.example:8443/shop/api")),
             ("git@forge.example:shop/api.git", Some("https://forge.example/shop/api")),
             ("ssh://git:hunter2@forge.example:2222/shop/api.git", Some("https://forge.example/shop/api")),
@@ -270,14 +282,27 @@ mod tests {
     fn a_runner_says_which_branch_or_request_it_builds() {
         for (given, branch, request) in [
             (&[("GITHUB_REF", "refs/heads/feat/x"), ("GITHUB_REF_NAME", "feat/x")][..], Some("feat/x"), None),
-            (&[("GITHUB_REF", "refs/pull/12/merge"), ("GITHUB_HEAD_REF", "main"), ("GITHUB_REF_NAME", "12/merge")], None, Some("12")),
-            (&[("GITHUB_REF", "refs/tags/v1"), ("GITHUB_REF_TYPE", "tag"), ("GITHUB_REF_NAME", "v1")], None, None),
+            (
+                &[
+                    ("GITHUB_REF", "refs/pull/12/merge"),
+                    ("GITHUB_HEAD_REF", "main"),
+                    ("GITHUB_REF_NAME", "12/merge"),
+                ],
+                None,
+                Some("12"),
+            ),
+            (
+                &[("GITHUB_REF", "refs/tags/v1"), ("GITHUB_REF_TYPE", "tag"), ("GITHUB_REF_NAME", "v1")],
+                None,
+                None,
+            ),
             (&[("GITHUB_REF_NAME", "main")], Some("main"), None),
             (&[("GITLAB_CI", "true"), ("CI_COMMIT_BRANCH", "main")], Some("main"), None),
             (&[("CI_MERGE_REQUEST_IID", "7")], None, Some("7")),
             (&[("BUILD_SOURCEBRANCH", "refs/heads/main")], Some("main"), None),
             (&[("BUILDKITE_BRANCH", "main"), ("BUILDKITE_PULL_REQUEST", "false")], Some("main"), None),
-            (&[("PATH", "/bin")], None, None),
+            (&[("JENKINS_URL", "x"), ("BRANCH_NAME", "PR-3"), ("CHANGE_ID", "3")], Some("PR-3"), Some("3")),
+            (&[("PATH", "/bin"), ("BRANCH_NAME", "mine")], None, None),
         ] {
             let runner = Runner::of(&variables(given));
             assert_eq!((runner.branch.as_deref(), runner.request.as_deref()), (branch, request), "{given:?}");

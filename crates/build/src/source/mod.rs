@@ -152,7 +152,9 @@ pub enum SourceError {
         path: String,
     },
     /// The history is needed and was cut off when cloning.
-    #[error("the clone is shallow: the history behind commit {commit} is missing, and the version follows from it")]
+    #[error(
+        "the clone is shallow: the history behind commit {commit} is missing, and the version follows from it"
+    )]
     ShallowClone {
         /// The commit.
         commit: CommitId,
@@ -268,7 +270,9 @@ fn read_place(running: Running, dir: &Path) -> Result<Place, SourceError> {
     let mut lines = text.lines();
     let (Some(shallow), Some(git_dir)) = (lines.next(), lines.next()) else {
         return Err(match answer.failure {
-            Some(error @ GitError::Failed { .. }) if !error.to_string().contains("not a git repository") => error.into(),
+            Some(error @ GitError::Failed { .. }) if !error.to_string().contains("not a git repository") => {
+                error.into()
+            }
             _ => SourceError::NotARepository { dir: dir.to_owned() },
         });
     };
@@ -309,11 +313,14 @@ fn read_commit(objects: &mut Objects, revision: Option<&str>, place: &Place) -> 
         });
     };
     let text = String::from_utf8_lossy(&bytes);
-    let header = |key: &str| text.lines().take_while(|line| !line.is_empty()).find_map(|line| line.strip_prefix(key));
+    let header =
+        |key: &str| text.lines().take_while(|line| !line.is_empty()).find_map(|line| line.strip_prefix(key));
     // `committer NAME <ADDRESS> SECONDS ZONE`
-    let seconds = header("committer ").and_then(|line| line.rsplit(' ').nth(1)).and_then(|word| word.parse().ok());
-    let malformed = || {
-        GitError::Malformed { command: "git cat-file --batch".to_owned(), what: format!("commit {}", object.id) }
+    let seconds =
+        header("committer ").and_then(|line| line.rsplit(' ').nth(1)).and_then(|word| word.parse().ok());
+    let malformed = || GitError::Malformed {
+        command: "git cat-file --batch".to_owned(),
+        what: format!("commit {}", object.id),
     };
     Ok(Commit {
         id: object.id.parse().map_err(|_| malformed())?,
@@ -323,7 +330,11 @@ fn read_commit(objects: &mut Objects, revision: Option<&str>, place: &Place) -> 
 }
 
 /// The nearest directory at or above the caller's that has a project file in the commit.
-fn find_project_file(objects: &mut Objects, commit: &Commit, place: &Place) -> Result<(String, String), SourceError> {
+fn find_project_file(
+    objects: &mut Objects,
+    commit: &Commit,
+    place: &Place,
+) -> Result<(String, String), SourceError> {
     let mut prefix = place.prefix.as_str();
     loop {
         if let Some((object, bytes)) = objects.whole(&format!("{}:{prefix}{FILE_NAME}", commit.id))?
@@ -351,7 +362,8 @@ fn list(git: &Git, commit: &Commit, prefix: &str) -> Result<Running, GitError> {
 /// `MODE TYPE OBJECT<TAB>PATH<NUL>` for each file, `git-ls-tree(1)`, "Output format".
 fn read_listing(running: Running) -> Result<Vec<TreeEntry>, GitError> {
     let bytes = running.finish()?;
-    let malformed = || GitError::Malformed { command: "git ls-tree".to_owned(), what: "an entry of the tree".to_owned() };
+    let malformed =
+        || GitError::Malformed { command: "git ls-tree".to_owned(), what: "an entry of the tree".to_owned() };
     bytes
         .split(|byte| *byte == 0)
         .filter(|record| !record.is_empty())
@@ -362,7 +374,11 @@ fn read_listing(running: Running) -> Result<Vec<TreeEntry>, GitError> {
             let (Some(mode), Some(_), Some(object)) = (words.next(), words.next(), words.next()) else {
                 return Err(malformed());
             };
-            Ok(TreeEntry { path: record[tab + 1..].to_vec(), mode: mode.to_owned(), object: object.to_owned() })
+            Ok(TreeEntry {
+                path: record[tab + 1..].to_vec(),
+                mode: mode.to_owned(),
+                object: object.to_owned(),
+            })
         })
         .collect()
 }

@@ -308,3 +308,11 @@ pub async fn all_manifests(conn: &mut Conn) -> Result<Vec<Digest>, SqlError> {
     let rows = conn.rows("SELECT DISTINCT digest FROM manifest ORDER BY digest", &[]).await?;
     Ok(rows.into_iter().map(|row| super::parsed(row.text(0))).collect())
 }
+
+/// How many versions of a component were published behind a place in the ledger.
+pub async fn published_after(conn: &mut Conn, component: &ComponentName, seq: u64) -> Result<u64, SqlError> {
+    let row = conn
+        .row("SELECT COUNT(*) FROM version WHERE component = $1 AND seq > $2", &[text(component), seq.into()])
+        .await?;
+    Ok(row.map_or(0, |row| row.count(0)))
+}

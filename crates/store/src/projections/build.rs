@@ -210,3 +210,14 @@ fn read(row: &Row) -> Build {
         time: row.text(11),
     }
 }
+
+/// The commits that share a build.
+pub async fn commits_of(conn: &mut Conn, component: &ComponentName, number: u64) -> Result<Vec<CommitId>, SqlError> {
+    let rows = conn
+        .rows(
+            "SELECT commit_id FROM built_commit WHERE component = $1 AND number = $2 ORDER BY commit_id",
+            &[text(component), number.into()],
+        )
+        .await?;
+    Ok(rows.into_iter().map(|row| super::parsed(row.text(0))).collect())
+}

@@ -17,11 +17,15 @@ const SUCCEEDED_KEPT: usize = 5;
 pub(super) fn collect(layout: &Layout) -> Result<(), FileError> {
     let all = switch::past(layout)?;
     let succeeded = all.iter().filter(|past| past.succeeded.is_some()).take(SUCCEEDED_KEPT);
-    let kept: Vec<_> = succeeded.chain(all.iter().filter(|past| past.current)).map(|past| &past.deployed).collect();
+    let kept: Vec<_> =
+        succeeded.chain(all.iter().filter(|past| past.current)).map(|past| &past.deployed).collect();
     let generations: BTreeSet<String> = kept.iter().map(|deployed| deployed.generation.to_string()).collect();
     let configs: BTreeSet<String> = kept.iter().map(|deployed| deployed.config.hex().to_owned()).collect();
-    let artefacts: BTreeSet<String> =
-        kept.iter().map(|deployed| store_name(&deployed.artefact)).flat_map(|name| [format!("{name}.tree"), name]).collect();
+    let artefacts: BTreeSet<String> = kept
+        .iter()
+        .map(|deployed| store_name(&deployed.artefact))
+        .flat_map(|name| [format!("{name}.tree"), name])
+        .collect();
 
     let mut unneeded = not_in(&layout.generations_dir(), &generations)?;
     unneeded.extend(not_in(&layout.root().join("config"), &configs)?);

@@ -53,7 +53,7 @@ pub struct Status {
     pub health: HealthState,
     /// Why it is not healthy.
     pub reason: Option<String>,
-    /// How often the process ended by itself since it was switched on.
+    /// How often the process ended by itself since it was last well or was switched on.
     pub exits: u32,
     /// How it ended the last time.
     pub last_exit: Option<String>,
@@ -75,7 +75,10 @@ pub enum ControlError {
         source: io::Error,
     },
     /// A path that no socket can have.
-    #[error("{path} is too long for a socket ({} characters at most): choose a shorter target path", SOCKET_PATH_MAX)]
+    #[error(
+        "{path} is too long for a socket ({} characters at most): choose a shorter target path",
+        SOCKET_PATH_MAX
+    )]
     PathTooLong {
         /// The socket.
         path: PathBuf,
@@ -104,7 +107,8 @@ pub enum ControlError {
     File(#[from] FileError),
 }
 
-/// The program that supervises a root: `semel supervise --root ROOT`, told by the caller.
+/// The program that supervises a root: `semel supervise --root ROOT`, told by the caller. It is started with no
+/// variables at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpawnSupervisor {
     /// The program.
@@ -147,26 +151,37 @@ pub(super) async fn ensure(layout: &Layout, spawn: &SpawnSupervisor) -> Result<S
     let mut started = start(layout, spawn)?;
     let until = Instant::now() + UP_WITHIN;
     loop {
+        // One that lost the race for the lock ends because the winner answers, so it is looked at before the winner is.
+        let ended = started.try_wait().ok().flatten();
         if let Some(status) = ask(layout, Request::Status).await? {
             return Ok(status);
         }
-        let ended = started.try_wait().ok().flatten();
-        // One that lost the race for the lock ends at once, and the winner answers soon after.
         if Instant::now() > until || ended.is_some_and(|status| !status.success()) {
             let what = ended.map_or_else(|| "it does not answer".to_owned(), |status| status.to_string());
-            return Err(ControlError::NotUp { program: spawn.program.clone(), what, log: layout.supervisor_log() });
+            return Err(ControlError::NotUp {
+                program: spawn.program.clone(),
+                what,
+                log: layout.supervisor_log(),
+            });
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
+/// The supervisor inherits no variables: it lives long, and those of whoever deploys may hold credentials.
 fn start(layout: &Layout, spawn: &SpawnSupervisor) -> Result<tokio::process::Child, ControlError> {
     let path = layout.supervisor_log();
     logs::rotate_if_large(&path)?;
     let log = std::fs::OpenOptions::new().append(true).create(true).open(&path).at("open", &path)?;
     let second = log.try_clone().at("open", &path)?;
     let mut command = Command::new(&spawn.program);
-    command.args(&spawn.args).current_dir(layout.root()).stdin(Stdio::null()).stdout(log).stderr(second);
+    command
+        .args(&spawn.args)
+        .env_clear()
+        .current_dir(layout.root())
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(second);
     command.spawn().map_err(|source| ControlError::Spawn { program: spawn.program.clone(), source })
 }
 

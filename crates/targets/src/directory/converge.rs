@@ -163,7 +163,9 @@ pub enum Refused {
     #[error(transparent)]
     Root(#[from] RootError),
     /// Something newer was switched on here.
-    #[error("generation {asked} comes after generation {newest} was switched on at {root}: deploy again to get a newer one")]
+    #[error(
+        "generation {asked} comes after generation {newest} was switched on at {root}: deploy again to get a newer one"
+    )]
     Fenced {
         /// The root.
         root: PathBuf,
@@ -173,7 +175,9 @@ pub enum Refused {
         newest: Generation,
     },
     /// The same generation stood for something else.
-    #[error("generation {asked} at {root} stands for deployment {key} already: deploy again to get a new one")]
+    #[error(
+        "generation {asked} at {root} stands for deployment {key} already: deploy again to get a new one"
+    )]
     Taken {
         /// The root.
         root: PathBuf,
@@ -373,7 +377,8 @@ impl Run<'_> {
         let order = self.order;
         let spec = stage::read_spec(&order.desired.artefact, &order.manifest, self.source).await?;
         let needs = needs::check(&spec.needs, &self.host.path).await.map_err(Trouble::Needs)?;
-        let staged = stage::stage(&self.layout, &order.desired.artefact, &spec, self.source, existing).await?;
+        let staged =
+            stage::stage(&self.layout, &order.desired.artefact, &spec, self.source, existing).await?;
         (self.progress)(Progress::Staged { already: staged.already });
         let tree = self.layout.store(&order.desired.artefact);
         launch::check(&tree, &spec.entrypoint, &spec.workdir, &self.host.path)?;
@@ -446,20 +451,21 @@ impl Run<'_> {
     /// Waits until the release is well *and* an observation reports it, or it is clear that it will not be.
     async fn become_healthy(&self, desired: &Desired, within: Span) -> Result<Observed, Trouble> {
         let until = Instant::now() + within.to_std();
+        let mut seen = Vec::new();
         loop {
             let status = self.ask(Request::Status).await?.ok_or(Trouble::NoSupervisor)?;
-            if status.exits >= EXITS_MAX {
-                let last = status.last_exit.unwrap_or_default();
-                return Err(Trouble::Unwell(format!("the release ended {} times; at last {last}", status.exits)));
+            if let Some(why) = cannot_run(&status) {
+                return Err(Trouble::Unwell(why));
             }
             if status.key.as_ref() == Some(&desired.key) && status.health == HealthState::Healthy {
                 let observed = observe::look(&self.layout, Depth::Quick, (self.host.clock)()).await?;
-                if observed.health == HealthState::Healthy && deployment::drift(desired, Some(&observed)).is_empty() {
+                seen = deployment::drift(desired, Some(&observed));
+                if observed.health == HealthState::Healthy && seen.is_empty() {
                     return Ok(observed);
                 }
             }
             if Instant::now() > until {
-                return Err(Trouble::Unwell(not_healthy(within, &status)));
+                return Err(Trouble::Unwell(not_healthy(within, &status, &seen)));
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -486,12 +492,18 @@ impl Run<'_> {
             Some(mark) => logs::tail_since(&self.layout, mark, TAIL_LINES),
             None => Vec::new(),
         };
-        let switched = stop.started.is_some() && matches!(plan, Plan::Switch);
-        let restored = if switched { self.go_back(before, &mut reason).await } else { None };
+        let unproven = stop.started.is_some() && (plan == Plan::Switch || !self.has_succeeded());
+        let restored = if unproven { self.go_back(before, &mut reason).await } else { None };
         match stop.trouble {
             Trouble::Unwell(_) => Outcome::Failed { plan, reason, log_tail, restored },
             _ => Outcome::Errored { reason, restored },
         }
+    }
+
+    /// Whether what is switched on was well before. What was only to be started again stays switched on.
+    fn has_succeeded(&self) -> bool {
+        let current = self.layout.current_generation();
+        current.is_some_and(|generation| switch::has_succeeded(&self.layout, generation))
     }
 
     /// Switches the last generation that succeeded on again; where there is none, switches everything off, so that
@@ -506,7 +518,10 @@ impl Run<'_> {
         }
     }
 
-    async fn try_to_go_back(&self, before: Option<Generation>) -> Result<Option<Generation>, (Option<Generation>, Trouble)> {
+    async fn try_to_go_back(
+        &self,
+        before: Option<Generation>,
+    ) -> Result<Option<Generation>, (Option<Generation>, Trouble)> {
         let Some(deployed) = self.last_good(before).map_err(|error| (None, error.into()))? else {
             self.switch_off().await.map_err(|trouble| (None, trouble))?;
             return Ok(None);
@@ -566,7 +581,27 @@ impl Run<'_> {
     }
 }
 
-fn not_healthy(within: Span, status: &Status) -> String {
+/// Why a release will not become healthy however long one waits.
+fn cannot_run(status: &Status) -> Option<String> {
+    let last = status.last_exit.clone().unwrap_or_default();
+    if status.exits >= EXITS_MAX {
+        Some(format!("the release ended {} times; at last {last}", status.exits))
+    } else if status.key.is_none() && !last.is_empty() {
+        Some(format!("the release was not started: {last}"))
+    } else {
+        None
+    }
+}
+
+/// What stood in the way when the time was up: an observation that differs says more than the health check that passed.
+fn not_healthy(within: Span, status: &Status, seen: &[Drift]) -> String {
+    if !seen.is_empty() && status.health == HealthState::Healthy {
+        let differences: Vec<String> = seen.iter().map(ToString::to_string).collect();
+        return format!(
+            "the release passed its health check, but is not as it was deployed: {}",
+            differences.join(", ")
+        );
+    }
     let why = status.reason.as_ref().or(status.last_exit.as_ref());
     let why = why.map(|why| format!(": {why}")).unwrap_or_default();
     format!("the release was not healthy within {within}{why}")
@@ -574,7 +609,9 @@ fn not_healthy(within: Span, status: &Status) -> String {
 
 fn format_failure(generation: Option<Generation>, trouble: &Trouble) -> String {
     match generation {
-        Some(generation) => format!("; going back to generation {generation} failed as well: {}", trouble.reason()),
+        Some(generation) => {
+            format!("; going back to generation {generation} failed as well: {}", trouble.reason())
+        }
         None => format!("; switching it off failed as well: {}", trouble.reason()),
     }
 }

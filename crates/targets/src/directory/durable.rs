@@ -3,6 +3,8 @@
 //! A reader sees the old file or the new one, never a part. What a crash leaves behind has a temporary name and is
 //! swept by the next converge. (An artefact's own files are written by `unpack`, into a temporary directory.)
 
+#![allow(clippy::disallowed_methods, reason = "this is the crate's durable module")]
+
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -64,7 +66,12 @@ pub(super) fn write_volatile(path: &Path, bytes: &[u8]) -> Result<(), FileError>
     replace(path, bytes, 0o600, |_| Ok(()))
 }
 
-fn replace(path: &Path, bytes: &[u8], mode: u32, sync: impl Fn(&File) -> io::Result<()>) -> Result<(), FileError> {
+fn replace(
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+    sync: impl Fn(&File) -> io::Result<()>,
+) -> Result<(), FileError> {
     let temporary = temporary_beside(path);
     let attempt = || -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
@@ -125,7 +132,9 @@ pub(super) fn remove_tree(path: &Path) -> Result<(), FileError> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error).at("remove", path),
-        Ok(found) if found.is_dir() => unlock(path).and_then(|()| fs::remove_dir_all(path)).at("remove", path),
+        Ok(found) if found.is_dir() => {
+            unlock(path).and_then(|()| fs::remove_dir_all(path)).at("remove", path)
+        }
         Ok(_) => fs::remove_file(path).at("remove", path),
     }
 }
@@ -172,7 +181,9 @@ fn sync_parent(path: &Path) -> Result<(), FileError> {
 pub(super) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
         Err(error) => Err(error).at("read", path),
     }
 }

@@ -17,9 +17,11 @@ use super::process;
 
 /// Why a check cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum HealthError {
+pub(super) enum HealthError {
     /// A value that the check names is not there.
-    #[error("the health check names ${{{key}}}, which has no value: declare it under [config] or correct the check")]
+    #[error(
+        "the health check names ${{{key}}}, which has no value: declare it under [config] or correct the check"
+    )]
     NoValue {
         /// The key.
         key: String,
@@ -51,7 +53,10 @@ pub(super) enum Check {
 
 impl Check {
     /// Fills in the values of a release.
-    pub(super) fn prepare(health: Option<&Health>, variables: &BTreeMap<String, String>) -> Result<Self, HealthError> {
+    pub(super) fn prepare(
+        health: Option<&Health>,
+        variables: &BTreeMap<String, String>,
+    ) -> Result<Self, HealthError> {
         match health {
             None => Ok(Self::StaysUp),
             Some(Health::Url(text)) => http(text, &expand(text, variables)?),
@@ -80,13 +85,13 @@ impl Check {
     }
 }
 
-
 /// Replaces every `${KEY}`.
 fn expand(text: &str, variables: &BTreeMap<String, String>) -> Result<String, HealthError> {
     let mut filled = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${") {
-        let (key, after) = after.split_once('}').ok_or_else(|| HealthError::Unclosed { text: text.to_owned() })?;
+        let (key, after) =
+            after.split_once('}').ok_or_else(|| HealthError::Unclosed { text: text.to_owned() })?;
         filled.push_str(before);
         filled.push_str(variables.get(key).ok_or_else(|| HealthError::NoValue { key: key.to_owned() })?);
         rest = after;
@@ -114,7 +119,9 @@ fn http(shown: &str, url: &str) -> Result<Check, HealthError> {
 /// The status of a GET (RFC 9112, §3 and §4): the head of one exchange is all that a health check needs.
 async fn get(authority: &str, path: &str) -> std::io::Result<u16> {
     let mut stream = TcpStream::connect(authority).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: semel\r\nAccept: */*\r\nConnection: close\r\n\r\n");
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: semel\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+    );
     stream.write_all(request.as_bytes()).await?;
     let mut head = Vec::new();
     let mut buffer = [0; 256];
@@ -159,7 +166,8 @@ mod tests {
     #[test]
     fn values_are_filled_in_and_never_shown() {
         let health = Health::Url("http://127.0.0.1:${PORT}/healthz?t=${TOKEN}".to_owned());
-        let Check::Http { shown, authority, path } = Check::prepare(Some(&health), &variables()).unwrap() else {
+        let Check::Http { shown, authority, path } = Check::prepare(Some(&health), &variables()).unwrap()
+        else {
             panic!("a URL is asked");
         };
         assert_eq!((authority.as_str(), path.as_str()), ("127.0.0.1:8080", "/healthz?t=hunter2"));
@@ -175,7 +183,9 @@ mod tests {
             ("http://h:1?q", "h:1", "/?q"),
         ] {
             let health = Health::Url(url.to_owned());
-            let Check::Http { authority: a, path: p, .. } = Check::prepare(Some(&health), &variables()).unwrap() else {
+            let Check::Http { authority: a, path: p, .. } =
+                Check::prepare(Some(&health), &variables()).unwrap()
+            else {
                 panic!("a URL is asked");
             };
             assert_eq!((a.as_str(), p.as_str()), (authority, path));
@@ -191,7 +201,8 @@ mod tests {
             ("http:///x", "is no http:// URL"),
             ("http://h/ x", "is no http:// URL"),
         ] {
-            let error = Check::prepare(Some(&Health::Url(url.to_owned())), &variables()).err().unwrap().to_string();
+            let error =
+                Check::prepare(Some(&Health::Url(url.to_owned())), &variables()).err().unwrap().to_string();
             assert!(error.contains(expected), "{error}");
         }
     }

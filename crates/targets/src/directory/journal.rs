@@ -45,7 +45,9 @@ pub fn journal(root: &Path, after: Option<Timestamp>) -> Result<Vec<JournalLine>
     for path in [older(&layout), file(&layout)] {
         let bytes = durable::read_if_there(&path)?.unwrap_or_default();
         // A line that a crash cut short says nothing.
-        let parsed = bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<JournalLine>(line).ok());
+        let parsed = bytes
+            .split(|byte| *byte == b'\n')
+            .filter_map(|line| serde_json::from_slice::<JournalLine>(line).ok());
         lines.extend(parsed.filter(|line| after.is_none_or(|after| line.time > after)));
     }
     Ok(lines)
@@ -55,7 +57,7 @@ pub fn journal(root: &Path, after: Option<Timestamp>) -> Result<Vec<JournalLine>
 pub(super) fn append(layout: &Layout, line: &JournalLine) -> Result<(), FileError> {
     let path = file(layout);
     if fs::metadata(&path).is_ok_and(|meta| meta.len() > BYTES_MAX) {
-        fs::rename(&path, older(layout)).at("set aside", &path)?;
+        durable::rename(&path, &older(layout))?;
     }
     let mut bytes = canonical::bytes(line);
     bytes.push(b'\n');

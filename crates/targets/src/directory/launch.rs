@@ -18,7 +18,7 @@ pub(super) const DEPLOYMENT: &str = "SEMEL_DEPLOYMENT";
 
 /// Why a release cannot be started here.
 #[derive(Debug, thiserror::Error)]
-pub enum LaunchError {
+pub(super) enum LaunchError {
     /// The entrypoint names nothing.
     #[error("the entrypoint `{word}` is neither a program inside the artefact nor one of this host")]
     NoProgram {
@@ -26,7 +26,9 @@ pub enum LaunchError {
         word: String,
     },
     /// The entrypoint is there, but nobody may run it.
-    #[error("the entrypoint `{word}` is a file inside the artefact without execute permission: set mode = \"0755\"")]
+    #[error(
+        "the entrypoint `{word}` is a file inside the artefact without execute permission: set mode = \"0755\""
+    )]
     NotExecutable {
         /// As the artefact says it.
         word: String,
@@ -131,7 +133,12 @@ impl Launch {
 }
 
 /// Whether a release could be started here: its program is there and has what it needs to run.
-pub(super) fn check(tree: &Path, entrypoint: &[String], workdir: &str, path: &str) -> Result<(), LaunchError> {
+pub(super) fn check(
+    tree: &Path,
+    entrypoint: &[String],
+    workdir: &str,
+    path: &str,
+) -> Result<(), LaunchError> {
     let words = resolve(tree, entrypoint, workdir, path)?;
     let word = || entrypoint[0].clone();
     let real = std::fs::canonicalize(&words.program).unwrap_or_else(|_| words.program.clone());
@@ -140,7 +147,9 @@ pub(super) fn check(tree: &Path, entrypoint: &[String], workdir: &str, path: &st
     }
     let loader = elf::interpreter(&real).map_err(|source| FileError::new("read", &real, source))?;
     match loader {
-        Some(loader) if inside(tree, Path::new(&loader)).is_some() => Err(LaunchError::OwnLoader { word: word(), loader }),
+        Some(loader) if inside(tree, Path::new(&loader)).is_some() => {
+            Err(LaunchError::OwnLoader { word: word(), loader })
+        }
         Some(loader) if !Path::new(&loader).exists() => Err(LaunchError::NoLoader { word: word(), loader }),
         _ => Ok(()),
     }
@@ -159,7 +168,8 @@ struct Words {
 /// A first word with a `/` is a file inside the artefact if it has that file, else a path of the host; one without is
 /// looked up on the `PATH`. A later word that begins with `/` and names something inside the artefact is rewritten.
 fn resolve(tree: &Path, words: &[String], workdir: &str, path: &str) -> Result<Words, LaunchError> {
-    let workdir = inside(tree, Path::new(workdir)).filter(|dir| dir.is_dir()).unwrap_or_else(|| tree.to_owned());
+    let workdir =
+        inside(tree, Path::new(workdir)).filter(|dir| dir.is_dir()).unwrap_or_else(|| tree.to_owned());
     let (first, rest) = words.split_first().ok_or_else(|| LaunchError::NoProgram { word: String::new() })?;
     let missing = || LaunchError::NoProgram { word: first.clone() };
     let program = if !first.contains('/') {
@@ -169,7 +179,9 @@ fn resolve(tree: &Path, words: &[String], workdir: &str, path: &str) -> Result<W
         match inside(tree, &from.join(first)) {
             Some(file) if is_program(&file) => file,
             Some(file) if file.is_file() => return Err(LaunchError::NotExecutable { word: first.clone() }),
-            _ => Some(PathBuf::from(first)).filter(|p| p.is_absolute() && is_program(p)).ok_or_else(missing)?,
+            _ => {
+                Some(PathBuf::from(first)).filter(|p| p.is_absolute() && is_program(p)).ok_or_else(missing)?
+            }
         }
     };
     let rewrite = |word: &String| {
@@ -183,8 +195,9 @@ fn resolve(tree: &Path, words: &[String], workdir: &str, path: &str) -> Result<W
 /// The file that a path of the artefact means, if there is one. Prefers the path as it is written, because programs
 /// look at the name that they are called by; a link that leads out is followed as if the artefact were everything.
 fn inside(tree: &Path, path: &Path) -> Option<PathBuf> {
-    let plain = path.components().filter(|c| !matches!(c, std::path::Component::RootDir)).collect::<PathBuf>();
-    let written = tree.join(plain);
+    let plain =
+        path.components().filter(|c| !matches!(c, std::path::Component::RootDir)).collect::<PathBuf>();
+    let written = if plain.as_os_str().is_empty() { tree.to_owned() } else { tree.join(plain) };
     if std::fs::canonicalize(&written).is_ok_and(|real| real.starts_with(tree)) {
         return Some(written);
     }
@@ -215,7 +228,9 @@ mod tests {
         let words: Vec<String> = words.iter().map(ToString::to_string).collect();
         let found = resolve(tree, &words, workdir, "/usr/bin:/bin")?;
         let program = found.program.to_string_lossy().into_owned();
-        let all = std::iter::once(program).chain(found.arguments).chain([found.workdir.to_string_lossy().into_owned()]);
+        let all = std::iter::once(program)
+            .chain(found.arguments)
+            .chain([found.workdir.to_string_lossy().into_owned()]);
         Ok(all.map(|word| word.replace(tree.to_str().unwrap(), "T")).collect())
     }
 
@@ -223,9 +238,13 @@ mod tests {
     fn paths_mean_the_artefact_where_it_has_them() {
         let (_dir, tree) = tree();
         let cases: [(&[&str], &str, &[&str]); 6] = [
-            (&["/app/api", "/app/server.js", "/etc/hosts", "-x"], "/", &["T/app/api", "T/app/server.js", "/etc/hosts", "-x", "T"]),
+            (
+                &["/app/api", "/app/server.js", "/etc/hosts", "-x"],
+                "/",
+                &["T/app/api", "T/app/server.js", "/etc/hosts", "-x", "T"],
+            ),
             (&["/bin/sh", "/app"], "/app", &["/bin/sh", "T/app", "T/app"]),
-            (&["./bin/tool"], "/app", &["T/app/./bin/tool", "T/app"]),
+            (&["./bin/tool"], "/app", &["T/app/bin/tool", "T/app"]),
             (&["/start"], "/missing", &["T/app/api", "T"]),
             (&["/app/api", "/leak", "/"], "/", &["T/app/api", "/leak", "/", "T"]),
             (&["/app/../app/api"], "/", &["T/app/../app/api", "T"]),

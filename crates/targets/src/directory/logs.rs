@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::durable::{At, FileError};
+use super::durable::{self, At, FileError};
 use super::{Layout, RootError};
 
 /// How large a log grows before it is set aside, and how many older ones are kept.
@@ -67,7 +67,9 @@ pub fn since(root: &Path, mark: LogMark) -> Result<(Vec<u8>, LogMark), RootError
 
 /// Where the log ends now.
 pub(super) fn mark(layout: &Layout) -> LogMark {
-    fs::metadata(layout.app_log()).map(|meta| LogMark { inode: meta.ino(), offset: meta.len() }).unwrap_or_default()
+    fs::metadata(layout.app_log())
+        .map(|meta| LogMark { inode: meta.ino(), offset: meta.len() })
+        .unwrap_or_default()
 }
 
 /// The last lines printed after a mark.
@@ -143,7 +145,7 @@ impl RotatedLog {
     /// Appends whole lines.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), FileError> {
         if self.bytes > 0 && self.bytes + bytes.len() as u64 > self.bytes_max {
-            set_aside(&self.path).at("set aside", &self.path)?;
+            set_aside(&self.path)?;
             *self = Self::open_with(&self.path, self.bytes_max)?;
         }
         self.file.write_all(bytes).at("append to", &self.path)?;
@@ -155,19 +157,19 @@ impl RotatedLog {
 /// Sets a log aside if it has grown; for one that another program writes.
 pub(super) fn rotate_if_large(path: &Path) -> Result<(), FileError> {
     if fs::metadata(path).is_ok_and(|meta| meta.len() > BYTES_MAX) {
-        set_aside(path).at("set aside", path)?;
+        set_aside(path)?;
     }
     Ok(())
 }
 
-fn set_aside(path: &Path) -> io::Result<()> {
+fn set_aside(path: &Path) -> Result<(), FileError> {
     for n in (1..KEPT).rev() {
-        match fs::rename(rotated(path, n), rotated(path, n + 1)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        let older = rotated(path, n);
+        if older.exists() {
+            durable::rename(&older, &rotated(path, n + 1))?;
         }
     }
-    fs::rename(path, rotated(path, 1))
+    durable::rename(path, &rotated(path, 1))
 }
 
 #[cfg(test)]
@@ -179,7 +181,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("app.log");
         let mut log = RotatedLog::open_with(&path, 10).unwrap();
-        for line in ["one\n", "two\n", "three\n", "four\n", "five\n", "six\n", "seven\n", "eight\n", "nine\n"] {
+        for line in ["one\n", "two\n", "three\n", "four\n", "five\n", "six\n", "seven\n", "eight\n", "nine\n"]
+        {
             log.write(line.as_bytes()).unwrap();
         }
         let mut names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();

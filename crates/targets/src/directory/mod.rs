@@ -103,7 +103,10 @@ impl FromStr for Generation {
     fn from_str(text: &str) -> Result<Self, InvalidGeneration> {
         let invalid = || InvalidGeneration(text.chars().take(80).collect());
         let (ledger, step) = text.split_once('.').unwrap_or((text, "0"));
-        let this = Self { ledger: ledger.parse().map_err(|_| invalid())?, step: step.parse().map_err(|_| invalid())? };
+        let this = Self {
+            ledger: ledger.parse().map_err(|_| invalid())?,
+            step: step.parse().map_err(|_| invalid())?,
+        };
         if this.to_string() == text { Ok(this) } else { Err(invalid()) }
     }
 }
@@ -120,7 +123,9 @@ pub enum RootError {
         found: u32,
     },
     /// Something else is deployed there.
-    #[error("{root} belongs to {component} in {environment}: give each component and environment a target path of its own")]
+    #[error(
+        "{root} belongs to {component} in {environment}: give each component and environment a target path of its own"
+    )]
     OtherBinding {
         /// The directory.
         root: PathBuf,
@@ -164,11 +169,19 @@ pub(crate) struct Layout {
 
 impl Layout {
     /// Opens the root of a binding, making it if it is not there.
-    fn create(root: &Path, environment: &EnvironmentName, component: &ComponentName) -> Result<Self, RootError> {
+    fn create(
+        root: &Path,
+        environment: &EnvironmentName,
+        component: &ComponentName,
+    ) -> Result<Self, RootError> {
         if let Some((layout, target)) = Self::find(root)? {
             if target.environment != *environment || target.component != *component {
                 let root = layout.root;
-                return Err(RootError::OtherBinding { root, component: target.component, environment: target.environment });
+                return Err(RootError::OtherBinding {
+                    root,
+                    component: target.component,
+                    environment: target.environment,
+                });
             }
             layout.make_directories()?;
             return Ok(layout);

@@ -59,7 +59,10 @@ pub async fn check(needs: &[Need], path: &str) -> Result<Vec<String>, Vec<NeedPr
 
 /// The first executable file of this name on a `PATH`.
 pub(crate) fn find_on_path(name: &str, path: &str) -> Option<PathBuf> {
-    path.split(':').filter(|dir| dir.starts_with('/')).map(|dir| Path::new(dir).join(name)).find(|file| is_program(file))
+    path.split(':')
+        .filter(|dir| dir.starts_with('/'))
+        .map(|dir| Path::new(dir).join(name))
+        .find(|file| is_program(file))
 }
 
 /// Whether there is an executable file.

@@ -53,6 +53,11 @@ pub(super) async fn look(layout: &Layout, depth: Depth, now: Timestamp) -> Resul
         (Some(child), Depth::Quick) => last_health(layout, child, now)?,
         (Some(child), Depth::Full) => fresh_health(layout, child, now).await?,
     };
+    if child.is_some_and(|child| !child.process.is_alive()) {
+        // It ended while it was looked at.
+        let layout = layout.clone();
+        return blocking(move || not_running(&layout, depth)).await;
+    }
     Ok(Observed { health, ..found })
 }
 
@@ -91,7 +96,8 @@ fn key_of(child: &ChildFile, traces: &Traces) -> Option<Digest> {
 }
 
 fn artefact_of(layout: &Layout, child: &ChildFile, traces: &Traces) -> Option<Digest> {
-    let said = |variables: &std::collections::BTreeMap<String, String>| variables.get("SEMEL_DIGEST")?.parse().ok();
+    let said =
+        |variables: &std::collections::BTreeMap<String, String>| variables.get("SEMEL_DIGEST")?.parse().ok();
     process::artefact_in(layout, traces).or_else(|| match &traces.variables {
         // A program of the host that went elsewhere (such as an interpreter after `chdir`) shows no path of ours.
         Some(variables) if !in_temporary(layout, traces) => said(variables),
@@ -160,11 +166,14 @@ fn link_is_right(layout: &Layout) -> Result<bool, FileError> {
 fn generation_is_right(layout: &Layout, generation: Generation, deployed: &Deployed) -> bool {
     let dir = layout.generation(generation);
     let leads_to = |link: &str, to: &Path| fs::canonicalize(dir.join(link)).is_ok_and(|found| found == to);
-    leads_to("artefact", &layout.store(&deployed.artefact)) && leads_to("config", &layout.config_dir(&deployed.config))
+    leads_to("artefact", &layout.store(&deployed.artefact))
+        && leads_to("config", &layout.config_dir(&deployed.config))
 }
 
 fn tree_is_right(layout: &Layout, deployed: &Deployed, depth: Depth) -> Result<bool, FileError> {
-    let Some(record) = durable::read_if_there(&layout.tree_file(&deployed.artefact))? else { return Ok(false) };
+    let Some(record) = durable::read_if_there(&layout.tree_file(&deployed.artefact))? else {
+        return Ok(false);
+    };
     if Digest::of(&record) != deployed.tree {
         return Ok(false);
     }
@@ -196,5 +205,9 @@ async fn fresh_health(layout: &Layout, child: &ChildFile, now: Timestamp) -> Res
         return if well { Ok(HealthState::Healthy) } else { last_health(layout, child, now) };
     }
     let checked = check.run(&launch, Timing::STANDARD.check_within).await;
-    Ok(if checked.is_ok() && child.process.is_alive() { HealthState::Healthy } else { HealthState::Unhealthy })
+    Ok(if checked.is_ok() && child.process.is_alive() {
+        HealthState::Healthy
+    } else {
+        HealthState::Unhealthy
+    })
 }

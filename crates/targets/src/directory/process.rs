@@ -54,8 +54,11 @@ pub(super) fn traces(pid: i32) -> Traces {
         words.map(|word| String::from_utf8_lossy(word).into_owned()).collect::<Vec<_>>()
     };
     let pairs = words("environ");
-    let variables: BTreeMap<String, String> =
-        pairs.iter().filter_map(|pair| pair.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+    let variables: BTreeMap<String, String> = pairs
+        .iter()
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .collect();
     Traces {
         executable: fs::read_link(dir.join("exe")).ok(),
         workdir: fs::read_link(dir.join("cwd")).ok(),
@@ -71,13 +74,17 @@ pub(super) fn signal_group(pid: i32, signal: Signal) {
     }
 }
 
-/// Ends the processes of releases of this root that nobody supervises: what a supervisor that was killed left behind.
+/// Ends the processes of releases of this root that nobody supervises: what a supervisor that was killed left behind,
+/// and what left its process group. Only to be called while no release is running.
 pub(super) async fn end_strays(layout: &Layout, left: Option<&ProcessId>, grace: Duration) {
     let found = |layout: &Layout| {
         let left = left.filter(|process| process.is_alive()).cloned();
         strays(layout).into_iter().chain(left).collect::<Vec<_>>()
     };
     let first = found(layout);
+    if first.is_empty() {
+        return;
+    }
     signal_all(&first, Signal::TERM);
     let until = Instant::now() + grace;
     while Instant::now() < until && first.iter().any(ProcessId::is_alive) {
@@ -124,7 +131,10 @@ fn start_of(pid: i32) -> Option<String> {
 
 #[cfg(not(target_os = "linux"))]
 fn start_of(pid: i32) -> Option<String> {
-    let output = std::process::Command::new("ps").args(["-o", "stat=,lstart=", "-p", &pid.to_string()]).output().ok()?;
+    let output = std::process::Command::new("ps")
+        .args(["-o", "stat=,lstart=", "-p", &pid.to_string()])
+        .output()
+        .ok()?;
     let text = String::from_utf8_lossy(&output.stdout);
     let (state, start) = text.trim().split_once(char::is_whitespace)?;
     (!state.starts_with('Z')).then(|| start.trim().to_owned())

@@ -64,7 +64,9 @@ pub enum InvalidRelease {
         parts: usize,
     },
     /// Something that nobody can start.
-    #[error("an artefact of type {found} is neither an image nor a Semel archive: a directory target cannot run it")]
+    #[error(
+        "an artefact of type {found} is neither an image nor a Semel archive: a directory target cannot run it"
+    )]
     Kind {
         /// What its manifest says.
         found: String,
@@ -73,7 +75,9 @@ pub enum InvalidRelease {
     #[error("its configuration blob cannot be read")]
     Config(#[source] serde_json::Error),
     /// The configuration blob is one of a later format.
-    #[error("its archive configuration has format {found}, newer than this program knows (1): use the newer semel")]
+    #[error(
+        "its archive configuration has format {found}, newer than this program knows (1): use the newer semel"
+    )]
     Newer {
         /// The format.
         found: u32,
@@ -85,7 +89,9 @@ pub enum InvalidRelease {
     #[error("its list of needs cannot be read")]
     Need(#[source] InvalidNeed),
     /// A layer that cannot be unpacked here.
-    #[error("layer {digest} has media type {media_type}, which a directory target cannot unpack (tar and tar+gzip can)")]
+    #[error(
+        "layer {digest} has media type {media_type}, which a directory target cannot unpack (tar and tar+gzip can)"
+    )]
     Layer {
         /// Which layer.
         digest: Digest,
@@ -148,7 +154,10 @@ fn layer(descriptor: &Descriptor) -> Result<Layer, InvalidRelease> {
     } else if media_type.ends_with(".tar") {
         Packing::Tar
     } else {
-        return Err(InvalidRelease::Layer { digest: descriptor.digest.clone(), media_type: media_type.to_owned() });
+        return Err(InvalidRelease::Layer {
+            digest: descriptor.digest.clone(),
+            media_type: media_type.to_owned(),
+        });
     };
     Ok(Layer { digest: descriptor.digest.clone(), size: descriptor.size, packing })
 }
@@ -176,7 +185,8 @@ fn from_image(config: &[u8], layers: Vec<Layer>) -> Result<ReleaseSpec, InvalidR
     let execution = parsed.config.unwrap_or_default();
     let words = execution.entrypoint.into_iter().flatten().chain(execution.cmd.into_iter().flatten());
     let variables = execution.env.into_iter().flatten();
-    let pairs = variables.filter_map(|v| v.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let pairs =
+        variables.filter_map(|v| v.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())));
     Ok(ReleaseSpec {
         entrypoint: words.collect(),
         workdir: execution.working_dir.filter(|dir| !dir.is_empty()).unwrap_or_else(|| "/".to_owned()),
@@ -227,7 +237,8 @@ mod tests {
     fn an_image_says_what_to_run_and_keeps_its_path_to_itself() {
         let config = br#"{"config":{"Entrypoint":["/app/api"],"Cmd":["--serve"],"WorkingDir":"/app",
             "Env":["PATH=/usr/bin","LANG=C.UTF-8","EMPTY="]}}"#;
-        let spec = ReleaseSpec::from_artefact(&manifest(media_type::OCI_CONFIG, media_type::OCI_LAYER_GZIP), config);
+        let spec =
+            ReleaseSpec::from_artefact(&manifest(media_type::OCI_CONFIG, media_type::OCI_LAYER_GZIP), config);
         let spec = spec.unwrap();
         assert_eq!(spec.entrypoint, ["/app/api", "--serve"]);
         assert_eq!(spec.workdir, "/app");
@@ -238,7 +249,8 @@ mod tests {
     #[test]
     fn an_archive_says_what_it_needs() {
         let config = br#"{"v":1,"entrypoint":["node","/app/server.js"],"needs":["node >= 20"]}"#;
-        let spec = ReleaseSpec::from_artefact(&manifest(ARCHIVE_CONFIG, media_type::OCI_LAYER_TAR), config).unwrap();
+        let spec =
+            ReleaseSpec::from_artefact(&manifest(ARCHIVE_CONFIG, media_type::OCI_LAYER_TAR), config).unwrap();
         assert_eq!(spec.needs[0].to_string(), "node >= 20");
         assert_eq!(spec.layers[0].packing, Packing::Tar);
     }

@@ -162,7 +162,8 @@ pub(super) async fn is_intact(layout: &Layout, artefact: &Digest, tree: &Digest)
 async fn fetch_whole(digest: &Digest, size: u64, source: &dyn BlobSource) -> Result<Vec<u8>, StageError> {
     let fetch = |source| StageError::Fetch { digest: digest.clone(), source };
     if size > release::CONFIG_BYTES_MAX {
-        let what = format!("a configuration blob of {size} bytes is larger than {}", release::CONFIG_BYTES_MAX);
+        let what =
+            format!("a configuration blob of {size} bytes is larger than {}", release::CONFIG_BYTES_MAX);
         return Err(fetch(io::Error::other(what)));
     }
     let mut bytes = Vec::new();
@@ -205,7 +206,11 @@ async fn feed(mut reader: BlobReader, sender: mpsc::Sender<io::Result<Bytes>>) {
 }
 
 /// Unpacks a layer and hashes it on the way. What is unpacked counts only after the digest was found right.
-fn unpack_verified(layer: &Layer, pieces: mpsc::Receiver<io::Result<Bytes>>, into: &Path) -> Result<(), StageError> {
+fn unpack_verified(
+    layer: &Layer,
+    pieces: mpsc::Receiver<io::Result<Bytes>>,
+    into: &Path,
+) -> Result<(), StageError> {
     let mut blob = Hashing::new(pieces, layer);
     let unpacked = match layer.packing {
         Packing::Tar => unpack::layer(BufReader::with_capacity(64 * 1024, &mut blob), into),
@@ -243,7 +248,12 @@ impl Hashing {
         if found == layer.digest && self.bytes == layer.size {
             return Ok(());
         }
-        Err(StageError::Damaged { expected: layer.digest.clone(), size: layer.size, found, bytes: self.bytes })
+        Err(StageError::Damaged {
+            expected: layer.digest.clone(),
+            size: layer.size,
+            found,
+            bytes: self.bytes,
+        })
     }
 }
 
@@ -297,5 +307,7 @@ where
     T: Send + 'static,
     E: Send + 'static,
 {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }

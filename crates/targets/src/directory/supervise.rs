@@ -80,6 +80,9 @@ impl Timing {
     };
 }
 
+/// How long a supervisor that holds the lock may neither answer nor be gone.
+const SETTLED_WITHIN: Duration = Duration::from_secs(5);
+
 /// How to supervise.
 #[derive(Debug, Clone, Copy)]
 pub struct Supervise {
@@ -157,7 +160,7 @@ fn health_file(layout: &Layout) -> PathBuf {
 /// [`SuperviseError::Already`] at once when the root has a supervisor.
 pub async fn supervise(root: &Path, options: Supervise) -> Result<(), SuperviseError> {
     let layout = Layout::open(root)?;
-    let _lock = become_the_one(&layout)?;
+    let _lock = become_the_one(&layout).await?;
     // The leader of a process group, such as a command typed at a terminal, stays where it is.
     let _ = rustix::process::setsid();
     let signals = Received::open().map_err(SuperviseError::Signals)?;
@@ -181,17 +184,36 @@ struct SupervisorFile {
     process: ProcessId,
 }
 
-fn become_the_one(layout: &Layout) -> Result<durable::Lock, SuperviseError> {
-    let record = layout.run().join("supervisor.json");
-    let Some(lock) = durable::try_lock(&layout.run().join("supervisor.lock"))? else {
-        let other: Option<SupervisorFile> = durable::read_json(&record).unwrap_or_default();
-        let pid = other.map(|file| file.process.pid);
-        return Err(SuperviseError::Already { root: layout.root().to_owned(), pid });
-    };
-    if let Some(process) = ProcessId::of(own_pid()) {
-        durable::write_volatile(&record, &canonical::bytes(&SupervisorFile { process }))?;
+/// Takes the supervisor's lock. One that holds it and does not answer is just coming up or just ending: either is seen
+/// soon.
+async fn become_the_one(layout: &Layout) -> Result<durable::Lock, SuperviseError> {
+    let until = Instant::now() + SETTLED_WITHIN;
+    loop {
+        if let Some(lock) = durable::try_lock(&layout.run().join("supervisor.lock"))? {
+            record_supervisor(layout)?;
+            return Ok(lock);
+        }
+        let other = control::ask(layout, Request::Status).await?;
+        if other.is_some() || Instant::now() > until {
+            let recorded: Option<SupervisorFile> = durable::read_json(&supervisor_file(layout))?;
+            let pid = other.map(|status| status.supervisor).or(recorded.map(|file| file.process.pid));
+            return Err(SuperviseError::Already { root: layout.root().to_owned(), pid });
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    Ok(lock)
+}
+
+fn record_supervisor(layout: &Layout) -> Result<(), FileError> {
+    match ProcessId::of(own_pid()) {
+        Some(process) => {
+            durable::write_volatile(&supervisor_file(layout), &canonical::bytes(&SupervisorFile { process }))
+        }
+        None => Ok(()),
+    }
+}
+
+fn supervisor_file(layout: &Layout) -> PathBuf {
+    layout.run().join("supervisor.json")
 }
 
 fn own_pid() -> i32 {
@@ -297,7 +319,12 @@ enum Flow {
 }
 
 impl Supervisor {
-    fn new(layout: Layout, options: Supervise, log: Arc<Mutex<RotatedLog>>, events: mpsc::Sender<Event>) -> Self {
+    fn new(
+        layout: Layout,
+        options: Supervise,
+        log: Arc<Mutex<RotatedLog>>,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
         Self {
             layout,
             options,
@@ -327,10 +354,9 @@ impl Supervisor {
                 ended = ended(&mut self.app) => self.take_end(&ended),
                 Some(event) = inbox.recv() => self.take(event).await,
                 request = signals.next() => self.carry_out(request).await,
-                () = tokio::time::sleep_until(wake) => self.wake_up(),
+                () = tokio::time::sleep_until(wake) => self.wake_up().await,
             };
             if flow == Flow::End {
-                self.write_journal();
                 return;
             }
         }
@@ -340,9 +366,10 @@ impl Supervisor {
         [self.start_at, self.check_at].into_iter().flatten().fold(self.journal_at, Instant::min)
     }
 
-    fn wake_up(&mut self) -> Flow {
+    async fn wake_up(&mut self) -> Flow {
         let now = Instant::now();
         if self.start_at.is_some_and(|at| at <= now) {
+            self.end_strays().await;
             self.start();
         }
         if self.check_at.is_some_and(|at| at <= now) {
@@ -371,6 +398,7 @@ impl Supervisor {
             }
             Request::Stop => {
                 self.stop().await;
+                self.write_journal();
                 Flow::End
             }
         }
@@ -421,7 +449,13 @@ impl Supervisor {
             process::signal_group(app.process.pid, Signal::KILL);
             let _ = app.child.wait().await;
         }
+        self.end_strays().await;
         self.forget_process();
+    }
+
+    /// Ends what left the process group of a release that has ended: two releases never run side by side.
+    async fn end_strays(&self) {
+        process::end_strays(&self.layout, None, self.options.timing.grace).await;
     }
 
     fn forget_process(&mut self) {
@@ -539,6 +573,7 @@ impl Supervisor {
         let timing = &self.options.timing;
         let pause = match &result {
             Ok(()) => {
+                self.exits = 0;
                 self.check_pause = timing.check_pause;
                 timing.check_pause_healthy
             }

@@ -126,7 +126,10 @@ pub(super) fn read_manifest(layout: &Layout, generation: Generation) -> Result<O
 }
 
 /// The values of a config snapshot, as they were resolved; none: they are not here, or not as they were written.
-pub(super) fn read_values(layout: &Layout, config: &Digest) -> Result<Option<BTreeMap<String, String>>, FileError> {
+pub(super) fn read_values(
+    layout: &Layout,
+    config: &Digest,
+) -> Result<Option<BTreeMap<String, String>>, FileError> {
     let dir = layout.config_dir(config);
     let env = dir.join("env");
     let (bytes, sum) = (durable::read_if_there(&env)?, durable::read_if_there(&dir.join("sum"))?);
@@ -158,7 +161,11 @@ pub(super) fn write_values(
 }
 
 /// Lays out a generation. A crash leaves none, or the whole one; the same generation again is the same.
-pub(super) fn write_generation(layout: &Layout, deployed: &Deployed, manifest: &[u8]) -> Result<(), FileError> {
+pub(super) fn write_generation(
+    layout: &Layout,
+    deployed: &Deployed,
+    manifest: &[u8],
+) -> Result<(), FileError> {
     let dir = layout.generation(deployed.generation);
     if dir.exists() {
         return fill_generation(&dir, deployed, manifest);
@@ -212,12 +219,21 @@ fn write_fence(layout: &Layout, fence: &Fence) -> Result<(), FileError> {
 }
 
 /// Marks a generation as one that can be gone back to. The first time counts.
-pub(super) fn mark_succeeded(layout: &Layout, generation: Generation, now: Timestamp) -> Result<(), FileError> {
-    let path = layout.generation(generation).join("succeeded");
-    if path.exists() {
+pub(super) fn mark_succeeded(
+    layout: &Layout,
+    generation: Generation,
+    now: Timestamp,
+) -> Result<(), FileError> {
+    if has_succeeded(layout, generation) {
         return Ok(());
     }
+    let path = layout.generation(generation).join("succeeded");
     durable::write(&path, &canonical::bytes(&Succeeded { time: now }), 0o444)
+}
+
+/// Whether a generation can be gone back to.
+pub(super) fn has_succeeded(layout: &Layout, generation: Generation) -> bool {
+    layout.generation(generation).join("succeeded").exists()
 }
 
 /// Every generation that is laid out, newest first.
@@ -227,10 +243,17 @@ pub(super) fn past(layout: &Layout) -> Result<Vec<Past>, FileError> {
     let mut found = Vec::new();
     for entry in fs::read_dir(&dir).at("list", &dir)? {
         let name = entry.at("list", &dir)?.file_name();
-        let Some(generation) = name.to_str().and_then(|name| name.parse::<Generation>().ok()) else { continue };
+        let Some(generation) = name.to_str().and_then(|name| name.parse::<Generation>().ok()) else {
+            continue;
+        };
         let Some(deployed) = read_deployed(layout, generation)? else { continue };
-        let succeeded: Option<Succeeded> = durable::read_json(&layout.generation(generation).join("succeeded"))?;
-        found.push(Past { deployed, succeeded: succeeded.map(|s| s.time), current: current == Some(generation) });
+        let succeeded: Option<Succeeded> =
+            durable::read_json(&layout.generation(generation).join("succeeded"))?;
+        found.push(Past {
+            deployed,
+            succeeded: succeeded.map(|s| s.time),
+            current: current == Some(generation),
+        });
     }
     found.sort_by_key(|past| std::cmp::Reverse(past.deployed.generation));
     Ok(found)

@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 
 /// One file of an unpacked artefact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct TreeLine {
     /// Relative to the artefact's root.
     path: String,
@@ -54,7 +53,11 @@ pub(super) fn record(dir: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Compares what is on disk with a record. Gives the first difference, to be read behind the artefact's name.
-pub(super) fn first_difference(dir: &Path, record: &[u8], closeness: Closeness) -> io::Result<Option<String>> {
+pub(super) fn first_difference(
+    dir: &Path,
+    record: &[u8],
+    closeness: Closeness,
+) -> io::Result<Option<String>> {
     let Some(lines) = parse(record) else { return Ok(Some("its record is damaged".to_owned())) };
     if !dir.is_dir() {
         return Ok(Some("it is gone".to_owned()));
@@ -76,7 +79,11 @@ pub(super) fn first_difference(dir: &Path, record: &[u8], closeness: Closeness) 
 }
 
 fn parse(record: &[u8]) -> Option<Vec<TreeLine>> {
-    record.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(|l| serde_json::from_slice(l).ok()).collect()
+    record
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|l| serde_json::from_slice(l).ok())
+        .collect()
 }
 
 fn agrees(path: &Path, recorded: &What, closeness: Closeness) -> io::Result<bool> {

@@ -117,7 +117,9 @@ fn inner_path(bytes: &[u8]) -> Result<PathBuf, UnpackError> {
         match part {
             Component::Normal(name) => path.push(name),
             Component::CurDir | Component::RootDir => {}
-            Component::ParentDir | Component::Prefix(_) => return Err(UnpackError::Outside { path: shown() }),
+            Component::ParentDir | Component::Prefix(_) => {
+                return Err(UnpackError::Outside { path: shown() });
+            }
         }
     }
     Ok(path)
@@ -166,20 +168,28 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-fn unpack(entry: &mut tar::Entry<'_, impl Read>, into: &Path, path: &Path, shown: &str) -> Result<(), UnpackError> {
+fn unpack(
+    entry: &mut tar::Entry<'_, impl Read>,
+    into: &Path,
+    path: &Path,
+    shown: &str,
+) -> Result<(), UnpackError> {
     let write = |source: io::Error| UnpackError::Write { path: shown.to_owned(), source };
     let special = |kind: &'static str| UnpackError::Special { path: shown.to_owned(), kind };
     let target = place(into, path, shown)?;
     match entry.header().entry_type() {
         EntryType::Directory => make_dir(&target).map_err(write),
-        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => write_file(entry, &target).map_err(write),
+        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+            write_file(entry, &target).map_err(write)
+        }
         EntryType::Symlink => {
             let to = link_name(entry, shown)?;
             remove(&target).and_then(|()| std::os::unix::fs::symlink(&to, &target)).map_err(write)
         }
         EntryType::Link => {
             let to = link_name(entry, shown)?;
-            let inside = inner_path(to.as_bytes()).map_err(|_| UnpackError::Outside { path: shown.to_owned() })?;
+            let inside =
+                inner_path(to.as_bytes()).map_err(|_| UnpackError::Outside { path: shown.to_owned() })?;
             let source = place(into, &inside, shown)?;
             if !fs::symlink_metadata(&source).is_ok_and(|meta| meta.is_file()) {
                 return Err(UnpackError::HardLink { path: shown.to_owned(), to });
@@ -220,7 +230,10 @@ fn write_file(entry: &mut tar::Entry<'_, impl Read>, target: &Path) -> io::Resul
     let expected = entry.size();
     let written = io::copy(entry, &mut file)?;
     if written != expected {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("{written} of {expected} bytes are there")));
+        return Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            format!("{written} of {expected} bytes are there"),
+        ));
     }
     finish_file(&file, mode, modified)
 }
@@ -238,6 +251,8 @@ fn link_name(entry: &tar::Entry<'_, impl Read>, shown: &str) -> Result<String, U
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     enum Item<'a> {
@@ -296,22 +311,31 @@ mod tests {
         for items in cases {
             assert!(unpacked(&[items]).is_err());
         }
-        let dir = unpacked(&[&[Link("out", "../.."), Plain("out/evil", "x", 0o644), Plain("/rooted", "y", 0o644)]]).unwrap();
+        let dir =
+            unpacked(&[&[Link("out", "../.."), Plain("out/evil", "x", 0o644), Plain("/rooted", "y", 0o644)]])
+                .unwrap();
         assert!(!dir.path().join("evil").exists());
-        assert_eq!(read(&dir, "evil").as_deref(), Some("x"), "a link is followed as if the artefact were everything");
+        assert_eq!(
+            read(&dir, "evil").as_deref(),
+            Some("x"),
+            "a link is followed as if the artefact were everything"
+        );
         assert_eq!(read(&dir, "rooted").as_deref(), Some("y"));
     }
 
     #[test]
     fn a_link_is_replaced_and_not_written_through() {
-        let dir = unpacked(&[&[Plain("real", "kept", 0o644), Link("x", "real")], &[Plain("x", "new", 0o644)]]).unwrap();
+        let dir =
+            unpacked(&[&[Plain("real", "kept", 0o644), Link("x", "real")], &[Plain("x", "new", 0o644)]])
+                .unwrap();
         assert_eq!(read(&dir, "real").as_deref(), Some("kept"));
         assert_eq!(read(&dir, "x").as_deref(), Some("new"));
     }
 
     #[test]
     fn upper_layers_hide_what_lower_layers_put_there() {
-        let lower: &[Item<'_>] = &[Dir("etc"), Plain("etc/a", "a", 0o644), Plain("etc/b", "b", 0o644), Plain("d/x", "x", 0o644)];
+        let lower: &[Item<'_>] =
+            &[Dir("etc"), Plain("etc/a", "a", 0o644), Plain("etc/b", "b", 0o644), Plain("d/x", "x", 0o644)];
         let upper: &[Item<'_>] =
             &[Plain("etc/.wh.a", "", 0o644), Plain("d/new", "n", 0o644), Plain("d/.wh..wh..opq", "", 0o644)];
         let dir = unpacked(&[lower, upper]).unwrap();
@@ -345,5 +369,48 @@ mod tests {
         let whole = tar_of(&[Plain("a", &"x".repeat(2000), 0o644)]);
         let dir = tempfile::tempdir().unwrap();
         assert!(layer(&whole[..1000], dir.path()).is_err());
+    }
+
+    /// Paths and link targets that try every way out.
+    fn any_path() -> impl Strategy<Value = String> {
+        let part = prop_oneof![
+            Just("a"),
+            Just("b"),
+            Just(".."),
+            Just("."),
+            Just(""),
+            Just(".wh.a"),
+            Just(".wh..wh..opq")
+        ];
+        proptest::collection::vec(part, 1..5).prop_map(|parts| parts.join("/"))
+    }
+
+    proptest! {
+        #[test]
+        fn no_archive_reaches_what_is_outside(entries in proptest::collection::vec((0..4, any_path(), any_path()), 1..12)) {
+            let dir = tempfile::tempdir().unwrap();
+            let tree = dir.path().join("deep/tree");
+            fs::create_dir_all(&tree).unwrap();
+            for name in ["a", "b", "deep/a", "deep/b"] {
+                fs::write(dir.path().join(name), "outside").unwrap();
+            }
+            for (kind, path, to) in &entries {
+                let item = match kind {
+                    0 => Plain(path, "inside", 0o644),
+                    1 => Dir(path),
+                    2 => Link(path, to),
+                    _ => Hard(path, to),
+                };
+                // An archive may be refused; what matters is what it could reach before.
+                let _ = layer(tar_of(&[item]).as_slice(), &tree);
+            }
+            let mut left: Vec<_> = fs::read_dir(dir.path().join("deep")).unwrap().map(|e| e.unwrap().file_name()).collect();
+            left.sort();
+            prop_assert_eq!(left, ["a", "b", "tree"]);
+            prop_assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+            for name in ["a", "b", "deep/a", "deep/b"] {
+                prop_assert_eq!(fs::read_to_string(dir.path().join(name)).unwrap(), "outside");
+            }
+        }
     }
 }

@@ -1,0 +1,463 @@
+//! What comes out: files, layers, manifests, and the bytes that never change.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use proptest::prelude::*;
+use semel_build::collect::{self, PackFile};
+use semel_build::package::{self, PackageRequest, Packaged, Platform};
+use semel_build::pipeline::BuildError;
+use semel_model::digest::Digest;
+use semel_model::project::{Definition, Project};
+use semel_oci::descriptor::{Annotations, Descriptor};
+use semel_oci::manifest::Index;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::support::{COMMITTED, PLAIN, Repo, runtime, told};
+
+const IMAGE: &str = r#"format = 1
+component = "shop/api"
+
+[build]
+run = "mkdir -p out/share/empty && cp start out/api && ln -s ../api out/share/link && head -c 100000 /dev/zero > out/share/data && chmod 4711 out/api"
+
+[artefact]
+kind = "image"
+entrypoint = ["/app/api", "--serve"]
+user = "1000:1000"
+workdir = "/app"
+files = [
+  { from = "out", to = "/app" },
+  { from = "lib", to = "/usr/lib/api", layer = "lib", mode = "0644" },
+]
+
+[config]
+PORT = { type = "port", default = 8080 }
+"#;
+
+fn image() -> Repo {
+    let repo =
+        Repo::with(IMAGE, &[("start", "#!/bin/sh\n"), ("lib/a/b", "b"), ("lib/c", "c")]).executable("start");
+    repo.git(&["remote", "add", "origin", "git@forge.example:shop/api.git"]);
+    repo.committed()
+}
+
+#[test]
+fn an_image_has_its_layers_its_configuration_and_its_contract() {
+    let done = image().built();
+    assert_eq!(
+        done.entries(0),
+        [
+            "755 usr/",
+            "755 usr/lib/",
+            "755 usr/lib/api/",
+            "755 usr/lib/api/a/",
+            "644 usr/lib/api/a/b",
+            "644 usr/lib/api/c"
+        ]
+    );
+    assert_eq!(
+        done.entries(1),
+        [
+            "755 app/",
+            "755 app/api",
+            "755 app/share/",
+            "644 app/share/data",
+            "755 app/share/empty/",
+            "777 app/share/link -> ../api"
+        ]
+    );
+    let packaged = &done.built.packaged;
+    let names: Vec<_> = packaged.layers.iter().map(|layer| (layer.name.as_deref(), layer.files)).collect();
+    assert_eq!(names, [(Some("lib"), 2), (None, 2)]);
+    let config = done.json(&packaged.config);
+    assert_eq!(
+        config["config"],
+        json!({ "Entrypoint": ["/app/api", "--serve"], "User": "1000:1000", "WorkingDir": "/app" })
+    );
+    assert_eq!((&config["os"], &config["architecture"]), (&json!("linux"), &json!("amd64")));
+    assert_eq!(config["created"], "2024-05-06T07:08:09Z");
+    assert_eq!(config["rootfs"]["diff_ids"], json!(packaged.diff_ids));
+    assert_eq!(config["history"].as_array().unwrap().len(), 2);
+    let annotations = done.manifest()["annotations"].clone();
+    assert_eq!(annotations["dev.semel.contract"], r#"{"PORT":{"default":8080,"type":"port"}}"#);
+    assert_eq!(annotations["org.opencontainers.image.source"], "https://forge.example/shop/api");
+    assert_eq!(annotations["org.opencontainers.image.created"], "2024-05-06T07:08:09Z");
+    assert_eq!(annotations.as_object().unwrap().len(), 4);
+}
+
+#[test]
+fn the_digest_of_an_image_is_frozen() {
+    let packaged = image().built().built.packaged;
+    assert_eq!(
+        packaged.manifest.as_str(),
+        "sha256:397b10c160fc1f1d64dc6317e64fff988e7d7eae672984436ba736c7d9449ecf"
+    );
+}
+
+#[test]
+fn the_digest_of_an_archive_is_frozen() {
+    let project = PLAIN.replace("[\"/app/start\"]", "[\"node\", \"/app/start\"]\nneeds = [\"node >= 20\"]");
+    let repo = Repo::with(&project, &[("start", "#!/bin/sh\n")]).executable("start").committed();
+    let done = repo.built();
+    let packaged = &done.built.packaged;
+    assert_eq!(packaged.artifact_type.as_deref(), Some("application/vnd.semel.archive.v1"));
+    assert_eq!(
+        done.json(&packaged.config),
+        json!({ "v": 1, "entrypoint": ["node", "/app/start"], "needs": ["node >= 20"] })
+    );
+    assert_eq!(done.manifest()["layers"].as_array().unwrap().len(), 1);
+    let length = |digest: &serde_json::Value| digest["size"].as_u64().unwrap();
+    let manifest = done.manifest();
+    assert_eq!(packaged.bytes, packaged.size + length(&manifest["config"]) + length(&manifest["layers"][0]));
+    assert_eq!(
+        packaged.manifest.as_str(),
+        "sha256:083a7e1a878008dff878652477a7ae4485ecc46949e03d61a6e1e8c42fb0a02d"
+    );
+}
+
+#[test]
+fn building_twice_gives_the_same_digest_and_no_clock_is_in_the_bytes() {
+    let repo = image();
+    let (first, second) = (repo.built(), repo.built());
+    assert_ne!(first.work.path(), second.work.path());
+    assert_eq!(first.built.packaged, second.built.packaged);
+}
+
+#[test]
+fn a_base_lies_below_the_files_and_is_verified() {
+    let base = Repo::with(
+        r#"format = 1
+component = "base"
+[artefact]
+kind = "image"
+entrypoint = ["/usr/bin/run"]
+user = "7"
+files = [{ from = "root", to = "/" }]
+"#,
+        &[("root/usr/bin/run", "#!/bin/sh\n"), ("root/usr/lib/x", "")],
+    )
+    .executable("root/usr/bin/run");
+    symlink("usr/bin", base.path().join("root/bin")).unwrap();
+    let base = base.committed().built();
+    let repo = Repo::with("", &[("tool", "#!/bin/sh\n")]).executable("tool");
+    let copied =
+        Command::new("cp").arg("-r").arg(&base.built.layout_dir).arg(repo.path().join("base")).status();
+    assert!(copied.unwrap().success());
+    repo.write(".gitignore", "base\n");
+    let project = |digest: &str, entrypoint: &str| {
+        format!(
+            "format = 1\ncomponent = \"a\"\n[artefact]\nkind = \"image\"\nbase = \"base@{digest}\"\nentrypoint = [\"{entrypoint}\"]\nfiles = [{{ from = \"tool\", to = \"/bin/tool\" }}]\n"
+        )
+    };
+    let digest = base.built.packaged.manifest.as_str();
+    repo.write("semel.toml", &project(digest, "/bin/run"));
+    repo.commit("feat: begin");
+    let done = repo.built();
+    assert_eq!(done.entries(0), ["755 bin/tool"], "the link /bin of the base is left as it is");
+    let config = done.json(&done.built.packaged.config);
+    assert_eq!(config["config"]["User"], "7");
+    assert_eq!(config["rootfs"]["diff_ids"].as_array().unwrap().len(), 2);
+    assert_eq!(config["history"].as_array().unwrap().len(), 2);
+    assert_eq!(done.manifest()["annotations"]["org.opencontainers.image.base.digest"], digest);
+
+    repo.write("semel.toml", &project(digest, "/usr/bin/nothing"));
+    repo.commit("fix: entrypoint");
+    let error = repo.build().err().unwrap();
+    assert_eq!(error.to_string(), "the entrypoint `/usr/bin/nothing` is not among the files of the artefact");
+
+    let index = index_of(&repo.path().join("base"), &base.built.packaged);
+    repo.write("semel.toml", &project(&index, "/bin/run"));
+    repo.commit("fix: index");
+    assert_eq!(repo.built().built.packaged.diff_ids, done.built.packaged.diff_ids);
+
+    let layer = &base.built.packaged.layers[0].digest;
+    let blob = repo.path().join("base/blobs/sha256").join(layer.hex());
+    let mut bytes = fs::read(&blob).unwrap();
+    bytes[20] ^= 1;
+    fs::remove_file(&blob).unwrap();
+    fs::write(&blob, bytes).unwrap();
+    let error = told(&repo.build().err().unwrap());
+    assert!(error.contains("base") && error.contains(layer.hex()), "{error}");
+    repo.write("semel.toml", &project(&format!("sha256:{}", "0".repeat(64)), "/bin/run"));
+    repo.commit("fix: base");
+    let error = told(&repo.build().err().unwrap());
+    assert!(error.starts_with("cannot read the base base: "), "{error}");
+}
+
+/// Puts an index for two platforms above an image, and gives its digest.
+fn index_of(layout: &Path, image: &Packaged) -> String {
+    let part = |architecture: &str, digest: &Digest| {
+        let mut part = Descriptor::new(image.media_type.clone(), digest.clone(), image.size);
+        part.platform = Some(json!({ "os": "linux", "architecture": architecture }));
+        part
+    };
+    let manifests = vec![part("arm64", &Digest::of(b"elsewhere")), part("amd64", &image.manifest)];
+    let index =
+        Index { artifact_type: None, manifests, subject: None, annotations: Annotations::new() }.encode();
+    fs::write(layout.join("blobs/sha256").join(index.descriptor.digest.hex()), &index.bytes).unwrap();
+    index.descriptor.digest.to_string()
+}
+
+/// A tree to collect from, and the files that are named in it.
+fn collect(files: &str, entrypoint: &str, make: impl FnOnce(&Path)) -> Result<Vec<PackFile>, String> {
+    let dir = TempDir::new().unwrap();
+    make(dir.path());
+    let definition = definition(&format!("entrypoint = {entrypoint}\nfiles = [{files}]"));
+    let found = collect::collect(dir.path(), &definition.artefact).map_err(|error| told(&error))?;
+    collect::check_entrypoint(&found, None, &definition.artefact).map_err(|error| told(&error))?;
+    Ok(found)
+}
+
+fn definition(artefact: &str) -> Definition {
+    let kind = if artefact.contains("kind = ") { "" } else { "kind = \"archive\"" };
+    let text = format!("format = 1\ncomponent = \"a\"\n[artefact]\n{kind}\n{artefact}\n");
+    Project::parse("semel.toml", &text).unwrap().definition
+}
+
+fn write(dir: &Path, path: &str, mode: u32) {
+    fs::create_dir_all(dir.join(path).parent().unwrap()).unwrap();
+    fs::write(dir.join(path), path).unwrap();
+    fs::set_permissions(dir.join(path), fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn what_cannot_be_collected_is_named() {
+    type Case = (&'static str, fn(&Path), &'static str);
+    let cases: [Case; 11] = [
+        (
+            "{ from = \"target/release/api\", to = \"/api\" }",
+            |dir| {
+                write(dir, "target/release/apl", 0o755);
+                write(dir, "target/release/build.log", 0o644);
+            },
+            "the build left no `target/release/api`; target/release has apl, build.log (did you mean `apl`?)",
+        ),
+        ("{ from = \"a\", to = \"/a\" }", |_| {}, "the build left no `a`; the tree is empty"),
+        (
+            "{ from = \"a\", to = \"/a\" }",
+            |dir| symlink("/etc/hosts", dir.join("a")).unwrap(),
+            "`a` leads out of the source tree, to /etc/hosts",
+        ),
+        (
+            "{ from = \"d/hosts\", to = \"/a\" }",
+            |dir| symlink("/etc", dir.join("d")).unwrap(),
+            "`d/hosts` leads out of the source tree, to /etc/hosts",
+        ),
+        (
+            "{ from = \"d\", to = \"/a\" }",
+            |dir| {
+                write(dir, "d/x", 0o644);
+                symlink("../../x", dir.join("d/up")).unwrap();
+            },
+            "the link `d/up` → `../../x` leads out of the artefact",
+        ),
+        (
+            "{ from = \"d\", to = \"/a\" }",
+            |dir| {
+                write(dir, "d/x", 0o644);
+                symlink("/etc/hosts", dir.join("d/abs")).unwrap();
+            },
+            "the link `d/abs` → `/etc/hosts` leads out of the artefact",
+        ),
+        (
+            "{ from = \"d\", to = \"/a\" }",
+            |dir| {
+                fs::create_dir(dir.join("d")).unwrap();
+                assert!(Command::new("mkfifo").arg(dir.join("d/pipe")).status().unwrap().success());
+            },
+            "`d/pipe` is a named pipe; an artefact holds files, directories and links",
+        ),
+        (
+            "{ from = \"a\", to = \"/x\" }, { from = \"b\", to = \"//x\" }",
+            |dir| {
+                write(dir, "a", 0o644);
+                write(dir, "b", 0o644);
+            },
+            "two files would be `/x` in the artefact: from `a` and from `b`",
+        ),
+        (
+            "{ from = \"a\", to = \"/x\" }, { from = \"b\", to = \"/x/y\" }",
+            |dir| {
+                write(dir, "a", 0o644);
+                write(dir, "b", 0o644);
+            },
+            "two files would be `/x` in the artefact: from `a` and from `b`",
+        ),
+        (
+            "{ from = \"d\", to = \"/\" }",
+            |dir| write(dir, "d/.wh.x", 0o644),
+            "`.wh.x`: a name that begins with `.wh.` would delete a file of the layer below",
+        ),
+        (
+            "{ from = \"d\", to = \"/\" }",
+            |dir| {
+                fs::create_dir(dir.join("d")).unwrap();
+                drop(std::os::unix::net::UnixListener::bind(dir.join("d/s")).unwrap());
+            },
+            "`d/s` is a socket; an artefact holds files, directories and links",
+        ),
+    ];
+    for (files, make, expected) in cases {
+        assert_eq!(collect(files, "[]", make).unwrap_err(), expected);
+    }
+}
+
+#[test]
+fn files_get_two_modes_and_links_are_kept() {
+    let found = collect("{ from = \"d\", to = \"/app\" }, { from = \"one\", to = \"/bin/\" }", "[]", |dir| {
+        write(dir, "d/plain", 0o600);
+        write(dir, "d/program", 0o4710);
+        symlink("plain", dir.join("d/link")).unwrap();
+        symlink("nowhere", dir.join("d/dangling")).unwrap();
+        write(dir, "real/one", 0o700);
+        symlink("real/one", dir.join("one")).unwrap();
+    });
+    let shown: Vec<String> = found
+        .unwrap()
+        .iter()
+        .map(|file| match &file.kind {
+            collect::PackKind::File { mode, .. } => format!("{} {mode:o}", file.shown()),
+            collect::PackKind::Symlink { target } => {
+                format!("{} -> {}", file.shown(), String::from_utf8_lossy(target))
+            }
+            collect::PackKind::Dir => format!("{}/", file.shown()),
+        })
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "/app/",
+            "/app/dangling -> nowhere",
+            "/app/link -> plain",
+            "/app/plain 644",
+            "/app/program 755",
+            "/bin/one 755"
+        ]
+    );
+}
+
+#[test]
+fn the_entrypoint_is_in_the_artefact_and_can_be_executed() {
+    let files = "{ from = \"d\", to = \"/app\" }";
+    let make = |dir: &Path| {
+        write(dir, "d/program", 0o755);
+        write(dir, "d/text", 0o644);
+        symlink("program", dir.join("d/link")).unwrap();
+        symlink("circle", dir.join("d/circle")).unwrap();
+    };
+    for (entrypoint, problem) in [
+        ("[\"/app/program\"]", None),
+        ("[\"/app/link\"]", None),
+        ("[\"/bin/sh\", \"/app/program\"]", None),
+        ("[\"/app/missing\"]", Some("the entrypoint `/app/missing` is not among the files of the artefact")),
+        ("[\"/app/circle\"]", Some("the entrypoint `/app/circle` is not among the files of the artefact")),
+        ("[\"/app/text\"]", Some("the entrypoint `/app/text` is not executable; set mode = \"0755\"")),
+        ("[\"/app\"]", Some("the entrypoint `/app` is not a file")),
+        ("[\"bin/x\"]", Some("the entrypoint `bin/x` is neither an absolute path nor a bare word")),
+        ("[\"node\"]", Some("the entrypoint `node` is looked up on the host, so `needs` must name it")),
+    ] {
+        assert_eq!(collect(files, entrypoint, make).err().as_deref(), problem, "{entrypoint}");
+    }
+    let image = "\"/bin/sh\"]\nkind = \"image\" #";
+    let error = collect(files, &format!("[{image}"), make).unwrap_err();
+    assert_eq!(error, "the entrypoint `/bin/sh` is not among the files of the artefact");
+}
+
+fn pack(files: &[PackFile], definition: &Definition, into: &Path) -> Result<Packaged, package::PackageError> {
+    let platform = Platform { os: "linux".to_owned(), architecture: "arm64".to_owned() };
+    let commit = "0123456789012345678901234567890123456789".parse().unwrap();
+    runtime().block_on(package::package(&PackageRequest {
+        files,
+        definition,
+        commit: &commit,
+        committed_seconds: COMMITTED,
+        remote: None,
+        platform: &platform,
+        base: None,
+        layout_dir: &into.join("layout"),
+    }))
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_packaged_is_refused() {
+    let changes: [fn(&Path); 4] = [
+        |path| fs::write(path, "other length").unwrap(),
+        |path| fs::remove_file(path).unwrap(),
+        |path| {
+            // Another file of the same length.
+            fs::rename(path, path.with_extension("old")).unwrap();
+            fs::write(path, "a").unwrap();
+        },
+        |path| {
+            fs::remove_file(path).unwrap();
+            symlink("/etc/hosts", path).unwrap();
+        },
+    ];
+    for change in changes {
+        let (dir, into) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        write(dir.path(), "a", 0o644);
+        let definition = definition("files = [{ from = \"a\", to = \"/a\" }]");
+        let files = collect::collect(dir.path(), &definition.artefact).unwrap();
+        change(&dir.path().join("a"));
+        let error = pack(&files, &definition, into.path()).unwrap_err();
+        assert!(error.to_string().contains("/a"), "{error}");
+    }
+}
+
+#[test]
+fn provenance_names_what_was_used_and_nobody() {
+    let done = image().built();
+    let text = done.built.provenance.to_string();
+    for private in ["ada@example.org", "Ada", done.work.path().to_str().unwrap(), "/usr/bin"] {
+        assert!(!text.contains(private), "{private}");
+    }
+    let provenance = &done.built.provenance;
+    let definition = &provenance["buildDefinition"];
+    assert_eq!(definition["internalParameters"]["sandbox"], "none");
+    assert_eq!(definition["externalParameters"]["definition"]["artefact"]["kind"], "image");
+    let names: Vec<_> =
+        definition["resolvedDependencies"].as_array().unwrap().iter().map(|d| &d["name"]).collect();
+    assert_eq!(names, ["source", "semel"]);
+    let commit = &definition["resolvedDependencies"][0]["digest"]["gitCommit"];
+    assert_eq!(done.manifest()["annotations"]["org.opencontainers.image.revision"], *commit);
+    assert_eq!(provenance["runDetails"]["metadata"]["startedOn"], "2027-01-15T08:00:00Z");
+}
+
+#[test]
+fn a_missing_output_fails_the_build_with_a_hint() {
+    let repo =
+        Repo::with(&PLAIN.replace("from = \"start\"", "from = \"begin\""), &[("start", "")]).committed();
+    let error = repo.build().err().unwrap();
+    assert!(matches!(error, BuildError::Collect(_)) && error.hint().is_some(), "{error}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_bytes_do_not_depend_on_order_place_permissions_or_time(
+        files in proptest::collection::btree_map("[a-c]{1,2}(/[a-d]{1,3}){0,3}\\.f", (any::<bool>(), "[ -~]{0,300}"), 1..12),
+    ) {
+        let definition = definition("files = [{ from = \".\", to = \"/srv\" }]");
+        let make = |reversed: bool, modes: [u32; 2]| {
+            let (dir, into) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+            let mut order: Vec<_> = files.iter().collect();
+            if reversed {
+                order.reverse();
+            }
+            for (path, (executable, text)) in order {
+                write(dir.path(), path, 0o644);
+                fs::write(dir.path().join(path), text).unwrap();
+                let mode = fs::Permissions::from_mode(modes[usize::from(*executable)]);
+                fs::set_permissions(dir.path().join(path), mode).unwrap();
+            }
+            let found = collect::collect(dir.path(), &definition.artefact).unwrap();
+            pack(&found, &definition, into.path()).unwrap()
+        };
+        prop_assert_eq!(make(false, [0o644, 0o755]), make(true, [0o600, 0o700]));
+    }
+}

@@ -1,0 +1,238 @@
+//! A git repository to build from, and a place to build in.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use semel_build::package::Platform;
+use semel_build::pipeline::{self, BuildError, BuildRequest, Built, Progress, Step};
+use semel_build::provenance::BuilderInfo;
+use semel_build::recipe::HostEnvironment;
+use semel_build::source::{self, Resolve, Source, SourceError};
+use semel_model::digest::Digest;
+use tempfile::TempDir;
+
+pub(crate) struct Repo {
+    pub(crate) dir: TempDir,
+}
+
+/// A project of one file and no commands.
+pub(crate) const PLAIN: &str = r#"format = 1
+component = "shop/api"
+
+[artefact]
+kind = "archive"
+entrypoint = ["/app/start"]
+files = [{ from = "start", to = "/app/start" }]
+"#;
+
+impl Repo {
+    /// A repository with a plain project and one commit.
+    pub(crate) fn plain() -> Self {
+        Self::with(PLAIN, &[("start", "#!/bin/sh\n")]).executable("start").committed()
+    }
+
+    /// A repository with files that are not committed yet.
+    pub(crate) fn with(project: &str, files: &[(&str, &str)]) -> Self {
+        let this = Self::empty();
+        this.write("semel.toml", project);
+        for (path, text) in files {
+            this.write(path, text);
+        }
+        this
+    }
+
+    pub(crate) fn empty() -> Self {
+        let this = Self { dir: TempDir::new().unwrap() };
+        this.git(&["init", "-q", "-b", "main"]);
+        this
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn write(&self, path: &str, text: &str) {
+        let path = self.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    pub(crate) fn executable(self, path: &str) -> Self {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(self.path().join(path), fs::Permissions::from_mode(0o755)).unwrap();
+        self
+    }
+
+    pub(crate) fn committed(self) -> Self {
+        self.commit("feat: begin");
+        self
+    }
+
+    pub(crate) fn commit(&self, message: &str) {
+        self.git(&["add", "-A"]);
+        self.git(&["commit", "-q", "--allow-empty", "-m", message]);
+    }
+
+    pub(crate) fn git(&self, words: &[&str]) -> String {
+        git(self.path(), words)
+    }
+
+    pub(crate) fn resolve(&self) -> Result<Source, SourceError> {
+        resolve_at(self.path(), None, &[])
+    }
+
+    pub(crate) fn source(&self) -> Source {
+        self.resolve().unwrap()
+    }
+
+    pub(crate) fn build(&self) -> Result<Done, BuildError> {
+        build(self.source(), host())
+    }
+
+    pub(crate) fn built(&self) -> Done {
+        self.build().unwrap()
+    }
+}
+
+/// Git with a fixed clock and author, and without the settings of whoever runs the tests.
+pub(crate) fn git(dir: &Path, words: &[&str]) -> String {
+    let output = Command::new("git")
+        .args(["-c", "protocol.file.allow=always", "-c", "commit.gpgsign=false"])
+        .args(words)
+        .current_dir(dir)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_AUTHOR_NAME", "Ada")
+        .env("GIT_AUTHOR_EMAIL", "ada@example.org")
+        .env("GIT_AUTHOR_DATE", "2024-05-06T07:08:09Z")
+        .env("GIT_COMMITTER_NAME", "Ada")
+        .env("GIT_COMMITTER_EMAIL", "ada@example.org")
+        .env("GIT_COMMITTER_DATE", "2024-05-06T07:08:09Z")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "git {words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// The time of every commit here.
+pub(crate) const COMMITTED: i64 = 1_714_979_289;
+
+pub(crate) fn resolve_at(
+    dir: &Path,
+    revision: Option<&str>,
+    variables: &[(&str, &str)],
+) -> Result<Source, SourceError> {
+    let variables: BTreeMap<String, String> =
+        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    source::resolve(&Resolve { start_dir: dir, revision, branch: None, variables: &variables, salt: 0 })
+}
+
+/// A build that went well, and the directory that it lies in.
+pub(crate) struct Done {
+    pub(crate) work: TempDir,
+    pub(crate) built: Built,
+    pub(crate) lines: Vec<String>,
+}
+
+impl Done {
+    pub(crate) fn blob(&self, digest: &Digest) -> Vec<u8> {
+        fs::read(self.built.layout_dir.join("blobs/sha256").join(digest.hex())).unwrap()
+    }
+
+    pub(crate) fn json(&self, digest: &Digest) -> serde_json::Value {
+        serde_json::from_slice(&self.blob(digest)).unwrap()
+    }
+
+    pub(crate) fn manifest(&self) -> serde_json::Value {
+        self.json(&self.built.packaged.manifest)
+    }
+
+    /// `MODE PATH [-> TARGET]` of each entry of a layer.
+    pub(crate) fn entries(&self, layer: usize) -> Vec<String> {
+        let bytes = self.blob(&self.built.packaged.layers[layer].digest);
+        let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(bytes.as_slice()));
+        let shown = |entry: tar::Entry<'_, _>| {
+            let link = entry.link_name_bytes().map(|to| format!(" -> {}", String::from_utf8_lossy(&to)));
+            let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            format!("{:o} {path}{}", entry.header().mode().unwrap(), link.unwrap_or_default())
+        };
+        archive.entries().unwrap().map(|entry| shown(entry.unwrap())).collect()
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Recorder {
+    pub(crate) lines: Mutex<Vec<String>>,
+    pub(crate) on_line: Option<tokio::sync::mpsc::UnboundedSender<String>>,
+}
+
+impl Progress for Recorder {
+    fn started(&self, _: Step) {}
+
+    fn finished(&self, _: Step, _: Duration) {}
+
+    fn line(&self, line: &str) {
+        self.lines.lock().unwrap().push(line.to_owned());
+        if let Some(sender) = &self.on_line {
+            let _ = sender.send(line.to_owned());
+        }
+    }
+}
+
+/// What commands get here: where programs are, and nothing else.
+pub(crate) fn host() -> HostEnvironment {
+    let path = std::env::var("PATH").unwrap();
+    HostEnvironment { variables: BTreeMap::from([("PATH".to_owned(), path)]) }
+}
+
+/// With the toolchains of whoever runs the tests.
+pub(crate) fn host_with_toolchains() -> HostEnvironment {
+    HostEnvironment::of(&std::env::vars().collect())
+}
+
+pub(crate) fn request(source: Source, work: PathBuf) -> BuildRequest {
+    BuildRequest {
+        source,
+        work,
+        host: host(),
+        semel: PathBuf::from("/opt/semel"),
+        platform: Platform { os: "linux".to_owned(), architecture: "amd64".to_owned() },
+        builder: BuilderInfo {
+            id: "https://semel.dev/builder/test".to_owned(),
+            version: "0.1.0".to_owned(),
+            program: Digest::of(b"semel"),
+        },
+        range: None,
+        started: Timestamp::from_second(1_800_000_000).unwrap(),
+    }
+}
+
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+pub(crate) fn build(source: Source, host: HostEnvironment) -> Result<Done, BuildError> {
+    let work = TempDir::new().unwrap();
+    let recorder = Arc::new(Recorder::default());
+    let request = BuildRequest { host, ..request(source, work.path().to_owned()) };
+    let built = runtime().block_on(pipeline::run(request, recorder.clone()))?;
+    let lines = recorder.lines.lock().unwrap().clone();
+    Ok(Done { work, built, lines })
+}
+
+/// An error with its causes.
+pub(crate) fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}

@@ -1,0 +1,8 @@
+//! Looking: what is where, since when, and why. Nothing here changes anything.
+
+pub mod versions;
+pub mod status;
+pub mod history;
+pub mod place;
+pub mod why;
+pub mod difference;

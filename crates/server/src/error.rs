@@ -1,0 +1,233 @@
+//! Errors on their way out: which status, and what may be said.
+//!
+//! What the caller can act on is said in full. What went wrong inside is logged with its causes, and the answer says only
+//! that it did: paths, statements and keys are nobody's business over there.
+
+use axum::response::{IntoResponse, Response};
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use semel_engine::error::EngineError;
+use semel_oci::error::{ErrorBody, ErrorCode};
+use semel_store::blobs::BlobError;
+use semel_store::ledger::AppendError;
+use semel_store::sql::SqlError;
+use serde_json::Value;
+
+/// After how many seconds a request that lost a race may come again.
+const RETRY_SECONDS: u16 = 1;
+
+/// What is answered to an error of the engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// One line for a person.
+    pub text: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// The answer to an error of the engine. A fault is logged here, with its causes.
+pub fn answer_to(error: &EngineError) -> Answer {
+    let status = status_of(error);
+    if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
+        log_fault(error);
+        let text = match status {
+            StatusCode::INSUFFICIENT_STORAGE => "the disk of the store is full",
+            _ => "the server failed; its log says why",
+        };
+        return Answer { status, text: text.to_owned(), hint: None };
+    }
+    Answer { status, text: error.to_string(), hint: error.hint().map(str::to_owned) }
+}
+
+fn status_of(error: &EngineError) -> StatusCode {
+    match error {
+        EngineError::NotFound { .. } | EngineError::Blob(BlobError::Unknown(_) | BlobError::UnknownUpload(_)) => {
+            StatusCode::NOT_FOUND
+        }
+        EngineError::Precondition { .. } | EngineError::Blob(BlobError::Source(_)) => StatusCode::BAD_REQUEST,
+        EngineError::Invalid { .. } | EngineError::Verification { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+        EngineError::Blob(BlobError::WrongDigest { .. }) => StatusCode::UNPROCESSABLE_ENTITY,
+        EngineError::Conflict { .. } | EngineError::Blob(BlobError::OutOfOrder { .. }) => StatusCode::CONFLICT,
+        EngineError::NotAllowed { .. } => StatusCode::FORBIDDEN,
+        EngineError::TryAgain { .. } | EngineError::Append(AppendError::HeadMoved { .. }) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        other if is_disk_full(other) => StatusCode::INSUFFICIENT_STORAGE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn causes<'a>(error: &'a (dyn std::error::Error + 'static)) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
+}
+
+fn is_disk_full(error: &EngineError) -> bool {
+    let full = |cause: &std::io::Error| {
+        matches!(cause.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+    };
+    causes(error).filter_map(|cause| cause.downcast_ref()).any(full)
+}
+
+fn log_fault(error: &EngineError) {
+    let chain: Vec<String> = causes(error).map(ToString::to_string).collect();
+    tracing::error!(error = chain.join(": "), "A request failed inside the server");
+}
+
+/// What the registry answers to a request that it does not fulfil.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    status: StatusCode,
+    /// No code says that the server failed, so a fault is told as plain text.
+    code: Option<ErrorCode>,
+    message: String,
+    detail: Option<Value>,
+    headers: HeaderMap,
+}
+
+impl Refusal {
+    /// A refusal with the status that usually goes with the code.
+    pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self::with_status(code.status(), code, message)
+    }
+
+    pub(crate) fn with_status(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { status, code: Some(code), message: message.into(), detail: None, headers: HeaderMap::new() }
+    }
+
+    /// Adds what a program may want to know.
+    pub(crate) fn detail(mut self, detail: Value) -> Self {
+        self.detail = Some(detail);
+        self
+    }
+
+    pub(crate) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.append(name, value);
+        self
+    }
+
+    pub(crate) fn headers(mut self, headers: HeaderMap) -> Self {
+        self.headers.extend(headers);
+        self
+    }
+}
+
+impl From<EngineError> for Refusal {
+    fn from(error: EngineError) -> Self {
+        let code = match &error {
+            EngineError::Blob(BlobError::Unknown(_)) => Some(ErrorCode::BlobUnknown),
+            EngineError::Blob(BlobError::UnknownUpload(_)) => Some(ErrorCode::BlobUploadUnknown),
+            EngineError::Blob(BlobError::Source(_) | BlobError::OutOfOrder { .. }) => Some(ErrorCode::BlobUploadInvalid),
+            EngineError::Blob(BlobError::WrongDigest { .. }) => Some(ErrorCode::DigestInvalid),
+            EngineError::NotFound { .. } => Some(ErrorCode::ManifestUnknown),
+            EngineError::Precondition { .. }
+            | EngineError::Invalid { .. }
+            | EngineError::Verification { .. }
+            | EngineError::Conflict { .. }
+            | EngineError::NotAllowed { .. } => Some(ErrorCode::Denied),
+            EngineError::TryAgain { .. } | EngineError::Append(AppendError::HeadMoved { .. }) => {
+                Some(ErrorCode::TooManyRequests)
+            }
+            _ => None,
+        };
+        let answer = answer_to(&error);
+        let status = match &error {
+            // The distribution specification asks for 400.
+            EngineError::Blob(BlobError::WrongDigest { .. }) => StatusCode::BAD_REQUEST,
+            _ => answer.status,
+        };
+        let message = match &error {
+            EngineError::Blob(error @ (BlobError::Unknown(_) | BlobError::UnknownUpload(_) | BlobError::Source(_))) => {
+                error.to_string()
+            }
+            EngineError::Blob(error @ (BlobError::WrongDigest { .. } | BlobError::OutOfOrder { .. })) => error.to_string(),
+            _ => answer.text,
+        };
+        let refusal = Self { status, code, message, detail: None, headers: HeaderMap::new() };
+        match status {
+            StatusCode::SERVICE_UNAVAILABLE => refusal.header(RETRY_AFTER, HeaderValue::from(RETRY_SECONDS)),
+            _ => refusal,
+        }
+    }
+}
+
+macro_rules! through_engine {
+    ($($error:ty),*) => {
+        $(impl From<$error> for Refusal {
+            fn from(error: $error) -> Self {
+                EngineError::from(error).into()
+            }
+        })*
+    };
+}
+through_engine!(BlobError, SqlError, AppendError);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let (content_type, body) = match self.code {
+            Some(code) => ("application/json", ErrorBody::new(code, self.message, self.detail).to_bytes()),
+            None => ("text/plain; charset=utf-8", format!("{}\n", self.message).into_bytes()),
+        };
+        let mut response = (self.status, body).into_response();
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        response.headers_mut().extend(self.headers);
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use semel_model::digest::Digest;
+
+    use super::*;
+
+    fn io_error(kind: io::ErrorKind) -> EngineError {
+        let path = "/srv/store/uploads/x".into();
+        BlobError::Io { action: "write", path, source: io::Error::new(kind, "secret detail") }.into()
+    }
+
+    #[test]
+    fn every_kind_of_error_has_its_class_of_status() {
+        let digest = Digest::of(b"semel");
+        let cases: [(EngineError, u16); 11] = [
+            (EngineError::not_found("x"), 404),
+            (EngineError::precondition("x"), 400),
+            (EngineError::invalid("x"), 422),
+            (EngineError::Conflict { what: "x".into(), hint: None }, 409),
+            (EngineError::NotAllowed { what: "x".into(), hint: None }, 403),
+            (EngineError::Verification { what: "x".into(), hint: None }, 422),
+            (EngineError::TryAgain { what: "x".into() }, 503),
+            (AppendError::HeadMoved { expected: 1, found: 2 }.into(), 503),
+            (BlobError::Damaged(digest.clone()).into(), 500),
+            (BlobError::Unknown(digest).into(), 404),
+            (io_error(io::ErrorKind::PermissionDenied), 500),
+        ];
+        for (error, status) in cases {
+            assert_eq!(answer_to(&error).status.as_u16(), status, "{error}");
+        }
+    }
+
+    #[test]
+    fn what_went_wrong_inside_is_not_told() {
+        for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::StorageFull] {
+            let answer = answer_to(&io_error(kind));
+            assert!(!answer.text.contains("/srv") && !answer.text.contains("secret"), "{}", answer.text);
+        }
+        assert_eq!(answer_to(&io_error(io::ErrorKind::StorageFull)).status.as_u16(), 507);
+    }
+
+    #[test]
+    fn a_hint_and_the_cause_reach_the_caller() {
+        let answer = answer_to(&EngineError::not_found("no such thing").with_hint("semel build"));
+        assert_eq!((answer.text.as_str(), answer.hint.as_deref()), ("no such thing", Some("semel build")));
+    }
+
+    #[test]
+    fn a_lost_race_may_be_tried_again() {
+        let refusal = Refusal::from(EngineError::TryAgain { what: "again".into() });
+        assert_eq!(refusal.into_response().headers()[RETRY_AFTER], "1");
+    }
+}

@@ -1,0 +1,213 @@
+//! The router on a socket.
+//!
+//! Owns the connections: accepting, limits of time, the end. Each request runs as a task of its own, so that a client that
+//! goes away does not cut a change in two, and a panic costs one answer. Listens on the loopback interface only, and answers
+//! only requests that name it, since sign-in does not exist yet: otherwise any web page could use a visitor's browser to speak
+//! to the store.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::response::{IntoResponse as _, Response};
+use http::header::{HOST, ORIGIN};
+use http::{Request, StatusCode, Uri};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
+
+use crate::{App, router};
+
+/// How long a client may take to send the head of a request, and how long a connection may be idle.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long requests that are under way at the end may take.
+const GRACE: Duration = Duration::from_secs(30);
+/// How long to wait when the system has no more descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The most bytes that a connection buffers on its way in. Several of them wait for the disk, so memory grows by a multiple.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// The server cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Anybody on the network could change the store.
+    #[error(
+        "cannot listen on {0}: only loopback addresses such as 127.0.0.1:{port} are served, since sign-in does not exist yet",
+        port = .0.port()
+    )]
+    NotLoopback(SocketAddr),
+    /// Another program listens there.
+    #[error("cannot listen on {0}: the port is taken; choose another one, or port 0 for any that is free")]
+    Taken(SocketAddr),
+    /// The system refuses.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Takes an address for listening. Port 0 takes any that is free.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    if !address.ip().is_loopback() {
+        return Err(ServeError::NotLoopback(address));
+    }
+    TcpListener::bind(address).await.map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => ServeError::Taken(address),
+        _ => ServeError::Listen { address, source },
+    })
+}
+
+/// Answers requests until `shutdown` is ready. Then no new ones are taken, and those under way get [`GRACE`] to finish.
+pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+    let server = Server { router: router(app), stop: CancellationToken::new(), tasks: TaskTracker::new() };
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut shutdown => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => drop(server.tasks.spawn(server.clone().connection(stream))),
+            Err(error) => {
+                tracing::warn!(%error, "A connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    server.finish().await;
+}
+
+#[derive(Clone)]
+struct Server {
+    router: axum::Router,
+    stop: CancellationToken,
+    /// Connections, and requests apart from them.
+    tasks: TaskTracker,
+}
+
+impl Server {
+    async fn connection(self, stream: TcpStream) {
+        // Otherwise the last piece of each answer waits for the other side's acknowledgement.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "A connection keeps its delay");
+        }
+        let stop = self.stop.clone();
+        let service = service_fn(move |request| self.clone().answer(request));
+        let mut connection = std::pin::pin!(
+            http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .max_buf_size(BUFFER_BYTES)
+                .serve_connection(TokioIo::new(stream), service)
+        );
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "A connection broke off");
+        }
+    }
+
+    async fn answer(self, request: Request<Incoming>) -> Result<Response, std::convert::Infallible> {
+        let begun = Instant::now();
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let response = match is_meant_for_us(&request) {
+            true => self.run(request).await,
+            false => misdirected(),
+        };
+        let (status, duration_ms) = (response.status().as_u16(), begun.elapsed().as_millis());
+        tracing::info!(%method, %path, status, duration_ms, "{method} {path} {status}");
+        Ok(response)
+    }
+
+    async fn run(&self, request: Request<Incoming>) -> Response {
+        let router = self.router.clone();
+        let answered = self.tasks.spawn(router.oneshot(request.map(Body::new))).await;
+        match answered {
+            Ok(Ok(response)) => response,
+            Ok(Err(never)) => match never {},
+            Err(error) => {
+                tracing::error!(%error, "A request made its handler panic");
+                (StatusCode::INTERNAL_SERVER_ERROR, "the server failed; its log says why\n").into_response()
+            }
+        }
+    }
+
+    async fn finish(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(GRACE, self.tasks.wait()).await.is_err() {
+            tracing::warn!(requests = self.tasks.len(), "Some requests did not finish in time and are broken off");
+        }
+    }
+}
+
+/// Whether the request names the loopback interface. A web page that gives its own name our address, or that sends a form
+/// to us, names another one.
+fn is_meant_for_us(request: &Request<Incoming>) -> bool {
+    let text = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or("invalid"));
+    text(HOST).is_none_or(is_loopback_authority)
+        && text(ORIGIN).is_none_or(|origin| {
+            let uri = origin.parse::<Uri>().ok();
+            uri.and_then(|uri| uri.authority().map(ToString::to_string)).is_some_and(|host| is_loopback_authority(&host))
+        })
+}
+
+fn is_loopback_authority(authority: &str) -> bool {
+    let Ok(authority) = authority.parse::<http::uri::Authority>() else { return false };
+    let host = authority.host().trim_matches(['[', ']']);
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn misdirected() -> Response {
+    let text = "only requests for localhost or a loopback address are answered, since sign-in does not exist yet\n";
+    (StatusCode::FORBIDDEN, text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_others_can_reach_is_refused_with_the_reason() {
+        for address in ["0.0.0.0:0", "192.0.2.1:5000", "[::]:0"] {
+            let error = bind(address.parse().unwrap()).await.unwrap_err();
+            assert!(error.to_string().contains("sign-in does not exist yet"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_named_with_a_way_out() {
+        let first = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = first.local_addr().unwrap();
+        let error = bind(address).await.unwrap_err().to_string();
+        assert!(error.contains(&address.to_string()) && error.contains("port 0"), "{error}");
+    }
+
+    #[test]
+    fn only_names_of_the_loopback_interface_are_ours() {
+        for ours in ["localhost", "localhost:5000", "127.0.0.1", "127.0.0.1:5000", "[::1]:5000", "semel.localhost:80"] {
+            assert!(is_loopback_authority(ours), "{ours}");
+        }
+        for other in ["", "evil.example", "192.0.2.1:5000", "127.0.0.1.evil.example", "localhost.evil.example", "a b"] {
+            assert!(!is_loopback_authority(other), "{other}");
+        }
+    }
+}
