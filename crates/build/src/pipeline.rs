@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -294,7 +294,7 @@ impl BuildRequest {
     }
 
     fn log(&self) -> PathBuf {
-        self.work.join("build.log")
+        log_in(&self.work)
     }
 }
 
@@ -326,4 +326,9 @@ impl Drop for StopOnDrop {
     fn drop(&mut self) {
         self.0.stop();
     }
+}
+
+/// Where the log of a build lies in its work directory: also that of a build that failed.
+pub fn log_in(work: &Path) -> PathBuf {
+    work.join("build.log")
 }

@@ -209,6 +209,8 @@ pub enum Source {
     Default,
     /// The environment's values file.
     File,
+    /// The environment's values file, which git does not track and only its owner can read: it may hold secrets.
+    Private,
     /// `semel config set`.
     Set,
 }
@@ -279,7 +281,7 @@ fn offered_for(key: &ConfigKey, rule: &KeyRule, offered: &BTreeMap<ConfigKey, Of
 }
 
 fn misplaced(rule: &KeyRule, source: Source) -> Option<String> {
-    (rule.secret && source == Source::File).then(|| "is a secret and stands in the values file".to_owned())
+    (rule.secret && source == Source::File).then(|| "is a secret and stands in a file that git tracks or others can read".to_owned())
 }
 
 fn problem(key: &ConfigKey, rule: &KeyRule, environment: &EnvironmentName, what: String) -> Problem {

@@ -379,6 +379,16 @@ impl Layout {
         Ok(descriptor)
     }
 
+    /// Adds an annotation to the entries of an artefact in `index.json`, which is no part of its digest.
+    pub async fn annotate(&self, digest: &Digest, name: &str, value: &str) -> Result<(), LayoutError> {
+        let _lock = self.lock().await?;
+        let mut index = self.read_index().await?;
+        for entry in index.manifests.iter_mut().filter(|entry| entry.digest == *digest) {
+            entry.annotations.insert(name.to_owned(), value.to_owned());
+        }
+        self.write_index(&index).await
+    }
+
     async fn check_marker(&self) -> Result<(), LayoutError> {
         let refused = |reason: String| LayoutError::NotALayout { path: self.root.clone(), reason };
         let path = self.root.join(MARKER);
@@ -592,6 +602,7 @@ impl Temporary {
         let write = |source| LayoutError::Write { path: path.to_owned(), source };
         let directory = path.parent().expect("every file of a layout lies in a directory").to_owned();
         tokio::fs::create_dir_all(&directory).await.map_err(write)?;
+        #[expect(clippy::disallowed_methods, reason = "this is where a layout makes its renames durable")]
         tokio::fs::rename(&self.0, path).await.map_err(write)?;
         let synced = tokio::task::spawn_blocking(move || std::fs::File::open(directory)?.sync_all());
         synced.await.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(write)

@@ -38,18 +38,28 @@ pub fn answer_to(error: &EngineError) -> Answer {
         };
         return Answer { status, text: text.to_owned(), hint: None };
     }
-    Answer { status, text: error.to_string(), hint: error.hint().map(str::to_owned) }
+    Answer { status, text: text_of(error), hint: error.hint().map(str::to_owned) }
+}
+
+/// What the caller can act on is said by the cause where the engine adds nothing to it.
+fn text_of(error: &EngineError) -> String {
+    match error {
+        EngineError::Blob(error) => error.to_string(),
+        EngineError::Append(error) => error.to_string(),
+        other => other.to_string(),
+    }
 }
 
 fn status_of(error: &EngineError) -> StatusCode {
     match error {
-        EngineError::NotFound { .. } | EngineError::Blob(BlobError::Unknown(_) | BlobError::UnknownUpload(_)) => {
-            StatusCode::NOT_FOUND
-        }
+        EngineError::NotFound { .. }
+        | EngineError::Blob(BlobError::Unknown(_) | BlobError::UnknownUpload(_)) => StatusCode::NOT_FOUND,
         EngineError::Precondition { .. } | EngineError::Blob(BlobError::Source(_)) => StatusCode::BAD_REQUEST,
         EngineError::Invalid { .. } | EngineError::Verification { .. } => StatusCode::UNPROCESSABLE_ENTITY,
         EngineError::Blob(BlobError::WrongDigest { .. }) => StatusCode::UNPROCESSABLE_ENTITY,
-        EngineError::Conflict { .. } | EngineError::Blob(BlobError::OutOfOrder { .. }) => StatusCode::CONFLICT,
+        EngineError::Conflict { .. } | EngineError::Blob(BlobError::OutOfOrder { .. }) => {
+            StatusCode::CONFLICT
+        }
         EngineError::NotAllowed { .. } => StatusCode::FORBIDDEN,
         EngineError::TryAgain { .. } | EngineError::Append(AppendError::HeadMoved { .. }) => {
             StatusCode::SERVICE_UNAVAILABLE
@@ -59,7 +69,9 @@ fn status_of(error: &EngineError) -> StatusCode {
     }
 }
 
-fn causes<'a>(error: &'a (dyn std::error::Error + 'static)) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+pub(crate) fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
     std::iter::successors(Some(error), |error| error.source())
 }
 
@@ -77,7 +89,10 @@ fn log_fault(error: &EngineError) {
 
 /// What the registry answers to a request that it does not fulfil.
 #[derive(Debug)]
-pub(crate) struct Refusal {
+pub(crate) struct Refusal(Box<Parts>);
+
+#[derive(Debug)]
+struct Parts {
     status: StatusCode,
     /// No code says that the server failed, so a fault is told as plain text.
     code: Option<ErrorCode>,
@@ -93,63 +108,69 @@ impl Refusal {
     }
 
     pub(crate) fn with_status(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { status, code: Some(code), message: message.into(), detail: None, headers: HeaderMap::new() }
+        let (message, headers) = (message.into(), HeaderMap::new());
+        Self(Box::new(Parts { status, code: Some(code), message, detail: None, headers }))
+    }
+
+    /// Says it in other words.
+    pub(crate) fn message(mut self, message: impl Into<String>) -> Self {
+        self.0.message = message.into();
+        self
     }
 
     /// Adds what a program may want to know.
     pub(crate) fn detail(mut self, detail: Value) -> Self {
-        self.detail = Some(detail);
+        self.0.detail = Some(detail);
         self
     }
 
     pub(crate) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.append(name, value);
+        self.0.headers.append(name, value);
         self
     }
 
     pub(crate) fn headers(mut self, headers: HeaderMap) -> Self {
-        self.headers.extend(headers);
+        self.0.headers.extend(headers);
         self
     }
 }
 
 impl From<EngineError> for Refusal {
     fn from(error: EngineError) -> Self {
-        let code = match &error {
-            EngineError::Blob(BlobError::Unknown(_)) => Some(ErrorCode::BlobUnknown),
-            EngineError::Blob(BlobError::UnknownUpload(_)) => Some(ErrorCode::BlobUploadUnknown),
-            EngineError::Blob(BlobError::Source(_) | BlobError::OutOfOrder { .. }) => Some(ErrorCode::BlobUploadInvalid),
-            EngineError::Blob(BlobError::WrongDigest { .. }) => Some(ErrorCode::DigestInvalid),
-            EngineError::NotFound { .. } => Some(ErrorCode::ManifestUnknown),
-            EngineError::Precondition { .. }
-            | EngineError::Invalid { .. }
-            | EngineError::Verification { .. }
-            | EngineError::Conflict { .. }
-            | EngineError::NotAllowed { .. } => Some(ErrorCode::Denied),
-            EngineError::TryAgain { .. } | EngineError::Append(AppendError::HeadMoved { .. }) => {
-                Some(ErrorCode::TooManyRequests)
-            }
-            _ => None,
-        };
         let answer = answer_to(&error);
         let status = match &error {
             // The distribution specification asks for 400.
             EngineError::Blob(BlobError::WrongDigest { .. }) => StatusCode::BAD_REQUEST,
             _ => answer.status,
         };
-        let message = match &error {
-            EngineError::Blob(error @ (BlobError::Unknown(_) | BlobError::UnknownUpload(_) | BlobError::Source(_))) => {
-                error.to_string()
-            }
-            EngineError::Blob(error @ (BlobError::WrongDigest { .. } | BlobError::OutOfOrder { .. })) => error.to_string(),
-            _ => answer.text,
-        };
-        let refusal = Self { status, code, message, detail: None, headers: HeaderMap::new() };
+        let (message, headers) = (answer.text, HeaderMap::new());
+        let refusal = Self(Box::new(Parts { status, code: code_of(&error), message, detail: None, headers }));
         match status {
             StatusCode::SERVICE_UNAVAILABLE => refusal.header(RETRY_AFTER, HeaderValue::from(RETRY_SECONDS)),
             _ => refusal,
         }
     }
+}
+
+fn code_of(error: &EngineError) -> Option<ErrorCode> {
+    Some(match error {
+        EngineError::Blob(BlobError::Unknown(_)) => ErrorCode::BlobUnknown,
+        EngineError::Blob(BlobError::UnknownUpload(_)) => ErrorCode::BlobUploadUnknown,
+        EngineError::Blob(BlobError::Source(_) | BlobError::OutOfOrder { .. }) => {
+            ErrorCode::BlobUploadInvalid
+        }
+        EngineError::Blob(BlobError::WrongDigest { .. }) => ErrorCode::DigestInvalid,
+        EngineError::NotFound { .. } => ErrorCode::ManifestUnknown,
+        EngineError::Precondition { .. }
+        | EngineError::Invalid { .. }
+        | EngineError::Verification { .. }
+        | EngineError::Conflict { .. }
+        | EngineError::NotAllowed { .. } => ErrorCode::Denied,
+        EngineError::TryAgain { .. } | EngineError::Append(AppendError::HeadMoved { .. }) => {
+            ErrorCode::TooManyRequests
+        }
+        _ => return None,
+    })
 }
 
 macro_rules! through_engine {
@@ -165,13 +186,14 @@ through_engine!(BlobError, SqlError, AppendError);
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let (content_type, body) = match self.code {
-            Some(code) => ("application/json", ErrorBody::new(code, self.message, self.detail).to_bytes()),
-            None => ("text/plain; charset=utf-8", format!("{}\n", self.message).into_bytes()),
+        let Parts { status, code, message, detail, headers } = *self.0;
+        let (content_type, body) = match code {
+            Some(code) => ("application/json", ErrorBody::new(code, message, detail).to_bytes()),
+            None => ("text/plain; charset=utf-8", format!("{message}\n").into_bytes()),
         };
-        let mut response = (self.status, body).into_response();
+        let mut response = (status, body).into_response();
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-        response.headers_mut().extend(self.headers);
+        response.headers_mut().extend(headers);
         response
     }
 }

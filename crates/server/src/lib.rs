@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `/v2/…` | OCI distribution-spec 1.1 | `registry` |
 //! | `/api/v1/…` | JSON | [`api`] |
-//! | `/healthz` | 200 while the process answers | [`router`] |
+//! | `/healthz` | 200 while the process answers | [`mod@router`] |
 //!
 //! [`router()`] is the whole of it as one service, called inside the process or, by [`serve`], from the network: there is one
 //! API and one set of tests. Handlers extract, call the engine and render; they decide nothing about the domain, and know
@@ -48,6 +48,7 @@ struct Inner {
     store: Store,
     clock: fn() -> Timestamp,
     actor_name: String,
+    local: bool,
     sessions: registry::Sessions,
 }
 
@@ -63,7 +64,21 @@ pub struct Caller {
 impl App {
     /// Serves a store. `actor_name` is the server's own user, who stands for all who say nothing about themselves.
     pub fn new(store: Store, clock: fn() -> Timestamp, actor_name: impl Into<String>) -> Self {
-        Self(Arc::new(Inner { store, clock, actor_name: actor_name.into(), sessions: registry::Sessions::default() }))
+        Self::with(store, clock, actor_name.into(), false)
+    }
+
+    /// As [`App::new`], for a caller in this very process, who is told what went wrong inside.
+    pub fn local(store: Store, clock: fn() -> Timestamp, actor_name: impl Into<String>) -> Self {
+        Self::with(store, clock, actor_name.into(), true)
+    }
+
+    fn with(store: Store, clock: fn() -> Timestamp, actor_name: String, local: bool) -> Self {
+        Self(Arc::new(Inner { store, clock, actor_name, local, sessions: registry::Sessions::default() }))
+    }
+
+    /// Whether only this process can ask.
+    pub(crate) fn is_local(&self) -> bool {
+        self.0.local
     }
 
     /// The store.

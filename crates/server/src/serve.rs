@@ -67,9 +67,13 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
     })
 }
 
-/// Answers requests until `shutdown` is ready. Then no new ones are taken, and those under way get [`GRACE`] to finish.
+/// Answers requests until `shutdown` is ready. Then no new ones are taken, and those under way get 30 seconds to finish.
 pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output = ()>) {
-    let server = Server { router: router(app), stop: CancellationToken::new(), tasks: TaskTracker::new() };
+    serve_router(router(app), listener, shutdown).await;
+}
+
+async fn serve_router(router: axum::Router, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+    let server = Server { router, stop: CancellationToken::new(), tasks: TaskTracker::new() };
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let accepted = tokio::select! {
@@ -152,7 +156,10 @@ impl Server {
         self.stop.cancel();
         self.tasks.close();
         if tokio::time::timeout(GRACE, self.tasks.wait()).await.is_err() {
-            tracing::warn!(requests = self.tasks.len(), "Some requests did not finish in time and are broken off");
+            tracing::warn!(
+                requests = self.tasks.len(),
+                "Some requests did not finish in time and are broken off"
+            );
         }
     }
 }
@@ -164,7 +171,8 @@ fn is_meant_for_us(request: &Request<Incoming>) -> bool {
     text(HOST).is_none_or(is_loopback_authority)
         && text(ORIGIN).is_none_or(|origin| {
             let uri = origin.parse::<Uri>().ok();
-            uri.and_then(|uri| uri.authority().map(ToString::to_string)).is_some_and(|host| is_loopback_authority(&host))
+            uri.and_then(|uri| uri.authority().map(ToString::to_string))
+                .is_some_and(|host| is_loopback_authority(&host))
         })
 }
 
@@ -177,12 +185,15 @@ fn is_loopback_authority(authority: &str) -> bool {
 }
 
 fn misdirected() -> Response {
-    let text = "only requests for localhost or a loopback address are answered, since sign-in does not exist yet\n";
+    let text =
+        "only requests for localhost or a loopback address are answered, since sign-in does not exist yet\n";
     (StatusCode::FORBIDDEN, text).into_response()
 }
 
 #[cfg(test)]
 mod tests {
+    use semel_oci::transport::{self, Transport};
+
     use super::*;
 
     #[tokio::test]
@@ -201,12 +212,45 @@ mod tests {
         assert!(error.contains(&address.to_string()) && error.contains("port 0"), "{error}");
     }
 
+    #[tokio::test]
+    async fn a_panic_costs_one_answer_and_says_nothing() {
+        let router = axum::Router::new()
+            .route(
+                "/panic",
+                axum::routing::get(|| async {
+                    if true {
+                        panic!("secret")
+                    }
+                }),
+            )
+            .route("/well", axum::routing::get(|| async { "well" }));
+        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(serve_router(router, listener, stop.clone().cancelled_owned()));
+        let transport = Transport::remote(&address).unwrap();
+        for (path, status, said) in
+            [("/panic", 500, "the server failed; its log says why\n"), ("/well", 200, "well")]
+        {
+            let request = Request::get(path).body(transport::Body::empty()).unwrap();
+            let answer = transport.send(request).await.unwrap();
+            assert_eq!(answer.status().as_u16(), status);
+            assert_eq!(answer.into_body().collect_limited(1_000).await.unwrap(), said);
+        }
+        stop.cancel();
+        serving.await.unwrap();
+    }
+
     #[test]
     fn only_names_of_the_loopback_interface_are_ours() {
-        for ours in ["localhost", "localhost:5000", "127.0.0.1", "127.0.0.1:5000", "[::1]:5000", "semel.localhost:80"] {
+        for ours in
+            ["localhost", "localhost:5000", "127.0.0.1", "127.0.0.1:5000", "[::1]:5000", "semel.localhost:80"]
+        {
             assert!(is_loopback_authority(ours), "{ours}");
         }
-        for other in ["", "evil.example", "192.0.2.1:5000", "127.0.0.1.evil.example", "localhost.evil.example", "a b"] {
+        for other in
+            ["", "evil.example", "192.0.2.1:5000", "127.0.0.1.evil.example", "localhost.evil.example", "a b"]
+        {
             assert!(!is_loopback_authority(other), "{other}");
         }
     }

@@ -16,7 +16,7 @@
 //! ```
 //!
 //! Reading order: the layout (here), [`release`] (what an artefact asks to run), [`stage`] and [`switch`] (laying it
-//! out), [`supervise`] and [`control`] (running it), [`observe`] (what runs), [`converge`] (all of it, in order).
+//! out), [`mod@supervise`] and [`control`] (running it), [`mod@observe`] (what runs), [`mod@converge`] (all of it, in order).
 
 mod collect;
 mod durable;

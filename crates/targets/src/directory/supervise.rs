@@ -3,7 +3,7 @@
 //! Starts the entrypoint of `current` with exactly the release's variables, keeps what it prints, starts it again when it
 //! ends (after 1 s, then twice as long each time, at most 60 s), looks after its health, writes the journal, and does
 //! what it is told over its socket. There is one per root: whoever holds the lock. It never switches anything on by
-//! itself and never judges a deployment; that is [`super::converge`].
+//! itself and never judges a deployment; that is [`mod@super::converge`].
 //!
 //! A supervisor that is killed leaves its child behind; the next one finds it, by its record and by its variables, and
 //! ends it before it starts anything.

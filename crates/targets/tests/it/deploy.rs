@@ -10,7 +10,7 @@ use semel_model::pipeline::Health;
 use semel_targets::directory::{Depth, Generation, Outcome, Progress, Refused, generations, logs};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::place::{Place, Shelf, archive, is_alive, other_service, service};
+use crate::place::{Place, Shelf, archive, image, is_alive, layer, other_service, service};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_deployment_runs_what_was_desired_and_says_so() {
@@ -312,4 +312,20 @@ async fn a_release_that_writes_into_itself_is_told_so() {
     let outcome = place.converge(&place.order(1, &artefact, &[]), &Shelf::of(&artefact)).await.unwrap();
     let Outcome::Failed { reason, .. } = outcome else { panic!("{outcome:?}") };
     assert!(reason.ends_with("is not as it was deployed: files were edited"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_of_several_layers_runs_where_and_as_it_says() {
+    let place = Place::new();
+    let run = "#!/bin/sh\necho in $(basename $PWD) with $GREETING $NAME and $1 $(ls $(dirname $0))\nexec sleep 600\n";
+    let lower =
+        layer(&[("/app/old", ""), ("/app/run", "#!/bin/sh\nexit 1\n"), ("/app/check", "#!/bin/sh\n")]);
+    let upper = layer(&[("/app/.wh.old", ""), ("/app/run", run)]);
+    let execution = serde_json::json!({
+        "Entrypoint": ["/app/run"], "Cmd": ["word"], "WorkingDir": "/app",
+        "Env": ["PATH=/nowhere", "GREETING=hello", "NAME=nobody"],
+    });
+    place.deploy(1, &image(&[lower, upper], &execution), &[("NAME", "semel")]).await;
+    place.until("it said where it is", |_| place.app_log().contains('\n')).await;
+    assert_eq!(place.app_log().trim(), "in app with hello semel and word check run");
 }

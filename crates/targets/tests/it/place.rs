@@ -54,6 +54,11 @@ pub(crate) struct Artefact {
 
 /// An archive with executable files, the first of which is its entrypoint.
 pub(crate) fn archive(files: &[(&str, &str)], needs: &[&str]) -> Artefact {
+    of_layer(layer(files), &serde_json::json!({"v": 1, "entrypoint": [files[0].0], "needs": needs}))
+}
+
+/// A layer of executable files.
+pub(crate) fn layer(files: &[(&str, &str)]) -> Vec<u8> {
     let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
     for (path, content) in files {
         let mut header = tar::Header::new_gnu();
@@ -62,8 +67,21 @@ pub(crate) fn archive(files: &[(&str, &str)], needs: &[&str]) -> Artefact {
         header.set_mtime(1_000_000);
         tar.append_data(&mut header, path.trim_start_matches('/'), content.as_bytes()).unwrap();
     }
-    let config = serde_json::json!({"v": 1, "entrypoint": [files[0].0], "needs": needs});
-    of_layer(tar.into_inner().unwrap().finish().unwrap(), &config)
+    tar.into_inner().unwrap().finish().unwrap()
+}
+
+/// An image as a container builder makes it.
+pub(crate) fn image(layers: &[Vec<u8>], execution: &serde_json::Value) -> Artefact {
+    let config = serde_json::to_vec(&serde_json::json!({"config": execution})).unwrap();
+    let manifest = serde_json::to_vec(&serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": media_type::OCI_MANIFEST,
+        "config": Descriptor::of(media_type::OCI_CONFIG, &config),
+        "layers": layers.iter().map(|layer| Descriptor::of(media_type::OCI_LAYER_GZIP, layer)).collect::<Vec<_>>(),
+    }))
+    .unwrap();
+    let blobs = layers.iter().chain([&config]).map(|bytes| (Digest::of(bytes), bytes.clone())).collect();
+    Artefact { digest: Digest::of(&manifest), manifest, layer: Digest::of(&layers[0]), blobs }
 }
 
 pub(crate) fn of_layer(layer: Vec<u8>, config: &serde_json::Value) -> Artefact {

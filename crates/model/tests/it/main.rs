@@ -1,0 +1,3 @@
+//! The formats of the model, through its public door.
+
+mod formats;

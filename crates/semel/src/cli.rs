@@ -1,0 +1,566 @@
+//! What can be asked: the verbs and their words.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use semel_model::name::{ComponentName, ConfigKey, EnvironmentName, Tag};
+
+/// Build once, deploy many, prove it: immutable artefacts from commit to production
+#[derive(Debug, Parser)]
+#[command(name = "semel", version, max_term_width = 100, propagate_version = true)]
+#[command(after_help = "First steps:  semel demo        see the whole path on a small project\n\
+                              semel init        write a semel.toml for the project here\n\
+                              semel build       turn its newest commit into an artefact, once")]
+pub(crate) struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+
+    /// Use the store in this directory
+    #[arg(long, global = true, value_name = "DIR", conflicts_with = "server", help_heading = "Where")]
+    pub(crate) store: Option<PathBuf>,
+
+    /// Use the store of this server
+    #[arg(long, global = true, value_name = "URL", help_heading = "Where")]
+    pub(crate) server: Option<String>,
+
+    /// The component; else the one of the semel.toml here
+    #[arg(short, long, global = true, value_name = "COMPONENT", help_heading = "Where")]
+    pub(crate) component: Option<ComponentName>,
+
+    /// Do it as if in this directory
+    #[arg(short = 'C', long, global = true, value_name = "DIR", help_heading = "Where")]
+    pub(crate) directory: Option<PathBuf>,
+
+    /// Print one JSON object
+    #[arg(long, global = true, help_heading = "Output")]
+    pub(crate) json: bool,
+
+    /// Print only the one essential value
+    #[arg(short, long, global = true, help_heading = "Output")]
+    pub(crate) quiet: bool,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Show the whole path, from a commit to production and back, on a small real project
+    Demo(DemoArgs),
+    /// Write a semel.toml for the project here
+    Init(InitArgs),
+    /// Build a commit into an artefact, once
+    Build(BuildArgs),
+    /// List the versions of a component
+    Versions(VersionsArgs),
+    /// Show everything about one artefact
+    Inspect(VersionArg),
+    /// Hash an artefact, check its signatures, prove its name
+    Verify(VersionArg),
+    /// Attach a result to an artefact, signed
+    Attest(AttestArgs),
+    /// Ask for the right to run in an environment
+    Promote(PromoteArgs),
+    /// Print what may run in an environment, pinned; else exit 9
+    Resolve(ResolveArgs),
+    /// Make an environment run a version
+    Deploy(DeployArgs),
+    /// Go back to what ran before
+    Rollback(RollbackArgs),
+    /// Show what runs where
+    Status(StatusArgs),
+    /// Explain why an environment runs what it runs
+    Why(EnvironmentArg),
+    /// Find a commit, version or digest
+    Where(WhereArgs),
+    /// Show what happened in an environment
+    History(HistoryArgs),
+    /// Compare two environments
+    Diff(DiffArgs),
+    /// Print what the application of an environment prints
+    Logs(LogsArgs),
+    /// Stop what an environment runs on this machine
+    Stop(EnvironmentArg),
+    /// Hold an environment: nothing moves until it is resumed
+    Hold(HoldArgs),
+    /// Lift the hold of an environment
+    Resume(EnvironmentArg),
+    /// Say that an artefact must not run
+    Reject(RejectArgs),
+    /// Lift the rejection of an artefact
+    Accept(AcceptArgs),
+    /// Show, compare and put in force the pipeline
+    #[command(subcommand)]
+    Pipeline(PipelineVerb),
+    /// Set the configuration of environments
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// Copy an artefact from an OCI layout or a registry into the store
+    Push(PushArgs),
+    /// Copy an artefact into an OCI layout
+    Pull(PullArgs),
+    /// Give a version to an artefact that something else built
+    Publish(PublishArgs),
+    /// Serve the store: the API and an OCI registry
+    Serve(ServeArgs),
+    /// Verify the ledger and everything that it names
+    #[command(subcommand)]
+    Audit(AuditVerb),
+    /// Copy the store and its keys into a directory
+    Backup(BackupArgs),
+    /// Bring a backup back into a new store
+    Restore(RestoreArgs),
+    /// Restore a lost database from the store's files
+    Recover,
+    /// Fold the ledger into fresh tables
+    Rebuild,
+    /// Run the supervisor of a directory target (started by deploy)
+    #[command(hide = true)]
+    Supervise(SuperviseArgs),
+    /// The service of the demo
+    #[command(subcommand)]
+    Sample(SampleVerb),
+    /// Print completions for a shell
+    Completions(CompletionsArgs),
+    /// Write the manual pages into a directory
+    Man(ManArgs),
+}
+
+/// `semel demo`
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Keep the project and the store in this directory (it must be empty or not there)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keep: Option<PathBuf>,
+}
+
+/// `semel init`
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// Print the file instead of writing it
+    #[arg(long)]
+    pub(crate) print: bool,
+}
+
+/// `semel build`
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct BuildArgs {
+    /// More about builds
+    #[command(subcommand)]
+    pub(crate) verb: Option<BuildVerb>,
+
+    /// The commit: anything that git understands [default: HEAD]
+    #[arg(value_name = "REV")]
+    pub(crate) revision: Option<String>,
+
+    /// The branch that it is built for, where git cannot tell
+    #[arg(long, value_name = "NAME")]
+    pub(crate) branch: Option<String>,
+
+    /// Leave with exit 75 when somebody else is building the same
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+}
+
+/// Below `semel build`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BuildVerb {
+    /// Print what a build printed
+    Log(BuildLogArgs),
+}
+
+/// `semel build log`
+#[derive(Debug, Args)]
+pub(crate) struct BuildLogArgs {
+    /// The build number, or anything that names the artefact
+    #[arg(value_name = "BUILD")]
+    pub(crate) build: String,
+}
+
+/// `semel versions`
+#[derive(Debug, Args)]
+pub(crate) struct VersionsArgs {
+    /// At most so many
+    #[arg(short = 'n', long, default_value_t = 20, value_name = "N")]
+    pub(crate) limit: u64,
+}
+
+/// One artefact.
+#[derive(Debug, Args)]
+pub(crate) struct VersionArg {
+    /// 1.4.2, a build number, sha256:…, commit:… or an environment
+    #[arg(value_name = "[COMPONENT@]VERSION")]
+    pub(crate) version: String,
+}
+
+/// One environment.
+#[derive(Debug, Args)]
+pub(crate) struct EnvironmentArg {
+    /// The environment
+    #[arg(value_name = "ENV")]
+    pub(crate) environment: EnvironmentName,
+}
+
+/// `semel attest`
+#[derive(Debug, Args)]
+pub(crate) struct AttestArgs {
+    /// 1.4.2, a build number, sha256:…, commit:… or an environment
+    #[arg(value_name = "[COMPONENT@]VERSION")]
+    pub(crate) version: String,
+
+    /// The report to read, such as a JUnit results.xml
+    #[arg(value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+
+    /// What kind of evidence: junit, manual, or a name of your own
+    #[arg(long = "type", value_name = "TYPE", default_value = "manual")]
+    pub(crate) kind: String,
+
+    /// The result, where no report says it
+    #[arg(long, value_name = "RESULT")]
+    pub(crate) result: Option<ResultWord>,
+
+    /// The environment that it was found out in
+    #[arg(long = "in", value_name = "ENV")]
+    pub(crate) environment: Option<EnvironmentName>,
+
+    /// A sentence to go with it
+    #[arg(short = 'm', long, value_name = "TEXT")]
+    pub(crate) message: Option<String>,
+}
+
+/// What evidence can say.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum ResultWord {
+    /// It is as it should be
+    Pass,
+    /// It is not
+    Fail,
+    /// Acceptable, with remarks
+    Warn,
+    /// Nothing can be concluded
+    Inconclusive,
+    /// A description without a judgement
+    Info,
+}
+
+/// `semel promote`
+#[derive(Debug, Args)]
+pub(crate) struct PromoteArgs {
+    /// 1.4.2, a build number, sha256:…, commit:… or an environment
+    #[arg(value_name = "[COMPONENT@]VERSION")]
+    pub(crate) version: String,
+
+    /// Where it is to run
+    #[arg(value_name = "ENV")]
+    pub(crate) environment: EnvironmentName,
+
+    /// Only say what would be decided, and record nothing
+    #[arg(long)]
+    pub(crate) plan: bool,
+
+    /// The digest that the version must have
+    #[arg(long, value_name = "DIGEST")]
+    pub(crate) expect: Option<String>,
+}
+
+/// `semel resolve`
+#[derive(Debug, Args)]
+pub(crate) struct ResolveArgs {
+    /// [[COMPONENT@]VERSION] ENV; without a version: the newest that was promoted
+    #[arg(value_name = "WORD", num_args = 1..=2, required = true)]
+    pub(crate) words: Vec<String>,
+}
+
+/// `semel deploy`
+#[derive(Debug, Args)]
+pub(crate) struct DeployArgs {
+    /// [[COMPONENT@]VERSION] ENV; without a version: the newest that was promoted, or HEAD in the first environment
+    #[arg(value_name = "WORD", num_args = 1..=2, required = true)]
+    pub(crate) words: Vec<String>,
+
+    /// The digest that the version must have
+    #[arg(long, value_name = "DIGEST")]
+    pub(crate) expect: Option<String>,
+
+    /// Start it again even if nothing changed
+    #[arg(long)]
+    pub(crate) restart: bool,
+}
+
+/// `semel rollback`
+#[derive(Debug, Args)]
+pub(crate) struct RollbackArgs {
+    /// The environment
+    #[arg(value_name = "ENV")]
+    pub(crate) environment: EnvironmentName,
+
+    /// To this version instead of the newest that succeeded before
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) to: Option<String>,
+
+    /// Only say what would be done
+    #[arg(long)]
+    pub(crate) plan: bool,
+}
+
+/// `semel status`
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Exit 1 when something is not as it should be
+    #[arg(long)]
+    pub(crate) exit_code: bool,
+}
+
+/// `semel where`
+#[derive(Debug, Args)]
+pub(crate) struct WhereArgs {
+    /// A commit, a version, a build number or a digest
+    #[arg(value_name = "COMMIT|VERSION|DIGEST")]
+    pub(crate) word: String,
+}
+
+/// `semel history`
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
+    /// The environment
+    #[arg(value_name = "ENV")]
+    pub(crate) environment: EnvironmentName,
+
+    /// At most so many
+    #[arg(short = 'n', long, default_value_t = 30, value_name = "N")]
+    pub(crate) limit: u64,
+}
+
+/// `semel diff`
+#[derive(Debug, Args)]
+pub(crate) struct DiffArgs {
+    /// The first environment
+    #[arg(value_name = "ENV")]
+    pub(crate) first: EnvironmentName,
+
+    /// The second environment
+    #[arg(value_name = "ENV")]
+    pub(crate) second: EnvironmentName,
+}
+
+/// `semel logs`
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// The environment
+    #[arg(value_name = "ENV")]
+    pub(crate) environment: EnvironmentName,
+
+    /// The last so many lines
+    #[arg(short = 'n', long, default_value_t = 100, value_name = "N")]
+    pub(crate) lines: usize,
+
+    /// Go on printing what is printed
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+}
+
+/// `semel hold`
+#[derive(Debug, Args)]
+pub(crate) struct HoldArgs {
+    /// The environment
+    #[arg(value_name = "ENV")]
+    pub(crate) environment: EnvironmentName,
+
+    /// Why
+    #[arg(short = 'm', long, value_name = "TEXT")]
+    pub(crate) reason: String,
+}
+
+/// `semel reject`
+#[derive(Debug, Args)]
+pub(crate) struct RejectArgs {
+    /// 1.4.2, a build number, sha256:…, commit:… or an environment
+    #[arg(value_name = "[COMPONENT@]VERSION")]
+    pub(crate) version: String,
+
+    /// Only in this environment [default: everywhere]
+    #[arg(value_name = "ENV")]
+    pub(crate) environment: Option<EnvironmentName>,
+
+    /// Why
+    #[arg(short = 'm', long, value_name = "TEXT")]
+    pub(crate) reason: String,
+}
+
+/// `semel accept`
+#[derive(Debug, Args)]
+pub(crate) struct AcceptArgs {
+    /// 1.4.2, a build number, sha256:…, commit:… or an environment
+    #[arg(value_name = "[COMPONENT@]VERSION")]
+    pub(crate) version: String,
+
+    /// Only in this environment [default: wherever it was rejected]
+    #[arg(value_name = "ENV")]
+    pub(crate) environment: Option<EnvironmentName>,
+}
+
+/// Below `semel pipeline`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PipelineVerb {
+    /// Put the pipeline that semel.toml proposes in force
+    Apply,
+    /// Show the pipeline in force
+    Show,
+    /// Compare what semel.toml proposes with what is in force; exit 1 if they differ
+    Diff,
+}
+
+/// Below `semel config`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigVerb {
+    /// Keep a value for an environment, read from standard input
+    Set(ConfigKeyArgs),
+    /// Forget a value that was set
+    Unset(ConfigKeyArgs),
+    /// Show the keys of an environment and where their values come from
+    Show(EnvironmentArg),
+}
+
+/// A key of an environment.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigKeyArgs {
+    /// The environment
+    #[arg(value_name = "ENV")]
+    pub(crate) environment: EnvironmentName,
+
+    /// The key
+    #[arg(value_name = "KEY")]
+    pub(crate) key: ConfigKey,
+}
+
+/// `semel push`
+#[derive(Debug, Args)]
+pub(crate) struct PushArgs {
+    /// oci:DIR[:NAME], or an image in a registry
+    #[arg(value_name = "FROM")]
+    pub(crate) from: String,
+
+    /// The version or channel that it gets
+    #[arg(value_name = "[COMPONENT@]TAG")]
+    pub(crate) to: String,
+
+    /// The commit that it was built from
+    #[arg(long, value_name = "SHA")]
+    pub(crate) commit: Option<String>,
+}
+
+/// `semel pull`
+#[derive(Debug, Args)]
+pub(crate) struct PullArgs {
+    /// 1.4.2, a build number, sha256:…, commit:… or an environment
+    #[arg(value_name = "[COMPONENT@]VERSION")]
+    pub(crate) version: String,
+
+    /// oci:DIR
+    #[arg(value_name = "TO")]
+    pub(crate) to: String,
+}
+
+/// `semel publish`
+#[derive(Debug, Args)]
+pub(crate) struct PublishArgs {
+    /// The artefact where it is: oci:DIR[:NAME], or an image in a registry
+    #[arg(value_name = "REF")]
+    pub(crate) reference: String,
+
+    /// The version that it gets [default: the tag of REF]
+    #[arg(long = "as", value_name = "VERSION")]
+    pub(crate) version: Option<Tag>,
+
+    /// The commit that it was built from
+    #[arg(long, value_name = "SHA")]
+    pub(crate) commit: Option<String>,
+}
+
+/// `semel serve`
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Where to listen; loopback only until sign-in exists
+    #[arg(long, default_value = "127.0.0.1:7070", value_name = "ADDRESS:PORT")]
+    pub(crate) listen: std::net::SocketAddr,
+}
+
+/// Below `semel audit`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditVerb {
+    /// Recompute the ledger, compare everything with it, hash every blob
+    Verify,
+}
+
+/// `semel backup`
+#[derive(Debug, Args)]
+pub(crate) struct BackupArgs {
+    /// The directory; what it holds already is not copied again
+    #[arg(value_name = "DIR")]
+    pub(crate) to: PathBuf,
+}
+
+/// `semel restore`
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// The backup
+    #[arg(value_name = "DIR")]
+    pub(crate) from: PathBuf,
+}
+
+/// `semel supervise`
+#[derive(Debug, Args)]
+pub(crate) struct SuperviseArgs {
+    /// The directory of the binding
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: PathBuf,
+}
+
+/// Below `semel sample`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SampleVerb {
+    /// Answer HTTP on $PORT with a greeting; behaves as the file behaviour.toml beside the program says
+    Serve,
+    /// Write the sample project's files into a directory
+    Write(SampleWriteArgs),
+    /// Copy this program to a file, as the sample project's service
+    Install(SampleWriteArgs),
+    /// Test the service of the commit that lies here and write a JUnit report
+    Test(SampleWriteArgs),
+}
+
+/// A path.
+#[derive(Debug, Args)]
+pub(crate) struct SampleWriteArgs {
+    /// Where
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+}
+
+/// `semel completions`
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// `semel man`
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// The directory
+    #[arg(value_name = "DIR")]
+    pub(crate) to: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Cli;
+
+    #[test]
+    fn the_command_line_makes_sense() {
+        Cli::command().debug_assert();
+    }
+}

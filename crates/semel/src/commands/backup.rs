@@ -1,0 +1,51 @@
+//! `semel backup` and `semel restore`
+
+use semel_store::backup as copies;
+use serde_json::json;
+
+use super::Outcome;
+use crate::cli::{BackupArgs, Cli, RestoreArgs};
+use crate::output::Output;
+use crate::report::{Exit, Failure};
+use crate::session::{self, now};
+use crate::settings::Settings;
+
+pub(super) async fn backup(args: &BackupArgs, cli: &Cli, settings: &Settings, output: Output) -> Outcome {
+    let place = session::embedded(cli, settings)?;
+    let store = session::open_store(&place).await?;
+    let to = settings.directory().join(&args.to);
+    let copied = copies::backup(&store, &to, now()).await.map_err(|error| failure(&error))?;
+    output.done(format!(
+        "{} entries and {} new blobs are in {} ({} were there already), with the store's keys: keep it private",
+        copied.entries,
+        copied.blobs,
+        to.display(),
+        copied.kept
+    ));
+    output.next(format!("semel restore {} --store NEW-DIR", to.display()));
+    if output.is_json() {
+        output.json(&json!({"entries": copied.entries, "blobs": copied.blobs, "kept": copied.kept, "to": to}));
+    }
+    Ok(Exit::Done)
+}
+
+pub(super) async fn restore(args: &RestoreArgs, cli: &Cli, settings: &Settings, output: Output) -> Outcome {
+    let place = session::embedded(cli, settings)?;
+    let from = settings.directory().join(&args.from);
+    let copied = copies::restore(&from, &place).await.map_err(|error| failure(&error))?;
+    output.done(format!("{} entries and {} blobs are restored in {}", copied.entries, copied.blobs, place.dir.display()));
+    output.next(format!("semel audit verify --store {}", place.dir.display()));
+    if output.is_json() {
+        output.json(&json!({"entries": copied.entries, "blobs": copied.blobs, "store": place.dir}));
+    }
+    Ok(Exit::Done)
+}
+
+fn failure(error: &copies::BackupError) -> Failure {
+    let exit = match error {
+        copies::BackupError::Foreign(_) | copies::BackupError::NotEmpty(_) => Exit::Usage,
+        copies::BackupError::NotABackup(_) => Exit::NotFound,
+        _ => Exit::Fault,
+    };
+    Failure::from_error(exit, error)
+}

@@ -1,0 +1,377 @@
+//! `semel build`: a commit becomes an artefact, once.
+//!
+//! ```text
+//! resolve the commit → look the key up → reserve → build → upload by digest → commit the version
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use semel_build::pipeline::{self, Blame, BuildError, BuildRequest, Built, Progress, Step};
+use semel_build::package::Platform;
+use semel_build::provenance::{self, BuilderInfo, Range};
+use semel_build::recipe::HostEnvironment;
+use semel_build::source::{self, Resolve, Source};
+use semel_engine::reserve::{self, Granted, Holding, Reservation};
+use semel_model::digest::Digest;
+use semel_model::name::ComponentName;
+use semel_oci::client::FileSource;
+use semel_oci::copy::{Endpoint, copy};
+use semel_oci::layout::Layout;
+use semel_server::api::calls::{self, Heartbeat, Release};
+use serde::Serialize;
+use tokio::task::AbortHandle;
+
+use super::Outcome;
+use crate::cli::{BuildArgs, BuildLogArgs, BuildVerb, Cli};
+use crate::output::{self, Output};
+use crate::progress;
+use crate::report::{Exit, Failure};
+use crate::session::{self, Session, now};
+use crate::settings::Settings;
+
+/// How many commits are sent to find the previous version.
+const HISTORY: usize = 500;
+/// How often the lease is renewed.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// What a build came to, for `--json`.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Report {
+    pub(super) component: ComponentName,
+    pub(super) version: semel_model::version::Version,
+    pub(super) number: u64,
+    pub(super) digest: Digest,
+    pub(super) commit: semel_model::name::CommitId,
+    pub(super) reused: bool,
+}
+
+pub(super) async fn run(args: &BuildArgs, cli: &Cli, settings: Settings, output: Output) -> Outcome {
+    if let Some(BuildVerb::Log(log)) = &args.verb {
+        return build_log(log, cli, &Session::open(cli, settings, output).await?).await;
+    }
+    let wanted = Wanted { revision: args.revision.clone(), branch: args.branch.clone(), no_wait: args.no_wait };
+    let source = resolve(&wanted, &settings).await?;
+    refuse_lost_store(cli, &settings)?;
+    let session = Session::open(cli, settings, output).await?;
+    let report = build(&wanted, source, &session).await?;
+    if output.is_json() {
+        output.json(&report);
+    } else {
+        output.data(&format!("{}@{}", report.component, report.digest));
+    }
+    Ok(Exit::Done)
+}
+
+/// What is to be built.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Wanted {
+    pub(super) revision: Option<String>,
+    pub(super) branch: Option<String>,
+    pub(super) no_wait: bool,
+}
+
+/// A store that dies with the runner would give the same version to other bytes next time.
+fn refuse_lost_store(cli: &Cli, settings: &Settings) -> Result<(), Failure> {
+    let (_, named) = session::place(cli, settings)?;
+    if named || !settings.is_ci() {
+        return Ok(());
+    }
+    Err(Failure::usage("this is a CI runner and no store is named: a store that dies with the runner forgets its versions")
+        .because(["the next job would give the same version to other bytes".to_owned()])
+        .hint("name one that lasts: SEMEL_SERVER=URL, SEMEL_STORE=DIR, or store = \"…\" in semel.toml"))
+}
+
+pub(super) async fn resolve(wanted: &Wanted, settings: &Settings) -> Result<Source, Failure> {
+    let (wanted, dir, variables) = (wanted.clone(), settings.directory().to_owned(), settings.variables().clone());
+    let resolved = tokio::task::spawn_blocking(move || {
+        source::resolve(&Resolve {
+            start_dir: &dir,
+            revision: wanted.revision.as_deref(),
+            branch: wanted.branch.as_deref(),
+            variables: &variables,
+            salt: 0,
+        })
+    });
+    resolved.await.map_err(|error| Failure::fault(error.to_string()))?.map_err(|error| source_failure(&error))
+}
+
+fn source_failure(error: &source::SourceError) -> Failure {
+    let exit = match error {
+        source::SourceError::UnknownRevision { .. } => Exit::NotFound,
+        _ => Exit::Usage,
+    };
+    Failure::from_error(exit, error).hints(error.hint())
+}
+
+/// Builds a source, or takes what was built from it before.
+pub(super) async fn build(wanted: &Wanted, source: Source, session: &Session) -> Result<Report, Failure> {
+    let output = session.output;
+    let component = source.project.component.clone();
+    output.say(format!("{component} at {}", source.commit.short()));
+    if source.uncommitted > 0 && wanted.revision.is_none() {
+        let files = if source.uncommitted == 1 { "file is" } else { "files are" };
+        output.say(format!("  note: {} uncommitted {files} not part of this build", source.uncommitted));
+    }
+    let lookup = reserve::Lookup { inputs: source.inputs.clone(), commit: source.commit.clone() };
+    if let Reservation::Built(built) = session.client.call(&lookup).await? {
+        return Ok(reused(&component, &source, built, session));
+    }
+    match reservation(wanted, &source, session).await? {
+        Reservation::Built(built) => Ok(reused(&component, &source, built, session)),
+        Reservation::Yours(granted) => build_reserved(&source, granted, session).await,
+        Reservation::Unknown | Reservation::Running { .. } => Err(Failure::fault("the reservation has no outcome")),
+    }
+}
+
+fn reused(component: &ComponentName, source: &Source, built: reserve::Built, session: &Session) -> Report {
+    let from = if built.commit == source.commit {
+        String::new()
+    } else {
+        format!(" from {}, which has the same source tree", built.commit.short())
+    };
+    let when = output::ago(&built.time, now());
+    session.output.done(format!("{} (build {}) was already built{from}, {when}: nothing to do", built.version, built.number));
+    session.output.next(format!("semel deploy {} ENV", built.version));
+    Report {
+        component: component.clone(),
+        version: built.version,
+        number: built.number,
+        digest: built.digest,
+        commit: built.commit,
+        reused: true,
+    }
+}
+
+/// Asks for the right to build, and waits while somebody else has it.
+async fn reservation(wanted: &Wanted, source: &Source, session: &Session) -> Result<Reservation, Failure> {
+    let history = {
+        let source = source.clone();
+        let read = tokio::task::spawn_blocking(move || source::history(&source, HISTORY));
+        read.await.map_err(|error| Failure::fault(error.to_string()))?.map_err(|error| source_failure(&error))?
+    };
+    let request = reserve::Reserve {
+        inputs: source.inputs.clone(),
+        commit: source.commit.clone(),
+        tree: source.git_tree.clone(),
+        line: source.line.clone(),
+        history,
+        holder: format!("{} (process {})", session.settings.user(), std::process::id()),
+    };
+    let mut told = false;
+    loop {
+        match session.client.call(&request).await? {
+            Reservation::Running { holder, number, version, retry_millis } => {
+                if wanted.no_wait {
+                    return Err(Failure::new(Exit::TryAgain, format!("{version} (build {number}) is being built by {holder}")));
+                }
+                if !told {
+                    session.output.say(format!("  {version} (build {number}) is being built by {holder}: waiting"));
+                    told = true;
+                }
+                tokio::time::sleep(Duration::from_millis(retry_millis)).await;
+            }
+            other => return Ok(other),
+        }
+    }
+}
+
+async fn build_reserved(source: &Source, granted: Granted, session: &Session) -> Result<Report, Failure> {
+    let component = source.project.component.clone();
+    let follows = granted.follows.as_ref().map(|version| format!(" after {version}")).unwrap_or_default();
+    let step = if granted.attempt > 1 { format!("attempt {}", granted.attempt) } else { granted.bump.to_string() };
+    session.output.done(format!("reserved {} (build {}): {step}{follows}", granted.version, granted.number));
+    let holding =
+        Holding { component: component.clone(), number: granted.number, token: granted.token.clone() };
+    let lease = Lease::keep(session, holding.clone());
+    let work = tempfile::Builder::new()
+        .prefix("semel-build-")
+        .tempdir()
+        .map_err(|error| Failure::from_error(Exit::Fault, &error))?;
+    let worked = tokio::select! {
+        built = run_build(source, &granted, work.path(), session) => built,
+        _ = tokio::signal::ctrl_c() => {
+            drop(session.client.call(&Release { holding: holding.clone() }).await);
+            return Err(Failure::new(Exit::Interrupted, format!("broken off; {} stays reserved for the next try", granted.version)));
+        }
+    };
+    let built = match worked {
+        Ok(built) => built,
+        Err(failed) => return Err(report_failure(&failed, &holding, work.path(), session).await),
+    };
+    let finished = publish(&built, holding, session).await?;
+    drop(lease);
+    session.output.done(format!(
+        "published {component} {} (build {}), {}",
+        finished.version,
+        finished.number,
+        output::bytes(built.packaged.bytes)
+    ));
+    session.output.next(format!("semel deploy {} ENV   or   semel inspect {}", finished.version, finished.version));
+    Ok(Report {
+        component,
+        version: finished.version,
+        number: finished.number,
+        digest: finished.digest,
+        commit: finished.commit,
+        reused: false,
+    })
+}
+
+async fn run_build(
+    source: &Source,
+    granted: &Granted,
+    work: &std::path::Path,
+    session: &Session,
+) -> Result<Built, BuildError> {
+    let program = session.settings.program().to_owned();
+    let digest = provenance::digest_of_file(&program)
+        .map_err(|source| BuildError::Work { dir: program.clone(), source })?;
+    let request = BuildRequest {
+        source: source.clone(),
+        work: work.to_owned(),
+        host: HostEnvironment::of(session.settings.variables()),
+        semel: program,
+        platform: Platform::host(),
+        builder: BuilderInfo {
+            id: "https://semel.dev/builder/local/v1".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            program: digest,
+        },
+        range: Some(Range { follows: granted.follows.clone(), commits: granted.since.clone() }),
+        started: now(),
+    };
+    let told = Arc::new(Told { output: session.output, bar: progress::spinner(&session.output, "check out".to_owned()) });
+    let built = pipeline::run(request, Arc::clone(&told) as Arc<dyn Progress>).await;
+    told.bar.finish_and_clear();
+    built
+}
+
+/// Tells a person how far the build is.
+struct Told {
+    output: Output,
+    bar: indicatif::ProgressBar,
+}
+
+impl Progress for Told {
+    fn started(&self, step: Step) {
+        self.bar.set_message(step.to_string());
+    }
+
+    fn finished(&self, step: Step, took: Duration) {
+        let line = format!("{step:<10} {:.1} s", took.as_secs_f32());
+        self.bar.suspend(|| self.output.done(line));
+    }
+
+    fn line(&self, line: &str) {
+        self.bar.set_message(format!("build: {}", line.chars().take(160).collect::<String>()));
+    }
+}
+
+async fn publish(built: &Built, holding: Holding, session: &Session) -> Result<reserve::Built, Failure> {
+    let registry = session.client.registry();
+    let layout = Layout::open(&built.layout_dir).await.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
+    let to = Endpoint::Registry { client: registry.clone(), name: holding.component.clone() };
+    let transfer = progress::Transfer::new(&session.output, "store");
+    let copied = copy(&Endpoint::Layout(layout), &to, &built.packaged.manifest, None, &transfer.listener()).await;
+    transfer.finish();
+    copied.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
+    let log = put_log(&holding.component, &built.log, session).await?;
+    let commit = reserve::Commit {
+        holding,
+        digest: built.packaged.manifest.clone(),
+        provenance: built.provenance.clone(),
+        log,
+    };
+    Ok(session.client.call(&commit).await?)
+}
+
+async fn put_log(
+    component: &ComponentName,
+    path: &std::path::Path,
+    session: &Session,
+) -> Result<Option<Digest>, Failure> {
+    let Ok(metadata) = std::fs::metadata(path) else { return Ok(None) };
+    let digest = provenance::digest_of_file(path).map_err(|error| Failure::from_error(Exit::Fault, &error))?;
+    let stored = session
+        .client
+        .registry()
+        .put_blob(component, &digest, metadata.len(), &FileSource(path.to_owned()))
+        .await;
+    stored.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
+    Ok(Some(digest))
+}
+
+async fn report_failure(
+    failed: &BuildError,
+    holding: &Holding,
+    work: &std::path::Path,
+    session: &Session,
+) -> Failure {
+    let log = put_log(&holding.component, &pipeline::log_in(work), session).await.unwrap_or(None);
+    let fail = reserve::Fail { holding: holding.clone(), reason: failed.to_string(), log };
+    let recorded = session.client.call(&fail).await;
+    let exit = match failed.blame() {
+        Blame::Caller => Exit::Usage,
+        Blame::NotFound => Exit::NotFound,
+        Blame::Command => Exit::Command,
+        Blame::Stopped => Exit::Interrupted,
+        Blame::Fault => Exit::Fault,
+    };
+    let mut failure = Failure::from_error(exit, failed);
+    if let BuildError::Run(run) = failed {
+        for line in run.tail() {
+            session.output.say(format!("  | {line}"));
+        }
+    }
+    failure.hints.extend(failed.hint());
+    if recorded.is_ok() {
+        failure.hints.push(format!("semel build log {} -c {}", holding.number, holding.component));
+    }
+    failure
+}
+
+/// Renews the lease until it is dropped.
+struct Lease(AbortHandle);
+
+impl Lease {
+    fn keep(session: &Session, holding: Holding) -> Self {
+        let client = session.client.clone();
+        let renew = async move {
+            loop {
+                tokio::time::sleep(HEARTBEAT).await;
+                // A lost renewal is tried again in time; a lost lease is found out at the commit.
+                drop(client.call(&Heartbeat { holding: holding.clone() }).await);
+            }
+        };
+        Self(tokio::spawn(renew).abort_handle())
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn build_log(args: &BuildLogArgs, cli: &Cli, session: &Session) -> Outcome {
+    let (component, build) = super::artefact(&args.build, cli, session)?;
+    let found = session.client.call(&calls::BuildLog { component: component.clone(), build }).await?;
+    if session.output.is_json() {
+        session.output.json(&found);
+        return Ok(Exit::Done);
+    }
+    let reason = found.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    session.output.say(format!("build {} of {component}, version {}, {}{reason}", found.number, found.version, found.state));
+    let Some(log) = found.log else {
+        return Err(Failure::new(Exit::NotFound, format!("build {} has left no log", found.number)));
+    };
+    let fetched = session.client.registry().get_blob(&component, &log, None).await;
+    let mut fetched = fetched.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
+    let mut bytes = Vec::new();
+    tokio::io::AsyncReadExt::read_to_end(&mut fetched.reader, &mut bytes)
+        .await
+        .map_err(|error| Failure::from_error(Exit::Fault, &error))?;
+    session.output.bytes(&bytes);
+    Ok(Exit::Done)
+}

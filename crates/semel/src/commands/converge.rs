@@ -1,0 +1,332 @@
+//! What deploy and rollback share: the values of an environment, the order to its target, and the outcome.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use semel_engine::deploy::{Config, Finish, Finished, Order, Outcome as Recorded, Refusal, Start, Started};
+use semel_model::config::{self, Contract, Offered, Snapshot, Source};
+use semel_model::deployment::{Observed, Plan};
+use semel_model::digest::Digest;
+use semel_model::name::{ComponentName, ConfigKey, EnvironmentName};
+use semel_model::pipeline::{Health, Target};
+use semel_oci::client::RegistryClient;
+use semel_oci::reference::TagOrDigest;
+use semel_store::secrets::Vault;
+use semel_targets::directory::stage::{BlobFuture, BlobSource};
+use semel_targets::directory::{self, Depth, Facts, Generation, Host, Progress, SpawnSupervisor, Values};
+
+use super::promote;
+use crate::report::{Exit, Failure};
+use crate::session::{Session, now};
+
+/// Where the release of a binding is laid out.
+pub(super) async fn root(
+    session: &Session,
+    component: &ComponentName,
+    environment: &EnvironmentName,
+    target: &Target,
+) -> Result<PathBuf, Failure> {
+    match &target.path {
+        Some(path) if Path::new(path).is_absolute() => Ok(PathBuf::from(path)),
+        Some(path) => Err(Failure::usage(format!("the target path `{path}` of {environment} is not absolute"))
+            .hint("write an absolute path in semel.toml, then: semel pipeline apply")),
+        None => {
+            let binding = format!("{}/{}", environment, component.as_str().replace('/', "%"));
+            Ok(session.settings.releases().join(&session.facts().await?.id).join(binding))
+        }
+    }
+}
+
+/// The secrets of an environment, at this machine.
+pub(super) async fn vault(session: &Session, environment: &EnvironmentName) -> Result<Vault, Failure> {
+    Ok(Vault::at(&session.settings.secrets(), &session.facts().await?.id, environment))
+}
+
+/// What an environment offers: its values file, then what was set here.
+pub(super) async fn offered(
+    session: &Session,
+    component: &ComponentName,
+    environment: &EnvironmentName,
+    values: Option<&str>,
+    project: Option<&Path>,
+) -> Result<BTreeMap<ConfigKey, Offered>, Failure> {
+    let mut offered = BTreeMap::new();
+    if let Some(file) = values {
+        let Some(project) = project else {
+            return Err(Failure::usage(format!("the values of {environment} are in {file}, relative to the project, and there is no project here"))
+                .hint("run it in the project's directory, or: semel -C DIR deploy …"));
+        };
+        offered.extend(values_file(&project.join(file))?);
+    }
+    let set = vault(session, environment).await?.values(component);
+    let set = set.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
+    offered.extend(set.into_iter().map(|(key, value)| (key, Offered { value, source: Source::Set })));
+    Ok(offered)
+}
+
+fn values_file(path: &Path) -> Result<BTreeMap<ConfigKey, Offered>, Failure> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::usage(format!("cannot read the values file {shown}: {error}")).hint("create it, or change `values` in semel.toml")
+    })?;
+    // The parser's own words would show the line with the value; the place is enough.
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+        let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+        Failure::usage(format!("the values file {shown} is not TOML (line {line})")).hint("write one `KEY = value` per line")
+    })?;
+    let source = if is_private(path) { Source::Private } else { Source::File };
+    table.into_iter().map(|(key, value)| Ok((parse_key(&key, path)?, Offered { value: scalar(&key, value, path)?, source }))).collect()
+}
+
+fn parse_key(key: &str, path: &Path) -> Result<ConfigKey, Failure> {
+    key.parse().map_err(|error: semel_model::name::InvalidName| Failure::usage(format!("{}: {error}", path.display())))
+}
+
+fn scalar(key: &str, value: toml::Value, path: &Path) -> Result<String, Failure> {
+    match value {
+        toml::Value::String(text) => Ok(text),
+        toml::Value::Integer(number) => Ok(number.to_string()),
+        toml::Value::Boolean(truth) => Ok(truth.to_string()),
+        _ => Err(Failure::usage(format!("{}: {key} is neither text, nor a whole number, nor true or false", path.display()))),
+    }
+}
+
+/// Whether only its owner can read a file, and git does not track it: then it may hold secrets.
+fn is_private(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    let closed = std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 == 0);
+    closed && !is_tracked(path)
+}
+
+fn is_tracked(path: &Path) -> bool {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return true };
+    let listed = std::process::Command::new("git")
+        .arg("-C")
+        .arg(dir)
+        .args(["ls-files", "--error-unmatch", "--"])
+        .arg(name)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .status();
+    match listed {
+        Ok(status) => status.success(),
+        // Without git nothing is tracked.
+        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+    }
+}
+
+/// The configuration of a deployment: the snapshot that is recorded, and the values that never are.
+pub(super) struct Resolved {
+    pub(super) config: Config,
+    pub(super) values: BTreeMap<ConfigKey, String>,
+}
+
+/// Joins a contract with what an environment offers.
+pub(super) async fn resolve(
+    session: &Session,
+    contract: &Contract,
+    environment: &EnvironmentName,
+    offered: &BTreeMap<ConfigKey, Offered>,
+) -> Result<Resolved, Failure> {
+    match config::resolve(contract, environment, offered) {
+        Err(problems) => Ok(Resolved { config: Config::Problems(problems), values: BTreeMap::new() }),
+        Ok(resolved) => {
+            let key = vault(session, environment).await?.key();
+            let key = key.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
+            let snapshot = Snapshot::new(contract, environment, &resolved, &key);
+            let values = resolved.into_iter().map(|(key, offered)| (key, offered.value)).collect();
+            Ok(Resolved { config: Config::Snapshot(snapshot), values })
+        }
+    }
+}
+
+/// A secret in a health command would stand in an argument list (invariant I15).
+pub(super) fn refuse_secrets_in_health(contract: &Contract, target: &Target) -> Result<(), Failure> {
+    let Some(Health::Command(words)) = &target.health else { return Ok(()) };
+    let secret = contract.0.iter().filter(|(_, rule)| rule.secret).find(|(key, _)| {
+        words.iter().any(|word| word.contains(&format!("${{{key}}}")))
+    });
+    match secret {
+        Some((key, _)) => Err(Failure::usage(format!("the health command names the secret {key}: its value would stand in an argument list"))
+            .hint(format!("the command has {key} in its environment: read it from there"))),
+        None => Ok(()),
+    }
+}
+
+/// Asks for the deployment, makes the target run it, and records how it came out.
+pub(super) async fn deploy(session: &Session, start: Start, values: BTreeMap<ConfigKey, String>) -> Result<Deployed, Failure> {
+    let order = match session.client.call(&start).await? {
+        Started::Go(order) => order,
+        Started::Refused(refusal) => return Err(refused(&refusal)),
+    };
+    if order.promoted {
+        session.output.done(format!("{} may run in {}", order.artefact.name(), order.environment));
+    }
+    let root = root(session, &start.component, &start.environment, &order.target).await?;
+    let outcome = converge(session, &order, &root, values).await?;
+    let observed = observe(&root).await;
+    let (recorded, ended) = match outcome {
+        directory::Outcome::Succeeded { plan, needs, observed } => {
+            let recorded = Recorded::Succeeded { needs: needs.clone() };
+            return succeeded(session, order, recorded, plan, observed).await;
+        }
+        directory::Outcome::Failed { reason, log_tail, restored, .. } => {
+            let restored = restored.map(|generation| generation.ledger);
+            let ended = Ended { reason: reason.clone(), log_tail, restored, failed: true };
+            (Recorded::Failed { reason, restored }, ended)
+        }
+        directory::Outcome::Errored { reason, restored } => {
+            let restored = restored.map(|generation| generation.ledger);
+            let ended = Ended { reason: reason.clone(), log_tail: Vec::new(), restored, failed: false };
+            (Recorded::Errored { reason, restored }, ended)
+        }
+    };
+    let finished = finish(session, &order, recorded, observed).await?;
+    Err(not_running(session, &order, &ended, &finished))
+}
+
+/// A deployment that runs.
+#[derive(Debug)]
+pub(super) struct Deployed {
+    pub(super) order: Order,
+    pub(super) plan: Plan,
+    pub(super) observed: Observed,
+    pub(super) consequences: Vec<String>,
+}
+
+async fn succeeded(
+    session: &Session,
+    order: Order,
+    recorded: Recorded,
+    plan: Plan,
+    observed: Observed,
+) -> Result<Deployed, Failure> {
+    let finished = finish(session, &order, recorded, observed.clone()).await?;
+    Ok(Deployed { order, plan, observed, consequences: finished.consequences })
+}
+
+async fn finish(session: &Session, order: &Order, outcome: Recorded, observed: Observed) -> Result<Finished, Failure> {
+    let finish = Finish {
+        component: order.artefact.component.clone(),
+        environment: order.environment.clone(),
+        generation: order.generation,
+        outcome,
+        observed,
+    };
+    Ok(session.client.call(&finish).await?)
+}
+
+struct Ended {
+    reason: String,
+    log_tail: Vec<String>,
+    restored: Option<u64>,
+    failed: bool,
+}
+
+fn not_running(session: &Session, order: &Order, ended: &Ended, finished: &Finished) -> Failure {
+    for line in &ended.log_tail {
+        session.output.say(format!("  | {line}"));
+    }
+    let (name, environment) = (order.artefact.name(), &order.environment);
+    let headline = match (ended.failed, ended.restored) {
+        (true, Some(restored)) => format!("{name} failed in {environment} and was rolled back: generation {restored} runs again"),
+        (true, None) => format!("{name} failed in {environment}; nothing ran there before, and nothing runs now"),
+        (false, Some(restored)) => format!("deploying {name} to {environment} went wrong; generation {restored} runs again"),
+        (false, None) => format!("deploying {name} to {environment} went wrong; what ran there was not touched"),
+    };
+    let exit = if ended.failed { Exit::Command } else { Exit::Fault };
+    Failure::new(exit, headline)
+        .because(std::iter::once(ended.reason.clone()).chain(finished.consequences.iter().cloned()))
+        .hint(format!("semel logs {environment}"))
+        .hint(format!("semel why {environment}"))
+        .hint(format!("semel resume {environment}, then deploy a version that works"))
+}
+
+/// A refused deployment: every reason at once, and what to do about each.
+fn refused(refusal: &Refusal) -> Failure {
+    let message = format!("{} is not deployed to {}; nothing was touched", refusal.artefact.name(), refusal.environment);
+    match &refusal.decision {
+        Some(decision) => promote::refusal(message, decision),
+        None => Failure::new(Exit::Refused, message).because(refusal.reasons.clone()).hints(
+            refusal.remedies.iter().map(|remedy| {
+                let command = remedy.starts_with(|c: char| c.is_ascii_lowercase()) && !remedy.starts_with("set ") && !remedy.starts_with("remove ");
+                if command { format!("semel {remedy}") } else { remedy.clone() }
+            }),
+        ),
+    }
+    .answer(refusal)
+}
+
+async fn converge(
+    session: &Session,
+    order: &Order,
+    root: &Path,
+    values: BTreeMap<ConfigKey, String>,
+) -> Result<directory::Outcome, Failure> {
+    let registry = session.client.registry();
+    let component = order.artefact.component.clone();
+    let reference = TagOrDigest::Digest(order.artefact.digest.clone());
+    let manifest = registry.get_manifest(&component, &reference).await;
+    let manifest = manifest.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
+    let wanted = directory::Order {
+        root: root.to_owned(),
+        generation: Generation::of(order.generation),
+        desired: semel_model::deployment::Desired {
+            key: order.key.clone(),
+            artefact: order.artefact.digest.clone(),
+            config: order.config.clone(),
+        },
+        target: order.target.clone(),
+        manifest: manifest.bytes.to_vec(),
+        facts: Facts {
+            component: component.clone(),
+            environment: order.environment.clone(),
+            version: order.artefact.version.clone(),
+            number: order.artefact.number,
+            commit: order.artefact.commit.clone(),
+            decision: Some(order.decision.clone()),
+        },
+        values: Values(values),
+    };
+    let host = Host {
+        path: session.settings.path(),
+        clock: now,
+        supervisor: SpawnSupervisor {
+            program: session.settings.program().to_owned(),
+            args: vec!["supervise".to_owned(), "--root".to_owned(), root.display().to_string()],
+        },
+    };
+    let output = session.output;
+    let tell = move |progress: Progress| match progress {
+        Progress::Planned(_) => {}
+        Progress::Staged { already: true } => output.done("staged: every byte was there and has its digest"),
+        Progress::Staged { already: false } => output.done("staged: every byte has its digest"),
+        Progress::Switched(generation) => output.done(format!("switched to generation {generation}")),
+        Progress::Waiting { within } => output.say(format!("  waiting until it is healthy, at most {within}")),
+        Progress::GoingBack(generation) => output.warn(format!("not healthy: going back to generation {generation}")),
+    };
+    let source = FromRegistry { registry, component };
+    directory::converge(&wanted, &host, &source, &tell).await.map_err(|refused| {
+        let exit = if matches!(refused, directory::Refused::Busy { .. }) { Exit::TryAgain } else { Exit::Usage };
+        Failure::from_error(exit, &refused)
+    })
+}
+
+/// What runs at a root; what cannot be read counts as absent.
+pub(super) async fn observe(root: &Path) -> Observed {
+    directory::observe(root, Depth::Quick, now()).await.unwrap_or_else(|_| Observed::absent())
+}
+
+struct FromRegistry {
+    registry: RegistryClient,
+    component: ComponentName,
+}
+
+impl BlobSource for FromRegistry {
+    fn blob<'a>(&'a self, digest: &'a Digest, size: u64) -> BlobFuture<'a> {
+        Box::pin(async move {
+            let fetched = self.registry.get_blob(&self.component, digest, Some(size)).await;
+            fetched.map(|fetched| fetched.reader).map_err(std::io::Error::other)
+        })
+    }
+}

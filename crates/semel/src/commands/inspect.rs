@@ -1,0 +1,63 @@
+//! `semel inspect`
+
+use semel_engine::look::versions::Inspection;
+use semel_server::api::calls::Inspect;
+
+use super::Outcome;
+use crate::cli::{Cli, VersionArg};
+use crate::output::{Output, bytes, table};
+use crate::report::Exit;
+use crate::session::Session;
+
+pub(super) async fn run(args: &VersionArg, cli: &Cli, session: &Session) -> Outcome {
+    let (component, version) = super::artefact(&args.version, cli, session)?;
+    let found = session.client.call(&Inspect { component, version }).await?;
+    let output = session.output;
+    if output.is_json() {
+        output.json(&found);
+    } else if output.is_quiet() {
+        output.data(&format!("{}@{}", found.artefact.component, found.artefact.digest));
+    } else {
+        show(&found, output);
+    }
+    Ok(Exit::Done)
+}
+
+fn show(found: &Inspection, output: Output) {
+    let artefact = &found.artefact;
+    let mut rows = vec![
+        vec!["artefact".to_owned(), artefact.name()],
+        vec!["digest".to_owned(), artefact.digest.to_string()],
+        vec!["names".to_owned(), found.names.join(", ")],
+        vec!["type".to_owned(), found.artifact_type.clone().unwrap_or_else(|| found.media_type.clone())],
+        vec!["size".to_owned(), format!("{} in {} layers", bytes(found.bytes), found.layers.len())],
+        vec!["home".to_owned(), format!("store {}", found.home)],
+    ];
+    let mut row = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            rows.push(vec![name.to_owned(), value]);
+        }
+    };
+    row("build", artefact.number.map(|number| number.to_string()));
+    row("commit", artefact.commit.as_ref().map(ToString::to_string));
+    row("published", artefact.published.clone());
+    for (place, verified) in &found.locations {
+        row("also at", Some(format!("{place} (verified {verified})")));
+    }
+    for (key, rule) in &found.contract.0 {
+        let secret = if rule.secret { ", secret" } else { "" };
+        let need = match &rule.default {
+            Some(default) => format!("default {default}"),
+            None if rule.is_required() => "required".to_owned(),
+            None => "optional".to_owned(),
+        };
+        row("needs", Some(format!("{key} ({}{secret}, {need})", rule.kind)));
+    }
+    for one in &found.evidence {
+        let place = one.environment.as_ref().map(|name| format!(" in {name}")).unwrap_or_default();
+        let verified = if one.verified { "" } else { ", signature NOT verified" };
+        row("evidence", Some(format!("{} = {}{place}, {}{verified}", one.kind, one.result, one.time)));
+    }
+    let text = table(&["", ""], rows);
+    output.data(text.trim_start_matches('\n').trim_start());
+}

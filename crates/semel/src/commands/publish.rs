@@ -1,0 +1,37 @@
+//! `semel publish`: record an artefact that something else built and keeps. What is promoted must not be lost to another
+//! place's retention, so its bytes are copied as well.
+
+use semel_engine::publish::Bind;
+use semel_oci::copy::Endpoint;
+
+use super::{Outcome, component, push};
+use crate::cli::{Cli, PublishArgs};
+use crate::report::Failure;
+use crate::session::Session;
+
+pub(super) async fn run(args: &PublishArgs, cli: &Cli, session: &Session) -> Outcome {
+    let from = push::open(&args.reference, session).await?;
+    let component = match (&cli.component, &from.endpoint) {
+        (None, Endpoint::Registry { name, .. }) => {
+            crate::project::find(session.settings.directory())?.map_or_else(|| name.clone(), |found| found.project.component)
+        }
+        _ => component(cli, session)?,
+    };
+    let Some(tag) = args.version.clone().or_else(|| from.tag.clone()) else {
+        return Err(Failure::usage(format!("{} has no tag, so it needs a version", args.reference)).hint("--as VERSION"));
+    };
+    let copied = push::copy_in(&from, &component, session).await?;
+    let commit = match super::commit(args.commit.as_ref())? {
+        Some(commit) => Some(commit),
+        None => from.commit.clone(),
+    };
+    let bind = Bind {
+        component,
+        tag,
+        digest: copied.descriptor.digest,
+        commit,
+        location: Some(from.place.clone()),
+        home: from.home.clone(),
+    };
+    push::name(bind, session).await
+}

@@ -1,0 +1,90 @@
+//! `semel rollback`: go back to what ran before. Plain values as they were, secrets as they are now.
+
+use std::collections::BTreeMap;
+
+use semel_engine::deploy::Start;
+use semel_engine::rollback::Candidate;
+use semel_model::config::{Offered, Source};
+use semel_model::name::ConfigKey;
+use semel_server::api::calls::RollbackCandidate;
+use serde_json::json;
+
+use super::{Outcome, component, converge};
+use crate::cli::{Cli, RollbackArgs};
+use crate::output::ago;
+use crate::report::{Exit, Failure};
+use crate::session::{Session, now};
+
+pub(super) async fn run(args: &RollbackArgs, cli: &Cli, session: &Session) -> Outcome {
+    let component = component(cli, session)?;
+    let ask = RollbackCandidate {
+        component: component.clone(),
+        environment: args.environment.clone(),
+        to: args.to.clone(),
+    };
+    let candidate = session.client.call(&ask).await?;
+    let output = session.output;
+    candidate.passed_over.iter().for_each(|line| output.say(format!("  passed over {line}")));
+    output.say(format!(
+        "{}: {} (generation {}) → {} (generation {}, succeeded {})",
+        args.environment,
+        candidate.from.name(),
+        candidate.from_generation,
+        candidate.to.name(),
+        candidate.to_generation,
+        ago(&candidate.succeeded, now()),
+    ));
+    let (offered, notes) = values_then(&candidate, args, session).await?;
+    notes.iter().for_each(|line| output.say(format!("  {line}")));
+    if args.plan {
+        if output.is_json() {
+            output.json(&json!({"candidate": candidate, "values": notes}));
+        }
+        return Ok(Exit::Done);
+    }
+    let resolved = converge::resolve(session, &candidate.contract, &args.environment, &offered).await?;
+    let start = Start {
+        component,
+        version: candidate.to.digest.to_string(),
+        environment: args.environment.clone(),
+        config: resolved.config,
+        restart: 0,
+        expect: None,
+        rollback_of: Some(candidate.from_generation),
+    };
+    let deployed = converge::deploy(session, start, resolved.values).await?;
+    output.done(format!("{} runs in {} again (generation {})", candidate.to.name(), args.environment, deployed.order.generation));
+    deployed.consequences.iter().for_each(|line| output.warn(line));
+    output.next(format!("semel resume {} when a version is to be deployed there again", args.environment));
+    if output.is_json() {
+        output.json(&json!({"candidate": candidate, "order": deployed.order, "observed": deployed.observed}));
+    } else {
+        output.data(&format!("{}@{}", candidate.to.component, candidate.to.digest));
+    }
+    Ok(Exit::Done)
+}
+
+/// The values of a rollback, and one line for each key that is not as it was.
+async fn values_then(
+    candidate: &Candidate,
+    args: &RollbackArgs,
+    session: &Session,
+) -> Result<(BTreeMap<ConfigKey, Offered>, Vec<String>), Failure> {
+    let vault = converge::vault(session, &args.environment).await?;
+    let set = vault.values(&candidate.to.component).map_err(|error| Failure::from_error(Exit::Fault, &error))?;
+    let mut offered = BTreeMap::new();
+    let mut notes = Vec::new();
+    for (key, entry) in &candidate.snapshot.entries {
+        match (&entry.value, set.get(key)) {
+            (Some(value), _) => {
+                offered.insert(key.clone(), Offered { value: value.clone(), source: entry.source });
+            }
+            (None, Some(value)) => {
+                notes.push(format!("{key}: secret as it is now"));
+                offered.insert(key.clone(), Offered { value: value.clone(), source: Source::Set });
+            }
+            (None, None) => notes.push(format!("{key}: secret, no longer set")),
+        }
+    }
+    Ok((offered, notes))
+}

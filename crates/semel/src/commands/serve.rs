@@ -1,0 +1,46 @@
+//! `semel serve`: the API and an OCI registry over HTTP.
+
+use semel_server::{App, serve};
+use serde_json::json;
+
+use super::Outcome;
+use crate::cli::{Cli, ServeArgs};
+use crate::output::Output;
+use crate::report::{Exit, Failure};
+use crate::session::{self, now};
+use crate::settings::Settings;
+
+pub(super) async fn run(args: &ServeArgs, cli: &Cli, settings: &Settings, output: Output) -> Outcome {
+    let place = session::embedded(cli, settings)?;
+    let store = session::open_store(&place).await?;
+    let listener = serve::bind(args.listen).await.map_err(|error| Failure::from_error(Exit::Usage, &error))?;
+    let address = listener.local_addr().map_err(|error| Failure::from_error(Exit::Fault, &error))?;
+    output.done(format!("serving store {} ({}) at http://{address}", store.id(), place.dir.display()));
+    output.say("  loopback only: whoever reaches it may do everything, until sign-in exists");
+    output.say("  with an artefact NAME:VERSION of this store:");
+    output.say(format!("    docker pull {address}/NAME:VERSION"));
+    output.say(format!("    podman pull --tls-verify=false {address}/NAME:VERSION"));
+    output.say(format!("    skopeo copy --src-tls-verify=false docker://{address}/NAME:VERSION oci:DIR"));
+    output.say(format!("    semel --server http://{address} status"));
+    if output.is_json() {
+        output.json(&json!({"address": format!("http://{address}"), "store": store.id()}));
+    } else {
+        output.data(&format!("http://{address}"));
+    }
+    let app = App::new(store, now, settings.user());
+    serve::serve(app, listener, ended()).await;
+    output.done("stopped; what was being sent was finished");
+    Ok(Exit::Done)
+}
+
+/// Until the user or the system says stop.
+async fn ended() {
+    let mut terminate = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(terminate) => terminate,
+        Err(_) => return std::future::pending().await,
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}

@@ -1,0 +1,65 @@
+//! `semel why`: why does this run here, and why does nothing else?
+
+use semel_server::api::calls::Why;
+
+use super::{Outcome, component, promote};
+use crate::cli::{Cli, EnvironmentArg};
+use crate::output::ago;
+use crate::report::Exit;
+use crate::session::{Session, now};
+
+pub(super) async fn run(args: &EnvironmentArg, cli: &Cli, session: &Session) -> Outcome {
+    let component = component(cli, session)?;
+    let why = session.client.call(&Why { component, environment: args.environment.clone() }).await?;
+    let output = session.output;
+    if output.is_json() {
+        output.json(&why);
+        return Ok(Exit::Done);
+    }
+    match &why.running {
+        None => output.data(&format!("{}: nothing of {} ever ran here", why.environment, why.component)),
+        Some(running) => {
+            let back = running.rollback_of.map(|from| format!(", rolled back from generation {from}")).unwrap_or_default();
+            output.data(&format!(
+                "{}: {} (generation {}), since {} ({}){back}",
+                why.environment,
+                running.artefact.name(),
+                running.generation,
+                running.since,
+                ago(&running.since, now())
+            ));
+            output.data(&format!("  digest {}", running.artefact.digest));
+            if let Some(commit) = &running.artefact.commit {
+                output.data(&format!("  commit {commit}"));
+            }
+            for commit in running.commits.iter().take(8) {
+                output.data(&format!("    {} {}", commit.id.short(), commit.subject));
+            }
+            output.data(&format!("  allowed {} because:", running.decision.inputs.clock));
+            for gate in &running.decision.gates {
+                output.data(&format!("    {:<16} {}", gate.gate, gate.reason));
+            }
+        }
+    }
+    if let Some(hold) = &why.hold {
+        output.data(&format!("! held: {hold}"));
+    }
+    if let Some(trouble) = &why.trouble {
+        output.data(&format!("! last attempt: {trouble}"));
+    }
+    if let Some(refused) = &why.refused {
+        output.data(&format!("! {} was refused:", refused.inputs.version.as_ref().map_or_else(|| refused.inputs.digest.short().to_owned(), ToString::to_string)));
+        for gate in refused.closed() {
+            output.data(&format!("    {:<16} {}", gate.gate, gate.reason));
+        }
+        promote::refusal(String::new(), refused).hints.iter().for_each(|hint| output.next(hint));
+    }
+    output.data("recently:");
+    for event in &why.recent {
+        output.data(&format!("  {:<12} {} ({})", ago(&event.time, now()), event.what, event.who));
+    }
+    if why.hold.is_some() {
+        output.next(format!("semel resume {}", why.environment));
+    }
+    Ok(Exit::Done)
+}

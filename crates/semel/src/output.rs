@@ -1,0 +1,154 @@
+//! What is said: data on standard output, messages on standard error.
+//!
+//! A pipe that nobody reads any more ends the output, never the program. Colour only where a person looks and wants it; no
+//! meaning by colour alone.
+
+use std::fmt::Display;
+use std::io::Write as _;
+
+use anstyle::{AnsiColor, Style};
+use comfy_table::Table;
+use comfy_table::presets::NOTHING;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::cli::Cli;
+
+/// How the caller wants to be told.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Output {
+    json: bool,
+    quiet: bool,
+}
+
+impl Output {
+    pub(crate) fn new(cli: &Cli) -> Self {
+        Self { json: cli.json, quiet: cli.quiet }
+    }
+
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// One JSON object on standard output.
+    pub(crate) fn json(&self, value: &impl Serialize) {
+        let text = serde_json::to_string_pretty(value).expect("answers are JSON");
+        self.data(&text);
+    }
+
+    /// A line of data on standard output.
+    pub(crate) fn data(&self, line: &str) {
+        drop(writeln!(anstream::stdout(), "{line}"));
+    }
+
+    /// Bytes on standard output, as they are.
+    pub(crate) fn bytes(&self, bytes: &[u8]) {
+        let mut stdout = std::io::stdout();
+        drop(stdout.write_all(bytes).and_then(|()| stdout.flush()));
+    }
+
+    /// What is true now, or what happens: a line on standard error, unless the caller wants only the essential value.
+    pub(crate) fn say(&self, line: impl Display) {
+        if !self.quiet && !self.json {
+            drop(writeln!(anstream::stderr(), "{line}"));
+        }
+    }
+
+    /// A finished step.
+    pub(crate) fn done(&self, line: impl Display) {
+        self.say(format!("{} {line}", painted(AnsiColor::Green, "✓")));
+    }
+
+    /// Something that is not as it should be.
+    pub(crate) fn warn(&self, line: impl Display) {
+        self.say(format!("{} {line}", painted(AnsiColor::Yellow, "!")));
+    }
+
+    /// What comes next.
+    pub(crate) fn next(&self, command: impl Display) {
+        self.say(format!("  next: {command}"));
+    }
+
+    /// The headline of a failure.
+    pub(crate) fn problem(&self, word: &str, message: &str) {
+        drop(writeln!(anstream::stderr(), "{} {message}", painted(AnsiColor::Red, &format!("{word}:"))));
+    }
+
+    /// A line below it.
+    pub(crate) fn note(&self, word: &str, line: &str) {
+        drop(writeln!(anstream::stderr(), "  {word}: {line}"));
+    }
+}
+
+fn painted(colour: AnsiColor, text: &str) -> String {
+    let style = Style::new().fg_color(Some(colour.into()));
+    format!("{style}{text}{style:#}")
+}
+
+/// A table without lines, for people and for `grep`.
+pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    table.set_header(header.to_vec());
+    for row in rows {
+        table.add_row(row);
+    }
+    let lines: Vec<String> = table.to_string().lines().map(|line| line.trim_end().to_owned()).collect();
+    lines.join("\n")
+}
+
+/// How long ago something was, in one short word.
+pub(crate) fn ago(time: &str, now: Timestamp) -> String {
+    let Ok(then) = time.parse::<Timestamp>() else { return time.to_owned() };
+    let seconds = (now.as_second() - then.as_second()).max(0);
+    match seconds {
+        0..60 => "just now".to_owned(),
+        60..3_600 => format!("{} min ago", seconds / 60),
+        3_600..172_800 => format!("{} h ago", seconds / 3_600),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
+}
+
+/// A number of bytes.
+pub(crate) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut unit = 0;
+    let mut tenths = u128::from(count) * 10;
+    while tenths >= 10_240 && unit + 1 < UNITS.len() {
+        tenths /= 1_024;
+        unit += 1;
+    }
+    if unit == 0 { format!("{count} B") } else { format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_ages_are_short() {
+        assert_eq!([bytes(0), bytes(1_023), bytes(1_536), bytes(5 << 30)], ["0 B", "1023 B", "1.5 KiB", "5.0 GiB"]);
+        let now = "2026-11-22T12:00:00Z".parse().unwrap();
+        let cases = [
+            ("2026-11-22T11:59:59Z", "just now"),
+            ("2026-11-22T11:10:00Z", "50 min ago"),
+            ("2026-11-21T12:00:00Z", "24 h ago"),
+            ("2026-11-01T12:00:00Z", "21 days ago"),
+            ("2026-11-23T12:00:00Z", "just now"),
+        ];
+        for (time, word) in cases {
+            assert_eq!(ago(time, now), word);
+        }
+    }
+
+    #[test]
+    fn a_table_has_no_lines_and_no_trailing_space() {
+        let text = table(&["A", "B"], vec![vec!["1".into(), "two".into()]]);
+        assert_eq!(text.lines().count(), 2);
+        assert!(text.lines().all(|line| !line.ends_with(' ')));
+    }
+}

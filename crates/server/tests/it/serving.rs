@@ -1,0 +1,138 @@
+//! The server on a socket.
+
+use bytes::Bytes;
+use http::Request;
+use semel_model::digest::Digest;
+use semel_oci::client::RegistryClient;
+use semel_oci::transport::{Body, Transport};
+use semel_server::serve::{bind, serve};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::{House, name, pattern, send};
+
+/// A house that listens.
+pub(crate) struct Open {
+    pub(crate) house: House,
+    /// `127.0.0.1:PORT`
+    pub(crate) address: String,
+    pub(crate) stop: CancellationToken,
+    pub(crate) serving: JoinHandle<()>,
+}
+
+impl Open {
+    pub(crate) async fn new() -> Self {
+        let house = House::new().await;
+        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(serve(house.app.clone(), listener, stop.clone().cancelled_owned()));
+        Self { house, address, stop, serving }
+    }
+
+    fn transport(&self) -> Transport {
+        Transport::remote(&format!("http://{}", self.address)).unwrap()
+    }
+
+    async fn close(self) {
+        self.stop.cancel();
+        self.serving.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_blob_streams_up_and_down() {
+    let open = Open::new().await;
+    let client = RegistryClient::new(open.transport());
+    let bytes = pattern(64 * 1024 * 1024);
+    let digest = Digest::of(&bytes);
+    client.put_blob(&name(), &digest, bytes.len() as u64, &bytes).await.unwrap();
+    let mut blob = client.get_blob(&name(), &digest, None).await.unwrap();
+    assert_eq!(blob.size, Some(bytes.len() as u64));
+    let mut buffer = vec![0; 1024 * 1024];
+    let mut size = 0;
+    // The reader checks the digest.
+    while let n @ 1.. = blob.reader.read(&mut buffer).await.unwrap() {
+        size += n;
+    }
+    assert_eq!(size, bytes.len());
+    open.close().await;
+}
+
+#[tokio::test]
+async fn an_upload_under_way_finishes_when_the_server_stops() {
+    let open = Open::new().await;
+    let transport = open.transport();
+    let upload = send(&transport, "POST", "/v2/shop/api/blobs/uploads/", &[], Body::empty()).await;
+    let upload = upload.header("location").to_owned();
+    let (mut sender, receiver) = tokio::io::duplex(1024);
+    let body = Body::from_reader(receiver, None);
+    let patch = transport.send(Request::patch(&upload).body(body).unwrap());
+    let finish = async {
+        sender.write_all(b"se").await.unwrap();
+        let path = format!(
+            "{}/{}",
+            open.house.store.dir().join("uploads").display(),
+            upload.rsplit('/').next().unwrap()
+        );
+        while std::fs::metadata(&path).unwrap().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        open.stop.cancel();
+        // Once nobody can come in any more, the server is on its way out.
+        while tokio::net::TcpStream::connect(&open.address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        sender.write_all(b"mel").await.unwrap();
+        drop(sender);
+    };
+    let (answer, ()) = tokio::join!(patch, finish);
+    let answer = answer.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.headers()["range"].to_str().unwrap()), (202, "0-4"));
+    open.serving.await.unwrap();
+    let digest = Digest::of(b"semel");
+    let heard = open.house.send("PUT", &format!("{upload}?digest={digest}"), &[], "").await;
+    assert_eq!(heard.status, 201, "the session outlives the server");
+}
+
+#[tokio::test]
+async fn what_a_broken_connection_brought_is_kept_and_gone_on_from() {
+    let open = Open::new().await;
+    let upload = open.house.send("POST", "/v2/shop/api/blobs/uploads/", &[], "").await;
+    let upload = upload.header("location").to_owned();
+    let mut stream = tokio::net::TcpStream::connect(&open.address).await.unwrap();
+    let head = format!("PATCH {upload} HTTP/1.1\r\nhost: {}\r\ncontent-length: 1000\r\n\r\n", open.address);
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&pattern(400)).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.unwrap();
+    let heard = open.house.get(&upload).await;
+    assert_eq!(heard.header("range"), "0-399");
+    let bytes: Bytes = pattern(1_000);
+    let path = format!("{upload}?digest={}", Digest::of(&bytes));
+    let heard = open.house.send("PUT", &path, &[("content-range", "400-999")], bytes.slice(400..)).await;
+    assert_eq!(heard.status, 201);
+    open.close().await;
+}
+
+#[tokio::test]
+async fn a_web_page_cannot_use_a_visitors_browser_to_speak_to_the_store() {
+    let open = Open::new().await;
+    let transport = open.transport();
+    let port = open.address.rsplit(':').next().unwrap();
+    let localhost = format!("localhost:{port}");
+    let cases = [
+        (("host", localhost.as_str()), 200),
+        (("origin", "http://127.0.0.1:9999"), 200),
+        (("host", "evil.example"), 403),
+        (("origin", "http://evil.example"), 403),
+        (("origin", "null"), 403),
+    ];
+    for (header, status) in cases {
+        let heard = send(&transport, "GET", "/v2/", &[header], Body::empty()).await;
+        assert_eq!(heard.status, status, "{header:?}");
+    }
+    open.close().await;
+}
