@@ -60,7 +60,11 @@ impl From<Published> for Artefact {
 }
 
 /// Finds the artefact that a word means in a component.
-pub async fn find(conn: &mut Conn, component: &ComponentName, word: &VersionWord) -> Result<Artefact, EngineError> {
+pub async fn find(
+    conn: &mut Conn,
+    component: &ComponentName,
+    word: &VersionWord,
+) -> Result<Artefact, EngineError> {
     let found = match word {
         VersionWord::Version(version) => by_version(conn, component, version).await?,
         VersionWord::Number(number) => by_number(conn, component, *number).await?,
@@ -84,19 +88,28 @@ fn tag_of(word: &VersionWord) -> Result<semel_model::name::Tag, EngineError> {
 fn unknown(component: &ComponentName, word: &VersionWord) -> EngineError {
     let (what, hint) = match word {
         VersionWord::Environment { .. } => (
-            format!("{component} has no version `{word}`, and nothing was deployed to an environment of that name"),
+            format!(
+                "{component} has no version `{word}`, and nothing was deployed to an environment of that name"
+            ),
             "semel status".to_owned(),
         ),
         VersionWord::Commit(commit) => (
             format!("no version of {component} was built from commit {commit}"),
             format!("semel build {commit}"),
         ),
-        _ => (format!("{component} has no version {word} in this store"), format!("semel versions -c {component}")),
+        _ => (
+            format!("{component} has no version {word} in this store"),
+            format!("semel versions -c {component}"),
+        ),
     };
     EngineError::not_found(what).with_hint(hint)
 }
 
-async fn by_version(conn: &mut Conn, component: &ComponentName, version: &Version) -> Result<Option<Artefact>, EngineError> {
+async fn by_version(
+    conn: &mut Conn,
+    component: &ComponentName,
+    version: &Version,
+) -> Result<Option<Artefact>, EngineError> {
     if let Some(found) = artefact::version(conn, component, version).await? {
         return Ok(Some(found.into()));
     }
@@ -106,7 +119,11 @@ async fn by_version(conn: &mut Conn, component: &ComponentName, version: &Versio
     }
 }
 
-async fn by_number(conn: &mut Conn, component: &ComponentName, number: u64) -> Result<Option<Artefact>, EngineError> {
+async fn by_number(
+    conn: &mut Conn,
+    component: &ComponentName,
+    number: u64,
+) -> Result<Option<Artefact>, EngineError> {
     if let Some(found) = artefact::by_number(conn, component, number).await? {
         return Ok(Some(found.into()));
     }
@@ -117,19 +134,31 @@ async fn by_number(conn: &mut Conn, component: &ComponentName, number: u64) -> R
 }
 
 fn unfinished(reserved: &build::Build) -> EngineError {
-    let why = reserved.reason.clone().map_or_else(|| "its build has not finished".to_owned(), |r| format!("its build failed: {r}"));
-    EngineError::not_found(format!("{} {} (build {}) is reserved, but {why}", reserved.component, reserved.version, reserved.number))
-        .with_hint(format!("semel build log {} -c {}", reserved.number, reserved.component))
+    let why = reserved
+        .reason
+        .clone()
+        .map_or_else(|| "its build has not finished".to_owned(), |r| format!("its build failed: {r}"));
+    EngineError::not_found(format!(
+        "{} {} (build {}) is reserved, but {why}",
+        reserved.component, reserved.version, reserved.number
+    ))
+    .with_hint(format!("semel build log {} -c {}", reserved.number, reserved.component))
 }
 
-async fn by_digest(conn: &mut Conn, component: &ComponentName, hex: &str) -> Result<Option<Artefact>, EngineError> {
+async fn by_digest(
+    conn: &mut Conn,
+    component: &ComponentName,
+    hex: &str,
+) -> Result<Option<Artefact>, EngineError> {
     let beginning = format!("sha256:{hex}");
     let mut published = artefact::by_digest(conn, &beginning).await?;
     published.retain(|one| one.component == *component);
     let mut digests: Vec<&Digest> = published.iter().map(|one| &one.digest).collect();
     digests.dedup();
     if digests.len() > 1 {
-        return Err(EngineError::precondition(format!("{beginning}… is the beginning of more than one digest")));
+        return Err(EngineError::precondition(format!(
+            "{beginning}… is the beginning of more than one digest"
+        )));
     }
     if let Some(newest) = published.pop() {
         return Ok(Some(newest.into()));
@@ -150,7 +179,11 @@ async fn by_digest(conn: &mut Conn, component: &ComponentName, hex: &str) -> Res
     }
 }
 
-async fn by_commit(conn: &mut Conn, component: &ComponentName, commit: &str) -> Result<Option<Artefact>, EngineError> {
+async fn by_commit(
+    conn: &mut Conn,
+    component: &ComponentName,
+    commit: &str,
+) -> Result<Option<Artefact>, EngineError> {
     let builds = build::by_commit(conn, commit).await?;
     let mut of_component = builds.into_iter().filter(|(_, build)| build.component == *component);
     match of_component.find(|(_, build)| build.digest.is_some()) {
@@ -170,9 +203,8 @@ pub(crate) async fn manifest(
         return Err(EngineError::not_found(format!("{component} has no manifest {digest} in this store")));
     };
     let bytes = store.blobs().read(digest)?;
-    let parsed = ParsedManifest::parse(&bytes, Some(&row.media_type)).map_err(|error| EngineError::Verification {
-        what: format!("manifest {digest} cannot be read: {error}"),
-        hint: None,
+    let parsed = ParsedManifest::parse(&bytes, Some(&row.media_type)).map_err(|error| {
+        EngineError::Verification { what: format!("manifest {digest} cannot be read: {error}"), hint: None }
     })?;
     Ok((Descriptor::new(row.media_type, digest.clone(), row.size), parsed))
 }
@@ -181,6 +213,7 @@ pub(crate) async fn manifest(
 pub(crate) fn contract(digest: &Digest, manifest: &ParsedManifest) -> Result<Contract, EngineError> {
     match manifest.annotations.get(CONTRACT_ANNOTATION) {
         None => Ok(Contract::default()),
-        Some(text) => serde_json::from_str(text).map_err(|source| EngineError::Document { digest: digest.clone(), source }),
+        Some(text) => serde_json::from_str(text)
+            .map_err(|source| EngineError::Document { digest: digest.clone(), source }),
     }
 }

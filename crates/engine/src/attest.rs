@@ -63,7 +63,12 @@ pub struct Attached {
 }
 
 /// Signs a result and attaches it to an artefact. The same report again changes nothing.
-pub async fn attest(store: &Store, who: &Actor, request: Attest, now: Timestamp) -> Result<Attached, EngineError> {
+pub async fn attest(
+    store: &Store,
+    who: &Actor,
+    request: Attest,
+    now: Timestamp,
+) -> Result<Attached, EngineError> {
     let word: VersionWord = request.version.parse().map_err(|e| EngineError::precondition(format!("{e}")))?;
     let wanted = predicate_type(&request.kind)
         .ok_or_else(|| EngineError::precondition(format!("`{}` is no type of evidence", request.kind)))?;
@@ -72,7 +77,9 @@ pub async fn attest(store: &Store, who: &Actor, request: Attest, now: Timestamp)
     let artefact = artefact::find(turn.db(), &request.component, &word).await?;
     let (subject, _) = artefact::manifest(store, turn.db(), &artefact.component, &artefact.digest).await?;
     let statement = Statement::about(artefact.component.as_str(), &artefact.digest, &wanted, found.predicate);
-    if let Some(envelope) = attached_before(store, &mut turn, &artefact, &statement, request.environment.as_ref()).await? {
+    if let Some(envelope) =
+        attached_before(store, &mut turn, &artefact, &statement, request.environment.as_ref()).await?
+    {
         let (result, summary) = (found.result, found.summary);
         return Ok(Attached { artefact, result, summary, predicate_type: wanted, envelope, already: true });
     }
@@ -109,12 +116,17 @@ fn read_result(store: &Store, request: &Attest) -> Result<Found, EngineError> {
     let comment = request.comment.clone().filter(|text| !text.is_empty());
     match (&request.report, request.kind.as_str()) {
         (Some(digest), "junit") => junit(store, digest, request),
-        (None, "junit") if request.result.is_none() => Err(EngineError::precondition("a junit result needs its report")
-            .with_hint(format!("semel attest {} --type junit results.xml", request.version))),
+        (None, "junit") if request.result.is_none() => {
+            Err(EngineError::precondition("a junit result needs its report")
+                .with_hint(format!("semel attest {} --type junit results.xml", request.version)))
+        }
         (attachment, _) => {
             let Some(result) = request.result else {
-                return Err(EngineError::precondition(format!("a result of type {} cannot be read from a file", request.kind))
-                    .with_hint("say it: --result pass, --result fail"));
+                return Err(EngineError::precondition(format!(
+                    "a result of type {} cannot be read from a file",
+                    request.kind
+                ))
+                .with_hint("say it: --result pass, --result fail"));
             };
             let predicate = json!({
                 "result": result,
@@ -130,10 +142,13 @@ fn read_result(store: &Store, request: &Attest) -> Result<Found, EngineError> {
 fn junit(store: &Store, digest: &Digest, request: &Attest) -> Result<Found, EngineError> {
     let size = store.blobs().size(digest)?;
     if size > report::REPORT_BYTES_MAX as u64 {
-        return Err(EngineError::invalid(format!("the report has {size} bytes, more than {}", report::REPORT_BYTES_MAX)));
+        return Err(EngineError::invalid(format!(
+            "the report has {size} bytes, more than {}",
+            report::REPORT_BYTES_MAX
+        )));
     }
-    let parsed =
-        report::junit(&store.blobs().read(digest)?).map_err(|error| EngineError::invalid(error.to_string()))?;
+    let parsed = report::junit(&store.blobs().read(digest)?)
+        .map_err(|error| EngineError::invalid(error.to_string()))?;
     let result = parsed.result();
     if request.result.is_some_and(|claimed| claimed != result) {
         return Err(EngineError::precondition(format!("the report says {result}, --result says otherwise")));
@@ -143,7 +158,8 @@ fn junit(store: &Store, digest: &Digest, request: &Attest) -> Result<Found, Engi
     if let Some(environment) = &request.environment {
         predicate["semel_environment"] = json!(environment);
     }
-    let summary = format!("{} passed, {} failed, {} skipped", parsed.passed, parsed.failed.len(), parsed.skipped);
+    let summary =
+        format!("{} passed, {} failed, {} skipped", parsed.passed, parsed.failed.len(), parsed.skipped);
     Ok(Found { result, predicate, summary })
 }
 
@@ -164,8 +180,13 @@ async fn attached_before(
 ) -> Result<Option<Digest>, EngineError> {
     let known = evidence::about(turn.db(), &artefact.component, &artefact.digest).await?;
     let newest = known.into_iter().rfind(|one| one.fact.predicate_type == statement.predicate_type);
-    let Some(newest) = newest.filter(|one| one.fact.environment.as_ref() == environment) else { return Ok(None) };
+    let Some(newest) = newest.filter(|one| one.fact.environment.as_ref() == environment) else {
+        return Ok(None);
+    };
     let envelope: Envelope = read_document(store, &newest.fact.envelope)?;
     let key = store.keys().role_key(&Role::Evidence)?;
-    Ok(envelope.verify(key.verifying_key()).is_ok_and(|said| said == *statement).then_some(newest.fact.envelope))
+    Ok(envelope
+        .verify(key.verifying_key())
+        .is_ok_and(|said| said == *statement)
+        .then_some(newest.fact.envelope))
 }

@@ -65,7 +65,8 @@ impl Batch {
             ("dev.sigstore.bundle.content".to_owned(), "dsse-envelope".to_owned()),
             ("dev.sigstore.bundle.predicateType".to_owned(), statement.predicate_type.clone()),
         ]);
-        let encoded = ImageManifest::referrer(subject, media_type::SIGSTORE_BUNDLE, vec![layer], annotations).encode();
+        let encoded =
+            ImageManifest::referrer(subject, media_type::SIGSTORE_BUNDLE, vec![layer], annotations).encode();
         store.blobs().put(&encoded.bytes)?;
         self.change(Change::ManifestStored(ManifestStored {
             component: component.clone(),

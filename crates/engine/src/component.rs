@@ -19,7 +19,8 @@ pub(crate) async fn ensure(
     if let Some(known) = component::get(conn, name).await? {
         return Ok(known);
     }
-    let created = ComponentCreated { component: name.clone(), policy: TagPolicy::Release, home: home.to_owned() };
+    let created =
+        ComponentCreated { component: name.clone(), policy: TagPolicy::Release, home: home.to_owned() };
     batch.change(Change::ComponentCreated(created));
     Ok(Component { name: name.clone(), policy: TagPolicy::Release, home: home.to_owned(), last_build: 0 })
 }

@@ -11,8 +11,8 @@ use semel_model::config::{Contract, Problem, Snapshot};
 use semel_model::deployment::{KeyInputs, Observed};
 use semel_model::digest::Digest;
 use semel_model::entry::{
-    Change, DeploymentFailed, DeploymentRefused, DeploymentStarted, DeploymentSucceeded, FailedOutcome, HoldSet,
-    Rejected, RejectedThing,
+    Change, DeploymentFailed, DeploymentRefused, DeploymentStarted, DeploymentSucceeded, FailedOutcome,
+    HoldSet, Rejected, RejectedThing,
 };
 use semel_model::name::{ComponentName, EnvironmentName};
 use semel_model::pipeline::Target;
@@ -143,8 +143,12 @@ pub async fn plan(
     let in_force = pipeline::get(store, &mut conn, component).await?;
     let binding = pipeline::binding(&in_force, environment)?.clone();
     let Some(artefact) = promote::wanted(&mut conn, component, version, environment).await? else {
-        return Err(EngineError::not_found(format!("nothing of {component} was promoted to {environment} yet"))
-            .with_hint(format!("semel promote VERSION {environment}, or name the version: semel deploy VERSION {environment}")));
+        return Err(EngineError::not_found(format!(
+            "nothing of {component} was promoted to {environment} yet"
+        ))
+        .with_hint(format!(
+            "semel promote VERSION {environment}, or name the version: semel deploy VERSION {environment}"
+        )));
     };
     let (_, manifest) = artefact::manifest(store, &mut conn, component, &artefact.digest).await?;
     let contract = artefact::contract(&artefact.digest, &manifest)?;
@@ -153,7 +157,12 @@ pub async fn plan(
 }
 
 /// Checks a deployment against every rule and records the intent, or the refusal.
-pub async fn start(store: &Store, who: &Actor, request: Start, now: Timestamp) -> Result<Started, EngineError> {
+pub async fn start(
+    store: &Store,
+    who: &Actor,
+    request: Start,
+    now: Timestamp,
+) -> Result<Started, EngineError> {
     let word: VersionWord = request.version.parse().map_err(|e| EngineError::precondition(format!("{e}")))?;
     let mut turn = store.turn().await?;
     let artefact = artefact::find(turn.db(), &request.component, &word).await?;
@@ -166,7 +175,9 @@ pub async fn start(store: &Store, who: &Actor, request: Start, now: Timestamp) -
     }
     let snapshot = match &request.config {
         Config::Snapshot(snapshot) => snapshot,
-        Config::Problems(problems) => return refuse(turn, batch, bad_config(&artefact, &request, problems)).await,
+        Config::Problems(problems) => {
+            return refuse(turn, batch, bad_config(&artefact, &request, problems)).await;
+        }
     };
     if let Some(problems) = check_snapshot(store, &mut turn, &artefact, snapshot).await? {
         return refuse(turn, batch, bad_config(&artefact, &request, &problems)).await;
@@ -226,8 +237,9 @@ pub async fn start(store: &Store, who: &Actor, request: Start, now: Timestamp) -
 fn target(in_force: &InForce, environment: &EnvironmentName) -> Result<Target, EngineError> {
     let binding = pipeline::binding(in_force, environment)?;
     binding.target.clone().ok_or_else(|| {
-        EngineError::precondition(format!("{environment} has no target: it is only decided about"))
-            .with_hint(format!("semel resolve {environment}, or give it one: target = {{ kind = \"directory\" }}"))
+        EngineError::precondition(format!("{environment} has no target: it is only decided about")).with_hint(
+            format!("semel resolve {environment}, or give it one: target = {{ kind = \"directory\" }}"),
+        )
     })
 }
 
@@ -275,7 +287,8 @@ async fn rejected_key(
     key: &Digest,
 ) -> Result<Option<Refusal>, EngineError> {
     let what = RejectedThing::Key(key.clone());
-    let rejections = promotion::rejections(turn.db(), &request.component, &what, &request.environment).await?;
+    let rejections =
+        promotion::rejections(turn.db(), &request.component, &what, &request.environment).await?;
     Ok(rejections.last().map(|rejection| {
         let reasons = vec![format!(
             "{} failed in {} with exactly this configuration: {}",
@@ -283,8 +296,10 @@ async fn rejected_key(
             request.environment,
             rejection.reason
         )];
-        let remedies =
-            vec![format!("accept {} {}", request.version, request.environment), "build (a fix is a new version)".to_owned()];
+        let remedies = vec![
+            format!("accept {} {}", request.version, request.environment),
+            "build (a fix is a new version)".to_owned(),
+        ];
         refusal(artefact, request, reasons, remedies)
     }))
 }
@@ -293,13 +308,15 @@ fn bad_config(artefact: &Artefact, request: &Start, problems: &[Problem]) -> Ref
     let reasons = problems.iter().map(ToString::to_string).collect();
     let mut remedies: Vec<String> = problems.iter().map(|problem| problem.remedy.clone()).collect();
     remedies.dedup();
-    let remedies = remedies.into_iter().map(|r| r.strip_prefix("semel ").map_or(r.clone(), str::to_owned)).collect();
+    let remedies =
+        remedies.into_iter().map(|r| r.strip_prefix("semel ").map_or(r.clone(), str::to_owned)).collect();
     refusal(artefact, request, reasons, remedies)
 }
 
 fn not_promoted(artefact: &Artefact, request: &Start, decision: Decision) -> Refusal {
     let reasons = decision.closed().map(|gate| format!("{}: {}", gate.gate, gate.reason)).collect();
-    let remedies = decision.closed().filter_map(|gate| gate.remedy.as_ref()).map(|r| r.command.clone()).collect();
+    let remedies =
+        decision.closed().filter_map(|gate| gate.remedy.as_ref()).map(|r| r.command.clone()).collect();
     Refusal { decision: Some(decision), ..refusal(artefact, request, reasons, remedies) }
 }
 
@@ -345,7 +362,11 @@ async fn permission(
         return Ok(Ok(Allowed { decision: digest, promoted: false }));
     }
     let digest = promote::record(store, turn.db(), batch, artefact, &decision).await?;
-    if decision.is_granted() { Ok(Ok(Allowed { decision: digest, promoted: true })) } else { Ok(Err(Box::new(decision))) }
+    if decision.is_granted() {
+        Ok(Ok(Allowed { decision: digest, promoted: true }))
+    } else {
+        Ok(Err(Box::new(decision)))
+    }
 }
 
 struct PlaceInOrder {
@@ -375,7 +396,12 @@ async fn place_in_order(turn: &mut Turn, request: &Start, key: &Digest) -> Resul
         }
         _ => match running {
             Some(running) if running.key == *key && running.generation == newest.generation => {
-                Ok(PlaceInOrder { generation: running.generation, fresh: false, current: true, unsettled: None })
+                Ok(PlaceInOrder {
+                    generation: running.generation,
+                    fresh: false,
+                    current: true,
+                    unsettled: None,
+                })
             }
             _ => Ok(PlaceInOrder { generation: next, fresh: true, current: false, unsettled: None }),
         },
@@ -460,20 +486,30 @@ pub struct Finished {
 
 /// Records how a deployment came out, and what follows from it: a failure holds the environment and rejects the deployment
 /// key; a rollback holds the environment.
-pub async fn finish(store: &Store, who: &Actor, request: Finish, now: Timestamp) -> Result<Finished, EngineError> {
+pub async fn finish(
+    store: &Store,
+    who: &Actor,
+    request: Finish,
+    now: Timestamp,
+) -> Result<Finished, EngineError> {
     let mut turn = store.turn().await?;
     let (component, environment) = (&request.component, &request.environment);
     let Some(known) = deployment::get(turn.db(), component, environment, request.generation).await? else {
-        return Err(EngineError::not_found(format!("{component} has no deployment {} in {environment}", request.generation)));
+        return Err(EngineError::not_found(format!(
+            "{component} has no deployment {} in {environment}",
+            request.generation
+        )));
     };
     let mut batch = Batch::new(who, now);
-    let already = known.state == DeploymentState::Succeeded && matches!(request.outcome, Outcome::Succeeded { .. });
+    let already =
+        known.state == DeploymentState::Succeeded && matches!(request.outcome, Outcome::Succeeded { .. });
     let mut consequences = Vec::new();
     if !already {
         record_outcome(&mut batch, &request);
         consequences = consequences_of(&mut turn, &mut batch, &known, &request).await?;
     }
-    observe::record(&mut turn, &mut batch, component, environment, &request.observed, now, Some(&known)).await?;
+    observe::record(&mut turn, &mut batch, component, environment, &request.observed, now, Some(&known))
+        .await?;
     turn.append(batch.into_leaves()).await?;
     Ok(Finished { generation: request.generation, consequences, already })
 }
@@ -532,8 +568,14 @@ async fn consequences_of(
             configs.sort();
             configs.dedup();
             if configs.len() > 1 {
-                reject(batch, request, RejectedThing::Digest(known.digest.clone()), format!("{reason} (with two configurations)"));
-                words.push(format!("{name} failed with two configurations and is rejected for {environment}"));
+                reject(
+                    batch,
+                    request,
+                    RejectedThing::Digest(known.digest.clone()),
+                    format!("{reason} (with two configurations)"),
+                );
+                words
+                    .push(format!("{name} failed with two configurations and is rejected for {environment}"));
             }
         }
         Outcome::Errored { reason, .. } => {

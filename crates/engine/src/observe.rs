@@ -39,7 +39,12 @@ pub struct Seen {
 }
 
 /// Takes a report in. Only news is recorded; that something was seen at all is remembered.
-pub async fn observe(store: &Store, who: &Actor, report: Observation, now: Timestamp) -> Result<Seen, EngineError> {
+pub async fn observe(
+    store: &Store,
+    who: &Actor,
+    report: Observation,
+    now: Timestamp,
+) -> Result<Seen, EngineError> {
     let mut turn = store.turn().await?;
     let (component, environment) = (&report.component, &report.environment);
     let wanted = wanted(&mut turn, component, environment).await?;

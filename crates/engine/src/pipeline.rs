@@ -44,9 +44,14 @@ pub struct InForce {
 }
 
 /// Puts a pipeline in force. The one in force already changes nothing.
-pub async fn apply(store: &Store, who: &Actor, request: Apply, now: Timestamp) -> Result<InForce, EngineError> {
-    let proposed =
-        Pipeline::new(request.pipeline.environments).map_err(|error| EngineError::invalid(error.to_string()))?;
+pub async fn apply(
+    store: &Store,
+    who: &Actor,
+    request: Apply,
+    now: Timestamp,
+) -> Result<InForce, EngineError> {
+    let proposed = Pipeline::new(request.pipeline.environments)
+        .map_err(|error| EngineError::invalid(error.to_string()))?;
     let mut turn = store.turn().await?;
     let before = pipelines::in_force(turn.db(), &request.component).await?;
     let earlier: Option<Pipeline> = before.as_ref().map(|digest| read_document(store, digest)).transpose()?;
@@ -70,7 +75,11 @@ pub async fn apply(store: &Store, who: &Actor, request: Apply, now: Timestamp) -
 }
 
 /// The pipeline in force, if there is one.
-pub async fn find(store: &Store, conn: &mut Conn, component: &ComponentName) -> Result<Option<InForce>, EngineError> {
+pub async fn find(
+    store: &Store,
+    conn: &mut Conn,
+    component: &ComponentName,
+) -> Result<Option<InForce>, EngineError> {
     let Some(digest) = pipelines::in_force(conn, component).await? else { return Ok(None) };
     let pipeline = read_document(store, &digest)?;
     Ok(Some(InForce { component: component.clone(), digest, pipeline, changes: Vec::new() }))
@@ -87,7 +96,8 @@ pub async fn get(store: &Store, conn: &mut Conn, component: &ComponentName) -> R
 /// The binding of an environment, which must be there.
 pub fn binding<'a>(in_force: &'a InForce, environment: &EnvironmentName) -> Result<&'a Binding, EngineError> {
     in_force.pipeline.environments.get(environment).ok_or_else(|| {
-        let names: Vec<&str> = in_force.pipeline.in_order().into_iter().map(EnvironmentName::as_str).collect();
+        let names: Vec<&str> =
+            in_force.pipeline.in_order().into_iter().map(EnvironmentName::as_str).collect();
         let near = semel_model::project::nearest(environment.as_str(), names.iter().copied());
         let hint = near.map_or_else(
             || "add it to semel.toml, then: semel pipeline apply".to_owned(),

@@ -60,7 +60,12 @@ pub struct Promoted {
 pub const SUMMARY: &str = "https://slsa.dev/verification_summary/v1";
 
 /// Decides, and records the decision whichever way it goes. What is granted already under the policy in force stays granted.
-pub async fn promote(store: &Store, who: &Actor, request: Promote, now: Timestamp) -> Result<Promoted, EngineError> {
+pub async fn promote(
+    store: &Store,
+    who: &Actor,
+    request: Promote,
+    now: Timestamp,
+) -> Result<Promoted, EngineError> {
     let word: VersionWord = request.version.parse().map_err(|e| EngineError::precondition(format!("{e}")))?;
     let mut turn = store.turn().await?;
     let artefact = artefact::find(turn.db(), &request.component, &word).await?;
@@ -80,7 +85,8 @@ pub async fn promote(store: &Store, who: &Actor, request: Promote, now: Timestam
         return Ok(promoted(decision, digest, false, false));
     }
     if decision.is_granted()
-        && let Some((digest, before)) = granted_before(store, turn.db(), &artefact, &request.environment, &in_force).await?
+        && let Some((digest, before)) =
+            granted_before(store, turn.db(), &artefact, &request.environment, &in_force).await?
     {
         return Ok(promoted(before, digest, true, true));
     }
@@ -135,7 +141,8 @@ pub(crate) async fn granted_before(
     environment: &EnvironmentName,
     in_force: &InForce,
 ) -> Result<Option<(Digest, Decision)>, EngineError> {
-    let Some(grant) = promotion::grant(conn, &artefact.component, environment, &artefact.digest).await? else {
+    let Some(grant) = promotion::grant(conn, &artefact.component, environment, &artefact.digest).await?
+    else {
         return Ok(None);
     };
     let decision: Decision = read_document(store, &grant.decision)?;
@@ -262,7 +269,9 @@ pub(crate) async fn wanted(
     }
     let decisions = promotion::newest(conn, component, environment, 50).await?;
     match decisions.into_iter().find(|decision| decision.granted) {
-        Some(grant) => artefact::find(conn, component, &VersionWord::Digest(grant.digest.hex().to_owned())).await.map(Some),
+        Some(grant) => artefact::find(conn, component, &VersionWord::Digest(grant.digest.hex().to_owned()))
+            .await
+            .map(Some),
         None => Ok(None),
     }
 }

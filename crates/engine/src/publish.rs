@@ -91,10 +91,19 @@ pub struct Overwrite {
 pub async fn bind(store: &Store, who: &Actor, request: Bind, now: Timestamp) -> Result<Bound, EngineError> {
     let mut turn = store.turn().await?;
     let mut batch = Batch::new(who, now);
-    let known = component::ensure(turn.db(), &mut batch, &request.component, request.home.as_deref().unwrap_or(store.id())).await?;
+    let known = component::ensure(
+        turn.db(),
+        &mut batch,
+        &request.component,
+        request.home.as_deref().unwrap_or(store.id()),
+    )
+    .await?;
     if artefact::manifest(turn.db(), &request.component, &request.digest).await?.is_none() {
-        return Err(EngineError::not_found(format!("{} has no manifest {} in this store", request.component, request.digest))
-            .with_hint("push the manifest first"));
+        return Err(EngineError::not_found(format!(
+            "{} has no manifest {} in this store",
+            request.component, request.digest
+        ))
+        .with_hint("push the manifest first"));
     }
     record_location(&mut batch, &request);
     if is_environment(store, &mut turn, &request).await? {
@@ -102,7 +111,9 @@ pub async fn bind(store: &Store, who: &Actor, request: Bind, now: Timestamp) -> 
         return Ok(Bound::Refused(refusal(&request, None, None, reason)));
     }
     let outcome = match meaning_of(&request.tag, known.policy) {
-        TagMeaning::Version(version) => bind_version(&mut turn, &mut batch, &request, version, who, now).await?,
+        TagMeaning::Version(version) => {
+            bind_version(&mut turn, &mut batch, &request, version, who, now).await?
+        }
         TagMeaning::Channel(channel) | TagMeaning::Attachment(channel) => {
             move_channel(&mut turn, &mut batch, &request, channel).await?
         }
@@ -143,7 +154,10 @@ async fn bind_version(
     }
     if let Some(reserved) = build::by_version(turn.db(), &request.component, &version).await? {
         let next = next_free(turn, &request.component, &version).await?;
-        let reason = format!("{} {version} is reserved for build {}; next free is {next}", request.component, reserved.number);
+        let reason = format!(
+            "{} {version} is reserved for build {}; next free is {next}",
+            request.component, reserved.number
+        );
         return Ok(Bound::Refused(refusal(request, None, Some(next), reason)));
     }
     batch.change(Change::VersionPublished(VersionPublished {
@@ -177,8 +191,7 @@ async fn refuse_overwrite(
         batch.change(Change::OverwriteRefused(refused));
     }
     let next = next_free(turn, &request.component, &version).await?;
-    let reason =
-        format!("{} {version} is bound to {bound} for ever; next free is {next}", request.component);
+    let reason = format!("{} {version} is bound to {bound} for ever; next free is {next}", request.component);
     Ok(Bound::Refused(refusal(request, Some(bound), Some(next), reason)))
 }
 
@@ -187,7 +200,11 @@ fn refusal(request: &Bind, bound: Option<Digest>, next_free: Option<Version>, re
 }
 
 /// The next patch version that nobody has.
-async fn next_free(turn: &mut Turn, component: &ComponentName, version: &Version) -> Result<Version, EngineError> {
+async fn next_free(
+    turn: &mut Turn,
+    component: &ComponentName,
+    version: &Version,
+) -> Result<Version, EngineError> {
     let Some(semver) = version.as_semver() else { return Ok(version.clone()) };
     let mut patch = semver.patch + 1;
     loop {

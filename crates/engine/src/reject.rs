@@ -42,7 +42,12 @@ pub struct Judged {
 }
 
 /// Rejects with a reason, or lifts every rejection that applies without one.
-pub async fn judge(store: &Store, who: &Actor, request: Judge, now: Timestamp) -> Result<Judged, EngineError> {
+pub async fn judge(
+    store: &Store,
+    who: &Actor,
+    request: Judge,
+    now: Timestamp,
+) -> Result<Judged, EngineError> {
     let word: VersionWord = request.version.parse().map_err(|e| EngineError::precondition(format!("{e}")))?;
     let mut turn = store.turn().await?;
     let artefact = artefact::find(turn.db(), &request.component, &word).await?;
@@ -68,7 +73,8 @@ async fn reject(
     }
     let place = request.environment.as_ref().map_or("", EnvironmentName::as_str);
     let known = promotion::all_rejections(turn.db(), &artefact.component).await?;
-    if known.iter().any(|(kind, digest, at, _)| kind == "digest" && *digest == artefact.digest && at == place) {
+    if known.iter().any(|(kind, digest, at, _)| kind == "digest" && *digest == artefact.digest && at == place)
+    {
         return Ok(Vec::new());
     }
     batch.change(Change::Rejected(Rejected {
@@ -94,7 +100,8 @@ async fn accept(
         deployment::of_digest(turn.db(), &artefact.digest).await?.into_iter().map(|one| one.key).collect();
     let mut words = Vec::new();
     for (kind, digest, place, reason) in promotion::all_rejections(turn.db(), &artefact.component).await? {
-        let concerns = (kind == "digest" && digest == artefact.digest) || (kind == "key" && keys.contains(&digest));
+        let concerns =
+            (kind == "digest" && digest == artefact.digest) || (kind == "key" && keys.contains(&digest));
         let here = request.environment.as_ref().is_none_or(|environment| place == environment.as_str());
         if !concerns || !here {
             continue;

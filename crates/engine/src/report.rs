@@ -82,17 +82,24 @@ pub fn junit(bytes: &[u8]) -> Result<TestReport, InvalidReport> {
                     count(&mut report, case.take());
                 }
             }
-            Event::End(_) => {
-                if open.pop().as_deref() == Some("testcase") {
-                    count(&mut report, case.take());
-                }
+            Event::End(_) if open.pop().as_deref() == Some("testcase") => {
+                count(&mut report, case.take());
             }
             Event::Eof if open.is_empty() => break,
-            Event::Eof => return Err(malformed(format!("it ends inside <{}>", open.last().map_or("", String::as_str)))),
+            Event::Eof => {
+                return Err(malformed(format!(
+                    "it ends inside <{}>",
+                    open.last().map_or("", String::as_str)
+                )));
+            }
             _ => {}
         }
     }
-    if report.passed + report.skipped == 0 && report.failed.is_empty() { Err(InvalidReport::Empty) } else { Ok(report) }
+    if report.passed + report.skipped == 0 && report.failed.is_empty() {
+        Err(InvalidReport::Empty)
+    } else {
+        Ok(report)
+    }
 }
 
 struct Case {

@@ -15,7 +15,9 @@ use schemars::JsonSchema;
 use semel_model::actor::Actor;
 use semel_model::build::{self as rule, Allocation, BuildInputs, Bump, CommitFact, History, Line};
 use semel_model::digest::Digest;
-use semel_model::entry::{BuildFailed, BuildReserved, Change, CommitMatched, EvidenceAttached, VersionPublished};
+use semel_model::entry::{
+    BuildFailed, BuildReserved, Change, CommitMatched, EvidenceAttached, VersionPublished,
+};
 use semel_model::name::{CommitId, ComponentName};
 use semel_model::pipeline::EvidenceResult;
 use semel_model::statement::Statement;
@@ -147,7 +149,12 @@ pub struct SourceDocument {
 }
 
 /// Looks a key up. A commit that shares an earlier commit's tree is recorded as such.
-pub async fn lookup(store: &Store, who: &Actor, request: &Lookup, now: Timestamp) -> Result<Reservation, EngineError> {
+pub async fn lookup(
+    store: &Store,
+    who: &Actor,
+    request: &Lookup,
+    now: Timestamp,
+) -> Result<Reservation, EngineError> {
     let (name, key) = (&request.inputs.component, request.inputs.key());
     let mut reader = store.reader().await?;
     let Some(found) = build::by_key(&mut reader, name, &key).await? else { return Ok(Reservation::Unknown) };
@@ -189,13 +196,19 @@ fn built(build: &Build) -> Option<Built> {
 }
 
 /// Reserves a key: reuse, wait, or build.
-pub async fn reserve(store: &Store, who: &Actor, request: Reserve, now: Timestamp) -> Result<Reservation, EngineError> {
+pub async fn reserve(
+    store: &Store,
+    who: &Actor,
+    request: Reserve,
+    now: Timestamp,
+) -> Result<Reservation, EngineError> {
     let (name, key) = (request.inputs.component.clone(), request.inputs.key());
     let mut turn = store.turn().await?;
     refuse_foreign_home(store, &mut turn, &name).await?;
     match build::by_key(turn.db(), &name, &key).await? {
         Some(found) if found.state == BuildState::Published => {
-            let built = built(&found).ok_or_else(|| EngineError::not_found("a published build has no digest"))?;
+            let built =
+                built(&found).ok_or_else(|| EngineError::not_found("a published build has no digest"))?;
             match_commit(turn, who, &name, &request.commit, found.number, now).await?;
             Ok(Reservation::Built(built))
         }
@@ -205,10 +218,17 @@ pub async fn reserve(store: &Store, who: &Actor, request: Reserve, now: Timestam
 }
 
 /// Versions of a component come from its home alone (invariant I3).
-async fn refuse_foreign_home(store: &Store, turn: &mut Turn, name: &ComponentName) -> Result<(), EngineError> {
+async fn refuse_foreign_home(
+    store: &Store,
+    turn: &mut Turn,
+    name: &ComponentName,
+) -> Result<(), EngineError> {
     match components::get(turn.db(), name).await? {
         Some(known) if known.home != store.id() => Err(EngineError::NotAllowed {
-            what: format!("{name} gets its versions from store {}; this store holds copies and gives none", known.home),
+            what: format!(
+                "{name} gets its versions from store {}; this store holds copies and gives none",
+                known.home
+            ),
             hint: Some("build against that store: --store DIR or --server URL".to_owned()),
         }),
         _ => Ok(()),
@@ -216,7 +236,12 @@ async fn refuse_foreign_home(store: &Store, turn: &mut Turn, name: &ComponentNam
 }
 
 /// The key is reserved and not built: wait for its holder, or build it with the same number and version.
-async fn take_over(mut turn: Turn, found: &Build, request: &Reserve, now: Timestamp) -> Result<Reservation, EngineError> {
+async fn take_over(
+    mut turn: Turn,
+    found: &Build,
+    request: &Reserve,
+    now: Timestamp,
+) -> Result<Reservation, EngineError> {
     let before = lease::get(turn.db(), &found.component, &found.key).await?;
     if let Some(held) = before.as_ref().filter(|lease| lease.is_live(now)) {
         return Ok(Reservation::Running {
@@ -320,8 +345,9 @@ async fn allocate(
     }
     let mut taken = std::collections::BTreeSet::new();
     loop {
-        let allocation =
-            rule::allocate(&request.history, &request.line, &built, number, |version| taken.contains(version));
+        let allocation = rule::allocate(&request.history, &request.line, &built, number, |version| {
+            taken.contains(version)
+        });
         if !build::is_taken(turn.db(), name, &allocation.version).await? {
             return Ok(allocation);
         }
@@ -330,7 +356,11 @@ async fn allocate(
 }
 
 /// Authors are recorded under pseudonyms alone.
-fn source_document(store: &Store, request: &Reserve, allocation: &Allocation) -> Result<SourceDocument, EngineError> {
+fn source_document(
+    store: &Store,
+    request: &Reserve,
+    allocation: &Allocation,
+) -> Result<SourceDocument, EngineError> {
     let mut since = Vec::new();
     for commit in request.history.commits.iter().filter(|commit| allocation.since.contains(&commit.id)) {
         let author = store.keys().pseudonym("git", &commit.author)?;
@@ -377,7 +407,10 @@ async fn held(turn: &mut Turn, holding: &Holding) -> Result<(Build, Lease), Engi
     match lease::get(turn.db(), &build.component, &build.key).await? {
         Some(lease) if lease.token == holding.token => Ok((build, lease)),
         _ => Err(EngineError::Conflict {
-            what: format!("build {} of {} was taken over by somebody else", holding.number, holding.component),
+            what: format!(
+                "build {} of {} was taken over by somebody else",
+                holding.number, holding.component
+            ),
             hint: Some("run `semel build` again: it takes the result that was committed".to_owned()),
         }),
     }
@@ -403,7 +436,12 @@ pub struct Commit {
 pub const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
 
 /// Binds a build's version to its result and signs its provenance. Repeating it succeeds.
-pub async fn commit(store: &Store, who: &Actor, request: Commit, now: Timestamp) -> Result<Built, EngineError> {
+pub async fn commit(
+    store: &Store,
+    who: &Actor,
+    request: Commit,
+    now: Timestamp,
+) -> Result<Built, EngineError> {
     let mut turn = store.turn().await?;
     let (build, mut lease) = match held(&mut turn, &request.holding).await {
         Ok(found) => found,
@@ -413,7 +451,8 @@ pub async fn commit(store: &Store, who: &Actor, request: Commit, now: Timestamp)
         return Ok(built);
     }
     let (subject, _) = artefact::manifest(store, turn.db(), &build.component, &request.digest).await?;
-    let statement = Statement::about(build.component.as_str(), &request.digest, PROVENANCE, request.provenance.clone());
+    let statement =
+        Statement::about(build.component.as_str(), &request.digest, PROVENANCE, request.provenance.clone());
     let mut batch = Batch::new(who, now);
     let signed = batch.sign(store, &Role::Builder, &build.component, &subject, &statement)?;
     batch.change(Change::VersionPublished(VersionPublished {
@@ -447,7 +486,11 @@ pub async fn commit(store: &Store, who: &Actor, request: Commit, now: Timestamp)
 }
 
 /// A holder whose lease lapsed and whose key was built by another takes that result.
-async fn committed_before(turn: &mut Turn, request: &Commit, error: EngineError) -> Result<Built, EngineError> {
+async fn committed_before(
+    turn: &mut Turn,
+    request: &Commit,
+    error: EngineError,
+) -> Result<Built, EngineError> {
     let found = build::by_number(turn.db(), &request.holding.component, request.holding.number).await?;
     found.as_ref().and_then(built).ok_or(error)
 }

@@ -61,7 +61,9 @@ pub async fn candidate(
         return Err(EngineError::not_found(format!("nothing of {component} ever ran in {environment}")));
     };
     let mut passed_over = Vec::new();
-    for earlier in history.iter().filter(|one| one.state == DeploymentState::Succeeded && one.key != running.key) {
+    for earlier in
+        history.iter().filter(|one| one.state == DeploymentState::Succeeded && one.key != running.key)
+    {
         if named.as_ref().is_some_and(|wanted| wanted.digest != earlier.digest) {
             continue;
         }
@@ -90,7 +92,8 @@ pub async fn candidate(
             }
         }
     }
-    let because = if passed_over.is_empty() { String::new() } else { format!(" ({})", passed_over.join("; ")) };
+    let because =
+        if passed_over.is_empty() { String::new() } else { format!(" ({})", passed_over.join("; ")) };
     let what = match &named {
         Some(wanted) => format!("{} never succeeded in {environment} before{because}", wanted.name()),
         None => format!("nothing else ever succeeded in {environment}{because}"),
@@ -109,5 +112,6 @@ async fn rejection(conn: &mut Conn, earlier: &Deployment) -> Result<Option<Strin
 }
 
 async fn artefact_of(conn: &mut Conn, deployment: &Deployment) -> Result<Artefact, EngineError> {
-    artefact::find(conn, &deployment.component, &VersionWord::Digest(deployment.digest.hex().to_owned())).await
+    artefact::find(conn, &deployment.component, &VersionWord::Digest(deployment.digest.hex().to_owned()))
+        .await
 }

@@ -80,7 +80,9 @@ pub struct CommitFact {
 }
 
 /// Which part of a version moves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Bump {
     /// The last number.
@@ -292,10 +294,12 @@ mod tests {
 
     #[test]
     fn versions_follow_the_newest_ancestor_then_the_tag_then_the_manifest() {
-        let mut h = history(vec![commit(3, &[2], "fix: b"), commit(2, &[1], "feat: a"), commit(1, &[], "start")]);
+        let mut h =
+            history(vec![commit(3, &[2], "fix: b"), commit(2, &[1], "feat: a"), commit(1, &[], "start")]);
         let main = Line::Main("main".into());
         let free = |_: &Version| false;
-        let next = |h: &History, built: &BTreeMap<_, _>| allocate(h, &main, built, 1, free).version.to_string();
+        let next =
+            |h: &History, built: &BTreeMap<_, _>| allocate(h, &main, built, 1, free).version.to_string();
         assert_eq!(next(&h, &BTreeMap::new()), "0.1.0");
         h.manifest = Some(version("1.3.0"));
         assert_eq!(next(&h, &BTreeMap::new()), "1.4.0");
@@ -308,7 +312,10 @@ mod tests {
     fn a_taken_name_is_skipped_and_a_branch_never_looks_final() {
         let h = history(vec![commit(1, &[], "fix: a")]);
         let taken = |v: &Version| *v == version("0.0.1");
-        assert_eq!(allocate(&h, &Line::Main("main".into()), &BTreeMap::new(), 7, taken).version, version("0.0.2"));
+        assert_eq!(
+            allocate(&h, &Line::Main("main".into()), &BTreeMap::new(), 7, taken).version,
+            version("0.0.2")
+        );
         let branch = allocate(&h, &Line::Branch("feat/Login_Page".into()), &BTreeMap::new(), 7, taken);
         assert_eq!(branch.version.to_string(), "0.0.1-feat-login-page.7");
         let digits = allocate(&h, &Line::Branch("007".into()), &BTreeMap::new(), 7, taken);

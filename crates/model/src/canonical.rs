@@ -24,6 +24,9 @@ mod tests {
     #[test]
     fn keys_are_sorted_and_nothing_is_added() {
         let document = serde_json::json!({"b": [1, "é\u{7}"], "a": {"z": null, "y": true}});
-        assert_eq!(String::from_utf8(bytes(&document)).unwrap(), "{\"a\":{\"y\":true,\"z\":null},\"b\":[1,\"é\\u0007\"]}");
+        assert_eq!(
+            String::from_utf8(bytes(&document)).unwrap(),
+            "{\"a\":{\"y\":true,\"z\":null},\"b\":[1,\"é\\u0007\"]}"
+        );
     }
 }

@@ -132,17 +132,22 @@ impl KeyRule {
     /// What is wrong with a value, without repeating the value.
     fn objection(&self, value: &str) -> Option<String> {
         match self.kind {
-            ValueType::String | ValueType::File => value.contains('\0').then(|| "contains a NUL byte".to_owned()),
-            ValueType::Bool => (!matches!(value, "true" | "false")).then(|| "is neither true nor false".to_owned()),
+            ValueType::String | ValueType::File => {
+                value.contains('\0').then(|| "contains a NUL byte".to_owned())
+            }
+            ValueType::Bool => {
+                (!matches!(value, "true" | "false")).then(|| "is neither true nor false".to_owned())
+            }
             ValueType::Int => self.int_objection(value),
             ValueType::Port => match value.parse::<u16>() {
                 Ok(1..) => None,
                 _ => Some("is not a port (1 to 65535)".to_owned()),
             },
-            ValueType::Enum => {
-                (!self.of.iter().any(|allowed| allowed == value)).then(|| format!("is none of {}", self.of.join(", ")))
+            ValueType::Enum => (!self.of.iter().any(|allowed| allowed == value))
+                .then(|| format!("is none of {}", self.of.join(", "))),
+            ValueType::Duration => {
+                value.parse::<Span>().is_err().then(|| "is not a duration such as 30s".to_owned())
             }
-            ValueType::Duration => value.parse::<Span>().is_err().then(|| "is not a duration such as 30s".to_owned()),
             ValueType::Url => self.url_objection(value),
         }
     }
@@ -191,7 +196,10 @@ impl Contract {
             } else if rule.secret && rule.default.is_some() {
                 Some("a secret cannot have a default: it would be inside the artefact".to_owned())
             } else {
-                rule.default.as_ref().and_then(|value| rule.objection(&value.to_string())).map(|o| format!("the default {o}"))
+                rule.default
+                    .as_ref()
+                    .and_then(|value| rule.objection(&value.to_string()))
+                    .map(|o| format!("the default {o}"))
             };
             if let Some(problem) = problem {
                 return Err(InvalidContract { key: key.clone(), problem });
@@ -264,7 +272,12 @@ pub fn resolve(
             None if rule.is_required() => {
                 let secret = if rule.secret { ", secret" } else { "" };
                 let since = rule.since.as_ref().map(|s| format!(" since {s}")).unwrap_or_default();
-                problems.push(problem(key, rule, environment, format!("is missing ({}{secret}, required{since})", rule.kind)));
+                problems.push(problem(
+                    key,
+                    rule,
+                    environment,
+                    format!("is missing ({}{secret}, required{since})", rule.kind),
+                ));
             }
             None => {}
         }
@@ -276,12 +289,14 @@ pub fn resolve(
 }
 
 fn offered_for(key: &ConfigKey, rule: &KeyRule, offered: &BTreeMap<ConfigKey, Offered>) -> Option<Offered> {
-    let default = || rule.default.as_ref().map(|value| Offered { value: value.to_string(), source: Source::Default });
+    let default =
+        || rule.default.as_ref().map(|value| Offered { value: value.to_string(), source: Source::Default });
     offered.get(key).cloned().or_else(default)
 }
 
 fn misplaced(rule: &KeyRule, source: Source) -> Option<String> {
-    (rule.secret && source == Source::File).then(|| "is a secret and stands in a file that git tracks or others can read".to_owned())
+    (rule.secret && source == Source::File)
+        .then(|| "is a secret and stands in a file that git tracks or others can read".to_owned())
 }
 
 fn problem(key: &ConfigKey, rule: &KeyRule, environment: &EnvironmentName, what: String) -> Problem {
@@ -299,7 +314,9 @@ fn unknown_key(key: &ConfigKey, contract: &Contract, environment: &EnvironmentNa
     Problem {
         key: key.clone(),
         what: format!("is not in the contract of this version{hint}"),
-        remedy: format!("remove {key} from the values of {environment}, or declare it under [config] in a new version"),
+        remedy: format!(
+            "remove {key} from the values of {environment}, or declare it under [config] in a new version"
+        ),
     }
 }
 
@@ -473,7 +490,9 @@ mod tests {
 
     #[test]
     fn the_canonical_form_of_a_contract_is_frozen() {
-        let text = String::from_utf8(canonical::bytes(&contract("PORT = { type = \"port\", default = 8080 }"))).unwrap();
+        let text =
+            String::from_utf8(canonical::bytes(&contract("PORT = { type = \"port\", default = 8080 }")))
+                .unwrap();
         assert_eq!(text, r#"{"PORT":{"default":8080,"type":"port"}}"#);
     }
 }

@@ -158,7 +158,9 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
 }
 
 /// One way in which what runs differs from what was deployed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Drift {
     /// Nothing was reported, or not lately enough.
@@ -308,10 +310,20 @@ mod tests {
         let state = prop_oneof![Just(RunState::Running), Just(RunState::Stopped), Just(RunState::Absent)];
         let health =
             prop_oneof![Just(HealthState::Healthy), Just(HealthState::Unhealthy), Just(HealthState::Unknown)];
-        let files = prop_oneof![Just(FilesState::Intact), Just(FilesState::Edited), Just(FilesState::Unknown)];
-        (digest(), digest(), digest(), state, health, files).prop_map(|(key, artefact, config, state, health, files)| {
-            Observed { generation: None, key, artefact, config, state, health, files, since: None }
-        })
+        let files =
+            prop_oneof![Just(FilesState::Intact), Just(FilesState::Edited), Just(FilesState::Unknown)];
+        (digest(), digest(), digest(), state, health, files).prop_map(
+            |(key, artefact, config, state, health, files)| Observed {
+                generation: None,
+                key,
+                artefact,
+                config,
+                state,
+                health,
+                files,
+                since: None,
+            },
+        )
     }
 
     /// What a target reports after it did what the plan says.
@@ -335,13 +347,21 @@ mod tests {
             (None, &[Drift::Stale], Plan::Switch),
             (Some(Observed { state: RunState::Stopped, ..running() }), &[Drift::Stopped], Plan::Start),
             (Some(Observed { files: FilesState::Edited, ..running() }), &[Drift::Edited], Plan::Repair),
-            (Some(Observed { health: HealthState::Unhealthy, ..running() }), &[Drift::Unhealthy], Plan::Start),
+            (
+                Some(Observed { health: HealthState::Unhealthy, ..running() }),
+                &[Drift::Unhealthy],
+                Plan::Start,
+            ),
             (
                 Some(Observed { artefact: other.clone(), key: other.clone(), ..running() }),
                 &[Drift::WrongArtefact],
                 Plan::Switch,
             ),
-            (Some(Observed { config: other.clone(), key: other.clone(), ..running() }), &[Drift::ConfigDrift], Plan::Switch),
+            (
+                Some(Observed { config: other.clone(), key: other.clone(), ..running() }),
+                &[Drift::ConfigDrift],
+                Plan::Switch,
+            ),
             (Some(Observed { key: other, ..running() }), &[Drift::Swapped], Plan::Switch),
         ];
         for (observed, expected, step) in cases {

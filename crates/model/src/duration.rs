@@ -83,7 +83,8 @@ mod tests {
 
     #[test]
     fn a_duration_is_shown_in_its_largest_whole_unit() {
-        for (text, shown) in [("7d", "7d"), ("24h", "1d"), ("90m", "90m"), ("1500ms", "1500ms"), ("0s", "0s")] {
+        for (text, shown) in [("7d", "7d"), ("24h", "1d"), ("90m", "90m"), ("1500ms", "1500ms"), ("0s", "0s")]
+        {
             assert_eq!(text.parse::<Span>().unwrap().to_string(), shown);
         }
         for bad in ["", "7", "d", "-1s", "1 h", "1y", "99999999999999999999d"] {

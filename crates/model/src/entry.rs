@@ -584,7 +584,8 @@ mod tests {
         let bytes = Leaf::Entry(Box::new(entry())).to_bytes().unwrap();
         let spaced = String::from_utf8(bytes.clone()).unwrap().replacen(':', ": ", 1);
         assert!(matches!(Entry::parse(spaced.as_bytes()), Err(InvalidLeaf::NotCanonical)));
-        let extra = String::from_utf8(bytes.clone()).unwrap().replacen("\"number\"", "\"extra\":1,\"number\"", 1);
+        let extra =
+            String::from_utf8(bytes.clone()).unwrap().replacen("\"number\"", "\"extra\":1,\"number\"", 1);
         assert!(matches!(Entry::parse(extra.as_bytes()), Err(InvalidLeaf::NotCanonical)));
         let newer = String::from_utf8(bytes).unwrap().replace("\"v\":1", "\"v\":2");
         assert!(matches!(Entry::parse(newer.as_bytes()), Err(InvalidLeaf::Newer(2))));

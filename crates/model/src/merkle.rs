@@ -234,7 +234,10 @@ mod tests {
 
     #[test]
     fn the_root_follows_the_definition_of_rfc_6962() {
-        assert_eq!(hex::encode(empty_root()), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        assert_eq!(
+            hex::encode(empty_root()),
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        );
         let all = leaves(130);
         let nodes = stored(&all);
         for size in 0..=130 {

@@ -85,7 +85,8 @@ impl Checkpoint {
 
     fn parse_body(text: &str) -> Result<Self, NoteError> {
         let mut lines = text.lines();
-        let (Some(origin), Some(size), Some(root), None) = (lines.next(), lines.next(), lines.next(), lines.next())
+        let (Some(origin), Some(size), Some(root), None) =
+            (lines.next(), lines.next(), lines.next(), lines.next())
         else {
             return Err(NoteError::Malformed("expected three lines"));
         };
@@ -94,7 +95,11 @@ impl Checkpoint {
             return Err(NoteError::Malformed("the size or the origin is not in its one spelling"));
         }
         let root = BASE64.decode(root).ok().and_then(|bytes| Hash::try_from(bytes).ok());
-        Ok(Self { origin: origin.to_owned(), size: number, root: root.ok_or(NoteError::Malformed("the root"))? })
+        Ok(Self {
+            origin: origin.to_owned(),
+            size: number,
+            root: root.ok_or(NoteError::Malformed("the root"))?,
+        })
     }
 }
 
@@ -110,12 +115,15 @@ impl LedgerKey {
     }
 
     fn signed(&self, line: &str, body: &[u8]) -> bool {
-        let Some((name, blob)) = line.strip_prefix("— ").and_then(|rest| rest.rsplit_once(' ')) else { return false };
+        let Some((name, blob)) = line.strip_prefix("— ").and_then(|rest| rest.rsplit_once(' ')) else {
+            return false;
+        };
         let Ok(blob) = BASE64.decode(blob) else { return false };
         let Some((id, signature)) = blob.split_at_checked(4) else { return false };
         name == self.origin
             && id == self.id()
-            && Signature::from_slice(signature).is_ok_and(|signature| self.key.verify(body, &signature).is_ok())
+            && Signature::from_slice(signature)
+                .is_ok_and(|signature| self.key.verify(body, &signature).is_ok())
     }
 
     /// Reads the verifier key text `name+hex(id)+base64(0x01 ‖ key)`.
@@ -154,7 +162,9 @@ mod tests {
         let note = checkpoint.sign(&key);
         assert_eq!(Checkpoint::verify(&note, &public), Ok(checkpoint));
         assert_eq!(LedgerKey::parse(&public.to_string()), Some(public));
-        assert!(note.starts_with("example.semel\n7\nCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=\n\n— example.semel "));
+        assert!(note.starts_with(
+            "example.semel\n7\nCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=\n\n— example.semel "
+        ));
     }
 
     #[test]
@@ -162,8 +172,12 @@ mod tests {
         let (checkpoint, key) = example();
         let public = LedgerKey { origin: checkpoint.origin.clone(), key: key.verifying_key() };
         let note = checkpoint.sign(&key);
-        assert!(matches!(Checkpoint::verify(&note.replacen('7', "8", 1), &public), Err(NoteError::Signature(_))));
-        let other = LedgerKey { origin: checkpoint.origin, key: SigningKey::from_bytes(&[8; 32]).verifying_key() };
+        assert!(matches!(
+            Checkpoint::verify(&note.replacen('7', "8", 1), &public),
+            Err(NoteError::Signature(_))
+        ));
+        let other =
+            LedgerKey { origin: checkpoint.origin, key: SigningKey::from_bytes(&[8; 32]).verifying_key() };
         assert!(matches!(Checkpoint::verify(&note, &other), Err(NoteError::Signature(_))));
         let elsewhere = LedgerKey { origin: "other".into(), key: public.key };
         assert!(matches!(Checkpoint::verify(&note, &elsewhere), Err(NoteError::Origin { .. })));

@@ -158,7 +158,9 @@ pub enum InvalidPipeline {
     #[error("environments wait for each other: {0}")]
     Cycle(String),
     /// A health check that cannot be run.
-    #[error("environment {environment}: health = \"{health}\" is neither an http:// URL nor a list of words (write [\"command\", \"argument\"])")]
+    #[error(
+        "environment {environment}: health = \"{health}\" is neither an http:// URL nor a list of words (write [\"command\", \"argument\"])"
+    )]
     Health {
         /// Whose binding.
         environment: EnvironmentName,
@@ -197,7 +199,9 @@ impl Pipeline {
     fn ready<'a>(&'a self, done: &BTreeSet<&'a EnvironmentName>) -> Vec<&'a EnvironmentName> {
         self.environments
             .iter()
-            .filter(|(name, binding)| !done.contains(name) && binding.after.iter().all(|up| done.contains(up)))
+            .filter(|(name, binding)| {
+                !done.contains(name) && binding.after.iter().all(|up| done.contains(up))
+            })
             .map(|(name, _)| name)
             .collect()
     }
@@ -213,7 +217,10 @@ impl Pipeline {
             if let Some(Health::Url(url)) = binding.target.as_ref().and_then(|target| target.health.as_ref())
                 && !url.starts_with("http://")
             {
-                return Err(InvalidPipeline::Health { environment: environment.clone(), health: url.clone() });
+                return Err(InvalidPipeline::Health {
+                    environment: environment.clone(),
+                    health: url.clone(),
+                });
             }
         }
         Ok(())
@@ -224,8 +231,12 @@ impl Pipeline {
         if ordered.len() == self.environments.len() {
             return Ok(());
         }
-        let stuck: Vec<&str> =
-            self.environments.keys().filter(|name| !ordered.contains(name)).map(EnvironmentName::as_str).collect();
+        let stuck: Vec<&str> = self
+            .environments
+            .keys()
+            .filter(|name| !ordered.contains(name))
+            .map(EnvironmentName::as_str)
+            .collect();
         Err(InvalidPipeline::Cycle(stuck.join(" → ")))
     }
 
@@ -241,7 +252,12 @@ impl Pipeline {
                 Some(_) => {}
             }
         }
-        lines.extend(before.keys().filter(|name| !self.environments.contains_key(*name)).map(|name| format!("- {name}")));
+        lines.extend(
+            before
+                .keys()
+                .filter(|name| !self.environments.contains_key(*name))
+                .map(|name| format!("- {name}")),
+        );
         lines
     }
 }
@@ -249,7 +265,11 @@ impl Pipeline {
 fn describe_after(binding: &Binding) -> String {
     let names: Vec<&str> = binding.after.iter().map(EnvironmentName::as_str).collect();
     let after = if names.is_empty() { String::new() } else { format!(" after {}", names.join(", ")) };
-    let gates = if binding.gates.is_empty() { String::new() } else { format!(", gates: {}", gate_list(&binding.gates)) };
+    let gates = if binding.gates.is_empty() {
+        String::new()
+    } else {
+        format!(", gates: {}", gate_list(&binding.gates))
+    };
     format!("{after}{gates}")
 }
 
@@ -274,7 +294,8 @@ impl std::fmt::Display for Gate {
 fn changes(name: &EnvironmentName, old: &Binding, new: &Binding) -> Vec<String> {
     let mut lines = Vec::new();
     if old.after != new.after {
-        let words = |binding: &Binding| binding.after.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let words =
+            |binding: &Binding| binding.after.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         lines.push(format!("~ {name}: after [{}] → [{}]", words(old), words(new)));
     }
     if old.gates != new.gates {
@@ -318,7 +339,10 @@ mod tests {
     fn a_weaker_gate_is_visible_as_a_difference() {
         let strict = pipeline("[a]\ngates = [{ evidence = \"junit\", max_age = \"7d\" }]\n").unwrap();
         let weak = pipeline("[a]\n[b]\nafter = [\"a\"]\n").unwrap();
-        assert_eq!(weak.differences_from(Some(&strict)), ["~ a: gates junit=pass within 7d → none", "+ b after a"]);
+        assert_eq!(
+            weak.differences_from(Some(&strict)),
+            ["~ a: gates junit=pass within 7d → none", "+ b after a"]
+        );
         assert_eq!(strict.differences_from(Some(&strict)), Vec::<String>::new());
     }
 }

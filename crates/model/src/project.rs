@@ -277,13 +277,20 @@ impl Project {
         let read: File = toml::from_str(text).map_err(|error| from_toml(file, text, &error))?;
         let at = |needle: &str, problem: String| invalid_at(file, text, find(text, needle), problem);
         if read.format != NEWEST_FORMAT {
-            return Err(at("format", format!("format {} is not known here (this program writes format {NEWEST_FORMAT})", read.format)));
+            return Err(at(
+                "format",
+                format!(
+                    "format {} is not known here (this program writes format {NEWEST_FORMAT})",
+                    read.format
+                ),
+            ));
         }
         check_artefact(&read.artefact).map_err(|(needle, problem)| at(needle, problem))?;
         check_build(&read.build).map_err(|problem| at("[build", problem))?;
         read.config.validate().map_err(|error: InvalidContract| at(error.key.as_str(), error.to_string()))?;
         let bindings = read.environment.into_iter().map(|(name, table)| (name, binding(table))).collect();
-        let pipeline = Pipeline::new(bindings).map_err(|error: InvalidPipeline| at("[environment", error.to_string()))?;
+        let pipeline = Pipeline::new(bindings)
+            .map_err(|error: InvalidPipeline| at("[environment", error.to_string()))?;
         let definition = Definition {
             format: read.format,
             source: read.source,
@@ -487,13 +494,29 @@ target = { kind = "directory", health = "http://127.0.0.1:${PORT}/healthz" }
         let cases = [
             ("[build]", "[bulid]", "4:2: unknown key `bulid`: did you mean `build`?"),
             ("entrypoint", "entripoint", "9:1: unknown key `entripoint`: did you mean `entrypoint`?"),
-            ("kind = \"image\"", "kind = \"imge\"", "8:8: unknown variant `imge`, expected `image` or `archive`"),
-            ("after = \"dev\"", "after = \"test\"", "16:1: environment production comes after test, which is not declared"),
+            (
+                "kind = \"image\"",
+                "kind = \"imge\"",
+                "8:8: unknown variant `imge`, expected `image` or `archive`",
+            ),
+            (
+                "after = \"dev\"",
+                "after = \"test\"",
+                "16:1: environment production comes after test, which is not declared",
+            ),
             ("format = 1", "format = 9", "1:1: format 9 is not known here (this program writes format 1)"),
             ("mode = \"0755\"", "mode = \"4755\"", "10:58: mode \"4755\" is neither \"0644\" nor \"0755\""),
-            ("/app/api\", mode", "app/api\", mode", "10:41: `to = \"app/api\"` is not an absolute path inside the artefact"),
+            (
+                "/app/api\", mode",
+                "app/api\", mode",
+                "10:41: `to = \"app/api\"` is not an absolute path inside the artefact",
+            ),
             ("type = \"port\"", "type = \"prot\"", "13:17: unknown variant `prot`"),
-            ("default = 8080", "default = 0", "13:1: configuration key PORT: the default is not a port (1 to 65535)"),
+            (
+                "default = 8080",
+                "default = 0",
+                "13:1: configuration key PORT: the default is not a port (1 to 65535)",
+            ),
         ];
         for (from, to, expected) in cases {
             let error = Project::parse("semel.toml", &EXAMPLE.replacen(from, to, 1)).unwrap_err().to_string();

@@ -191,7 +191,10 @@ fn not_rejected(inputs: &Inputs) -> GateResult {
             gate,
             Verdict::Fail,
             format!("rejected: {}", rejection.reason),
-            Remedy { who: "whoever answers for it".to_owned(), command: format!("accept {}", artefact(inputs)) },
+            Remedy {
+                who: "whoever answers for it".to_owned(),
+                command: format!("accept {}", artefact(inputs)),
+            },
         ),
     }
 }
@@ -199,9 +202,11 @@ fn not_rejected(inputs: &Inputs) -> GateResult {
 fn succeeded_in(inputs: &Inputs, upstream: &EnvironmentName) -> GateResult {
     let gate = format!("after {upstream}");
     match inputs.successes.iter().rfind(|success| success.environment == *upstream) {
-        Some(success) => {
-            passed(gate, format!("deployed to {upstream} as generation {} ({})", success.generation, success.time), None)
-        }
+        Some(success) => passed(
+            gate,
+            format!("deployed to {upstream} as generation {} ({})", success.generation, success.time),
+            None,
+        ),
         None => closed(
             gate,
             Verdict::Fail,
@@ -228,7 +233,12 @@ fn evidence(inputs: &Inputs, gate: &Gate) -> GateResult {
     let Some(wanted) = predicate_type(&gate.evidence) else {
         let reason = format!("`{}` is no type of evidence", gate.evidence);
         let command = "pipeline apply".to_owned();
-        return closed(name, Verdict::Unknown, reason, Remedy { who: "whoever owns the pipeline".to_owned(), command });
+        return closed(
+            name,
+            Verdict::Unknown,
+            reason,
+            Remedy { who: "whoever owns the pipeline".to_owned(), command },
+        );
     };
     let matches = |fact: &&EvidenceFact| {
         fact.predicate_type == wanted && (gate.environment.is_none() || gate.environment == fact.environment)
@@ -289,7 +299,11 @@ mod tests {
             gates: vec![gate("junit", None)],
             clock: at(12),
             evidence: vec![fact(EvidenceResult::Pass, 10)],
-            successes: vec![SuccessFact { environment: "staging".parse().unwrap(), generation: 4, time: at(9) }],
+            successes: vec![SuccessFact {
+                environment: "staging".parse().unwrap(),
+                generation: 4,
+                time: at(9),
+            }],
             rejections: vec![],
         }
     }

@@ -85,7 +85,9 @@ impl Statement {
 
     /// Whether one of the subjects is this digest.
     pub fn is_about(&self, digest: &Digest) -> bool {
-        self.subject.iter().any(|s| s.digest.get(digest.algorithm().as_str()).is_some_and(|hex| hex == digest.hex()))
+        self.subject
+            .iter()
+            .any(|s| s.digest.get(digest.algorithm().as_str()).is_some_and(|hex| hex == digest.hex()))
     }
 }
 
@@ -149,7 +151,10 @@ impl Envelope {
     pub fn sign(statement: &Statement, key: &SigningKey) -> Self {
         let payload = canonical::bytes(statement);
         let signature: DerSignature = key.sign(&pre_authentication_encoding(PAYLOAD_TYPE, &payload));
-        let signature = EnvelopeSignature { keyid: key_hint(key.verifying_key()), sig: BASE64.encode(signature.as_bytes()) };
+        let signature = EnvelopeSignature {
+            keyid: key_hint(key.verifying_key()),
+            sig: BASE64.encode(signature.as_bytes()),
+        };
         Self {
             payload: BASE64.encode(payload),
             payload_type: PAYLOAD_TYPE.to_owned(),
@@ -217,7 +222,8 @@ impl Envelope {
         let [signature] = self.signatures.as_slice() else {
             return Err(EnvelopeError::Malformed("expected exactly one signature".to_owned()));
         };
-        let bytes = BASE64.decode(&signature.sig).map_err(|error| EnvelopeError::Malformed(error.to_string()))?;
+        let bytes =
+            BASE64.decode(&signature.sig).map_err(|error| EnvelopeError::Malformed(error.to_string()))?;
         DerSignature::try_from(bytes.as_slice()).map_err(|_| EnvelopeError::Signature)
     }
 }
@@ -231,7 +237,12 @@ mod tests {
     }
 
     fn statement() -> Statement {
-        Statement::about("shop/api", &Digest::of(b"artefact"), "https://slsa.dev/provenance/v1", json!({"a": 1}))
+        Statement::about(
+            "shop/api",
+            &Digest::of(b"artefact"),
+            "https://slsa.dev/provenance/v1",
+            json!({"a": 1}),
+        )
     }
 
     #[test]

@@ -294,10 +294,16 @@ mod tests {
     #[test]
     fn the_usual_tag_set_of_a_release_is_read_as_versions_and_channels() {
         for version in ["1.4.2", "v1.4.2", "1.4.2-rc.1", "sha-4f1c2ab"] {
-            assert!(matches!(meaning_of(&tag(version), TagPolicy::Release), TagMeaning::Version(_)), "{version}");
+            assert!(
+                matches!(meaning_of(&tag(version), TagPolicy::Release), TagMeaning::Version(_)),
+                "{version}"
+            );
         }
         for channel in ["1.4", "1", "v1", "latest", "3.12-slim", "20240101", "main"] {
-            assert!(matches!(meaning_of(&tag(channel), TagPolicy::Release), TagMeaning::Channel(_)), "{channel}");
+            assert!(
+                matches!(meaning_of(&tag(channel), TagPolicy::Release), TagMeaning::Channel(_)),
+                "{channel}"
+            );
         }
     }
 
@@ -309,7 +315,10 @@ mod tests {
 
     #[test]
     fn policies_decide_what_a_tag_is() {
-        assert_eq!(meaning_of(&tag("latest"), TagPolicy::Strict), TagMeaning::Version(Version::named(tag("latest"))));
+        assert_eq!(
+            meaning_of(&tag("latest"), TagPolicy::Strict),
+            TagMeaning::Version(Version::named(tag("latest")))
+        );
         assert_eq!(meaning_of(&tag("1.4.2"), TagPolicy::Mirror), TagMeaning::Channel(tag("1.4.2")));
         let attachment = format!("sha256-{}.sig", Digest::of(b"x").hex());
         assert!(matches!(meaning_of(&tag(&attachment), TagPolicy::Strict), TagMeaning::Attachment(_)));

@@ -23,21 +23,25 @@ pub(crate) fn find(from: &Path) -> Result<Option<Found>, Failure> {
         match std::fs::read_to_string(&path) {
             Ok(text) => return parse(dir, &text).map(Some),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(Failure::from_error(Exit::Fault, &error).because([path.display().to_string()])),
+            Err(error) => {
+                return Err(Failure::from_error(Exit::Fault, &error).because([path.display().to_string()]));
+            }
         }
     }
     Ok(None)
 }
 
 fn parse(dir: &Path, text: &str) -> Result<Found, Failure> {
-    let project = Project::parse(FILE_NAME, text).map_err(|error| Failure::from_error(Exit::Usage, &error))?;
+    let project =
+        Project::parse(FILE_NAME, text).map_err(|error| Failure::from_error(Exit::Usage, &error))?;
     Ok(Found { dir: dir.to_owned(), project })
 }
 
 /// The project, which must be there.
 pub(crate) fn get(from: &Path) -> Result<Found, Failure> {
     find(from)?.ok_or_else(|| {
-        Failure::usage(format!("there is no {FILE_NAME} in {} or above it", from.display())).hint("semel init")
+        Failure::usage(format!("there is no {FILE_NAME} in {} or above it", from.display()))
+            .hint("semel init")
     })
 }
 

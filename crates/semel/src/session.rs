@@ -51,7 +51,9 @@ pub(crate) fn place(cli: &Cli, settings: &Settings) -> Result<(Where, bool), Fai
         (None, Some(url)) => Some(Where::Server(url.clone())),
         (None, None) => match (settings.variable("SEMEL_STORE"), settings.variable("SEMEL_SERVER")) {
             (Some(_), Some(_)) => {
-                return Err(Failure::usage("SEMEL_STORE and SEMEL_SERVER are both set").hint("unset one of them"));
+                return Err(
+                    Failure::usage("SEMEL_STORE and SEMEL_SERVER are both set").hint("unset one of them")
+                );
             }
             (Some(dir), None) => Some(Where::Store(settings.directory().join(dir))),
             (None, Some(url)) => Some(Where::Server(url.to_owned())),
@@ -79,8 +81,10 @@ fn from_project(settings: &Settings) -> Result<Option<Where>, Failure> {
 pub(crate) fn embedded(cli: &Cli, settings: &Settings) -> Result<Place, Failure> {
     match place(cli, settings)? {
         (Where::Store(dir), _) => Ok(Place { dir, keys: settings.keys() }),
-        (Where::Server(url), _) => Err(Failure::usage(format!("this needs the store itself, not the server {url}"))
-            .hint("run it where the store is: --store DIR")),
+        (Where::Server(url), _) => {
+            Err(Failure::usage(format!("this needs the store itself, not the server {url}"))
+                .hint("run it where the store is: --store DIR"))
+        }
     }
 }
 
@@ -88,7 +92,9 @@ pub(crate) fn embedded(cli: &Cli, settings: &Settings) -> Result<Place, Failure>
 pub(crate) async fn open_store(place: &Place) -> Result<Store, Failure> {
     Store::open_or_create(place, now()).await.map_err(|error| {
         let exit = match error {
-            OpenError::Newer { .. } | OpenError::NotAStore(_) | OpenError::NetworkFileSystem { .. } => Exit::Usage,
+            OpenError::Newer { .. } | OpenError::NotAStore(_) | OpenError::NetworkFileSystem { .. } => {
+                Exit::Usage
+            }
             _ => Exit::Fault,
         };
         let failure = Failure::from_error(exit, &error);
@@ -117,11 +123,18 @@ impl Session {
                 (Transport::in_process(router), Some(store))
             }
             Where::Server(url) => {
-                let remote = Transport::remote(&url).map_err(|error| Failure::from_error(Exit::Usage, &error))?;
+                let remote =
+                    Transport::remote(&url).map_err(|error| Failure::from_error(Exit::Usage, &error))?;
                 (remote, None)
             }
         };
-        Ok(Self { client: Client::new(transport, user), settings, output, store, facts: tokio::sync::OnceCell::new() })
+        Ok(Self {
+            client: Client::new(transport, user),
+            settings,
+            output,
+            store,
+            facts: tokio::sync::OnceCell::new(),
+        })
     }
 
     /// What store it is.

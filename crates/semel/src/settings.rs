@@ -57,7 +57,10 @@ impl Settings {
 
     /// The user's name: a claim.
     pub(crate) fn user(&self) -> String {
-        let named = self.variable("SEMEL_ACTOR").or_else(|| self.variable("USER")).or_else(|| self.variable("LOGNAME"));
+        let named = self
+            .variable("SEMEL_ACTOR")
+            .or_else(|| self.variable("USER"))
+            .or_else(|| self.variable("LOGNAME"));
         named.map_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()), str::to_owned)
     }
 

@@ -3,8 +3,8 @@
 use http::header::CONTENT_TYPE;
 use http::{Method, Request, StatusCode};
 use semel_oci::client::RegistryClient;
-use semel_oci::transport::{Transport, TransportError};
 use semel_oci::transport::{Body, BodyError};
+use semel_oci::transport::{Transport, TransportError};
 use serde_json::Value;
 
 use crate::api::{Call, ErrorAnswer, ErrorClass};
@@ -111,7 +111,10 @@ impl Client {
 
     fn request<C: Call>(&self, call: &C, path: &str) -> Request<Body> {
         let question = serde_json::to_value(call).expect("questions are JSON");
-        let request = Request::builder().method(C::METHOD).header(VIA_HEADER, "cli").header(ACTOR_HEADER, self.actor.as_bytes());
+        let request = Request::builder()
+            .method(C::METHOD)
+            .header(VIA_HEADER, "cli")
+            .header(ACTOR_HEADER, self.actor.as_bytes());
         let request = if C::METHOD == Method::GET {
             request.uri(format!("{path}{}", query(&question))).body(Body::empty())
         } else {
@@ -159,7 +162,8 @@ mod tests {
 
     #[test]
     fn questions_become_queries_without_what_is_not_said() {
-        let question = serde_json::json!({"component": "shop/api", "version": null, "word": "a b&c=é", "limit": 5});
+        let question =
+            serde_json::json!({"component": "shop/api", "version": null, "word": "a b&c=é", "limit": 5});
         assert_eq!(query(&question), "?component=shop%2Fapi&limit=5&word=a%20b%26c%3D%C3%A9");
     }
 }

@@ -124,8 +124,12 @@ async fn hash_entries(conn: &mut Conn, size: u64, report: &mut Report) -> Result
                         Leaf::Entry(entry) => (entry.time.to_string(), entry.actor.subject.clone()),
                         Leaf::Signature(_) => (String::new(), String::new()),
                     };
-                    if (leaf.kind(), time.as_str(), actor.as_str()) != (&row.text(1), &row.text(2), &row.text(3)) {
-                        report.problems.push(format!("the columns of entry {seq} do not say what its bytes say"));
+                    if (leaf.kind(), time.as_str(), actor.as_str())
+                        != (&row.text(1), &row.text(2), &row.text(3))
+                    {
+                        report
+                            .problems
+                            .push(format!("the columns of entry {seq} do not say what its bytes say"));
                     }
                     if let Leaf::Entry(entry) = &leaf {
                         last_time = last_time.max(Some(entry.time));
@@ -169,7 +173,9 @@ async fn compare_checkpoints(
         }
     }
     if newest != report.entries {
-        report.problems.push(format!("{} entries, but the newest checkpoint covers {newest}", report.entries));
+        report
+            .problems
+            .push(format!("{} entries, but the newest checkpoint covers {newest}", report.entries));
     }
     match tree.root(report.entries) {
         Some(root) => {
@@ -189,9 +195,13 @@ fn compare_with_memory(store: &Store, tree: &Tree, report: &mut Report) {
     let Ok(Some(note)) = store.keys().last_checkpoint() else { return };
     let Ok(seen) = Checkpoint::read_unverified(&note) else { return };
     if seen.size > report.entries {
-        report.problems.push(format!("this machine has signed {} entries, the store has {}", seen.size, report.entries));
+        report
+            .problems
+            .push(format!("this machine has signed {} entries, the store has {}", seen.size, report.entries));
     } else if tree.root(seen.size) != Some(seen.root) {
-        report.problems.push(format!("the first {} entries are not the ones that this machine has signed", seen.size));
+        report
+            .problems
+            .push(format!("the first {} entries are not the ones that this machine has signed", seen.size));
     }
 }
 
@@ -204,13 +214,18 @@ fn compare_files(store: &Store, tree: &Tree, report: &mut Report) -> Result<(), 
     let mut seq = 0u64;
     for batch in &contents.batches {
         if batch.first != seq {
-            report.problems.push(format!("the entry files continue at {} where {seq} was expected", batch.first));
+            report
+                .problems
+                .push(format!("the entry files continue at {} where {seq} was expected", batch.first));
             return Ok(());
         }
         for leaf in &batch.leaves {
-            let same = usize::try_from(seq).ok().and_then(|at| tree.leaves.get(at)) == Some(&merkle::leaf_hash(leaf));
+            let same = usize::try_from(seq).ok().and_then(|at| tree.leaves.get(at))
+                == Some(&merkle::leaf_hash(leaf));
             if !same {
-                report.problems.push(format!("entry {seq} in the entry files is not the one in the database"));
+                report
+                    .problems
+                    .push(format!("entry {seq} in the entry files is not the one in the database"));
             }
             seq += 1;
         }
@@ -269,7 +284,9 @@ async fn replay_decisions(store: &Store, conn: &mut Conn, report: &mut Report) -
             Some(decision) => {
                 let again = promotion::decide(decision.inputs.clone());
                 if again != decision || decision.is_granted() != granted {
-                    report.problems.push(format!("the decision of entry {seq} does not follow from its inputs"));
+                    report
+                        .problems
+                        .push(format!("the decision of entry {seq} does not follow from its inputs"));
                 }
             }
         }
@@ -277,7 +294,12 @@ async fn replay_decisions(store: &Store, conn: &mut Conn, report: &mut Report) -
     Ok(())
 }
 
-async fn hash_blobs(store: &Store, conn: &mut Conn, size: u64, report: &mut Report) -> Result<(), AuditError> {
+async fn hash_blobs(
+    store: &Store,
+    conn: &mut Conn,
+    size: u64,
+    report: &mut Report,
+) -> Result<(), AuditError> {
     let mut named = BTreeSet::new();
     let mut from = 0;
     while from < size {
@@ -294,7 +316,9 @@ async fn hash_blobs(store: &Store, conn: &mut Conn, size: u64, report: &mut Repo
     }
     for digest in artefact::all_manifests(conn).await? {
         let elsewhere = !artefact::locations(conn, &digest).await?.is_empty();
-        named.extend(contents_of(store, &digest).into_iter().filter(|part| !elsewhere || store.blobs().contains(part)));
+        named.extend(
+            contents_of(store, &digest).into_iter().filter(|part| !elsewhere || store.blobs().contains(part)),
+        );
         named.insert(digest);
     }
     for digest in named {
@@ -312,7 +336,9 @@ async fn hash_blobs(store: &Store, conn: &mut Conn, size: u64, report: &mut Repo
 fn contents_of(store: &Store, digest: &Digest) -> Vec<Digest> {
     let Ok(bytes) = store.blobs().read(digest) else { return Vec::new() };
     match semel_oci::manifest::ParsedManifest::parse(&bytes, None) {
-        Ok(manifest) => manifest.required_blobs().into_iter().map(|descriptor| descriptor.digest.clone()).collect(),
+        Ok(manifest) => {
+            manifest.required_blobs().into_iter().map(|descriptor| descriptor.digest.clone()).collect()
+        }
         Err(_) => Vec::new(),
     }
 }
@@ -330,7 +356,9 @@ fn documents(change: &Change) -> Vec<Digest> {
         Change::PromotionGranted(body) | Change::PromotionRefused(body) => {
             std::iter::once(&body.decision).chain(&body.statement).cloned().collect()
         }
-        Change::DeploymentStarted(body) => vec![body.config.clone(), body.decision.clone(), body.target.clone()],
+        Change::DeploymentStarted(body) => {
+            vec![body.config.clone(), body.decision.clone(), body.target.clone()]
+        }
         _ => Vec::new(),
     }
 }

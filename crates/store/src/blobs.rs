@@ -124,13 +124,17 @@ impl Blobs {
         let path = self.path(digest);
         let mut file = match tokio::fs::File::open(&path).await {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(BlobError::Unknown(digest.clone())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(BlobError::Unknown(digest.clone()));
+            }
             Err(source) => return Err(BlobError::Io { action: "open", path, source }),
         };
         if start > 0 {
-            file.seek(io::SeekFrom::Start(start))
-                .await
-                .map_err(|source| BlobError::Io { action: "read", path, source })?;
+            file.seek(io::SeekFrom::Start(start)).await.map_err(|source| BlobError::Io {
+                action: "read",
+                path,
+                source,
+            })?;
         }
         file.set_max_buf_size(READ_BYTES);
         Ok(BlobReader { file, length })
@@ -141,7 +145,9 @@ impl Blobs {
         let path = self.path(digest);
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(BlobError::Unknown(digest.clone())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(BlobError::Unknown(digest.clone()));
+            }
             Err(source) => return Err(BlobError::Io { action: "read", path, source }),
         };
         if digest.matches(&bytes) { Ok(bytes) } else { Err(BlobError::Damaged(digest.clone())) }
@@ -153,7 +159,9 @@ impl Blobs {
         let failed = |source| BlobError::Io { action: "read", path: path.clone(), source };
         let mut file = match std::fs::File::open(&path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(BlobError::Unknown(digest.clone())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(BlobError::Unknown(digest.clone()));
+            }
             Err(source) => return Err(failed(source)),
         };
         let (found, size) = hash_file(&mut file, digest.algorithm()).map_err(failed)?;
@@ -165,7 +173,8 @@ impl Blobs {
         let digest = Digest::of(bytes);
         let size = bytes.len() as u64;
         let path = self.path(&digest);
-        if std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() == size) && self.read(&digest).is_ok() {
+        if std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() == size) && self.read(&digest).is_ok()
+        {
             return Ok(Stored { digest, size, fresh: false });
         }
         let temporary = self.uploads.join(durable::temporary_name("put-"));
@@ -195,7 +204,11 @@ impl Blobs {
     }
 
     /// As [`Blobs::put_stream`], from a reader.
-    pub async fn put_reader(&self, reader: impl AsyncRead + Unpin, expected: &Digest) -> Result<Stored, BlobError> {
+    pub async fn put_reader(
+        &self,
+        reader: impl AsyncRead + Unpin,
+        expected: &Digest,
+    ) -> Result<Stored, BlobError> {
         self.put_stream(Box::pin(pieces(reader)), expected).await
     }
 
@@ -203,8 +216,11 @@ impl Blobs {
     pub fn begin_upload(&self) -> Result<String, BlobError> {
         let id = hex::encode(&crate::keys::random()[..16]);
         let path = self.upload_path(&id)?;
-        durable::create_new(&path, Access::Shared)
-            .map_err(|source| BlobError::Io { action: "create", path, source })?;
+        durable::create_new(&path, Access::Shared).map_err(|source| BlobError::Io {
+            action: "create",
+            path,
+            source,
+        })?;
         Ok(id)
     }
 
@@ -213,7 +229,9 @@ impl Blobs {
         let path = self.upload_path(id)?;
         match std::fs::metadata(&path) {
             Ok(metadata) => Ok(metadata.len()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(BlobError::UnknownUpload(id.to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(BlobError::UnknownUpload(id.to_owned()))
+            }
             Err(source) => Err(BlobError::Io { action: "look at", path, source }),
         }
     }
@@ -294,7 +312,9 @@ impl Blobs {
         let path = self.upload_path(id)?;
         running::forget(&path);
         match std::fs::remove_file(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(BlobError::UnknownUpload(id.to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(BlobError::UnknownUpload(id.to_owned()))
+            }
             Err(source) => Err(BlobError::Io { action: "remove", path, source }),
             Ok(()) => Ok(()),
         }
@@ -322,7 +342,11 @@ impl Blobs {
 
     fn upload_path(&self, id: &str) -> Result<PathBuf, BlobError> {
         let known = id.len() == 32 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        if known { Ok(self.uploads.join(id)) } else { Err(BlobError::UnknownUpload(id.chars().take(80).collect())) }
+        if known {
+            Ok(self.uploads.join(id))
+        } else {
+            Err(BlobError::UnknownUpload(id.chars().take(80).collect()))
+        }
     }
 
     /// The digests of all blobs, in no order.

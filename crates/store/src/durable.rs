@@ -23,7 +23,12 @@ pub fn temporary_name(prefix: &str) -> String {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let mut random = [0u8; 8];
     getrandom::fill(&mut random).expect("the operating system has randomness");
-    format!("{prefix}{}-{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed), hex::encode(random))
+    format!(
+        "{prefix}{}-{}-{}",
+        std::process::id(),
+        COUNTER.fetch_add(1, Ordering::Relaxed),
+        hex::encode(random)
+    )
 }
 
 /// Creates a directory and its parents, and makes them durable.
@@ -132,7 +137,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
         create(&path, b"first", Access::Shared).unwrap();
-        assert_eq!(create(&path, b"second", Access::Shared).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(
+            create(&path, b"second", Access::Shared).unwrap_err().kind(),
+            io::ErrorKind::AlreadyExists
+        );
         assert_eq!(std::fs::read(&path).unwrap(), b"first");
         replace(&path, b"third", Access::Shared).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"third");

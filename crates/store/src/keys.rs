@@ -69,7 +69,9 @@ pub enum KeyError {
     #[error("key file {0} is damaged")]
     Damaged(PathBuf),
     /// The ledger's key is not on this machine.
-    #[error("the keys of this store are not here ({0}): a copy of a store is not a copy of its keys; restore them from a backup")]
+    #[error(
+        "the keys of this store are not here ({0}): a copy of a store is not a copy of its keys; restore them from a backup"
+    )]
     Missing(PathBuf),
 }
 
@@ -183,8 +185,11 @@ impl KeyRing {
     /// Remembers the newest checkpoint.
     pub fn remember_checkpoint(&self, note: &str) -> Result<(), KeyError> {
         let path = self.dir.join("checkpoint");
-        durable::replace(&path, note.as_bytes(), Access::Private)
-            .map_err(|source| KeyError::Io { action: "write", path, source })
+        durable::replace(&path, note.as_bytes(), Access::Private).map_err(|source| KeyError::Io {
+            action: "write",
+            path,
+            source,
+        })
     }
 
     fn read_role(&self, name: &str) -> Result<Option<SigningKey>, KeyError> {

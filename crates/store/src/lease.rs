@@ -27,7 +27,11 @@ impl Lease {
 }
 
 /// The lease on a key, whether it is still held or not.
-pub async fn get(conn: &mut Conn, component: &ComponentName, key: &Digest) -> Result<Option<Lease>, SqlError> {
+pub async fn get(
+    conn: &mut Conn,
+    component: &ComponentName,
+    key: &Digest,
+) -> Result<Option<Lease>, SqlError> {
     let row = conn
         .row(
             "SELECT attempt, token, holder, until_millis FROM lease WHERE component = $1 AND build_key = $2",
@@ -43,7 +47,12 @@ pub async fn get(conn: &mut Conn, component: &ComponentName, key: &Digest) -> Re
 }
 
 /// Sets the lease on a key.
-pub async fn set(conn: &mut Conn, component: &ComponentName, key: &Digest, lease: &Lease) -> Result<(), SqlError> {
+pub async fn set(
+    conn: &mut Conn,
+    component: &ComponentName,
+    key: &Digest,
+    lease: &Lease,
+) -> Result<(), SqlError> {
     conn.execute(
         "INSERT INTO lease (component, build_key, attempt, token, holder, until_millis) VALUES ($1, $2, $3, $4, $5, $6) \
          ON CONFLICT (component, build_key) DO UPDATE SET attempt = $3, token = $4, holder = $5, until_millis = $6",

@@ -11,12 +11,12 @@ use semel_model::merkle::{self, Hash, Node};
 use semel_model::note::{Checkpoint, NoteError};
 use tokio::sync::OwnedMutexGuard;
 
+use crate::Store;
 use crate::entry_files::Batch;
 use crate::keys::{KeyError, KeyRing};
 use crate::lock::Held;
 use crate::projections;
 use crate::sql::{Conn, SqlError, Value};
-use crate::Store;
 
 /// How far the ledger has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +77,9 @@ pub enum AppendError {
         signed: u64,
     },
     /// What is here is not what this key has signed.
-    #[error("the first {signed} entries of this store are not the ones that its key has signed; run `semel audit verify`")]
+    #[error(
+        "the first {signed} entries of this store are not the ones that its key has signed; run `semel audit verify`"
+    )]
     Forked {
         /// How many entries were signed.
         signed: u64,
@@ -130,7 +132,8 @@ pub struct Turn {
 impl Turn {
     pub(crate) async fn take(store: &Store) -> Result<Self, AppendError> {
         let mut writer = store.writer().await;
-        let lock = store.lock().acquire().await.map_err(|source| AppendError::Io { what: "the lock", source })?;
+        let lock =
+            store.lock().acquire().await.map_err(|source| AppendError::Io { what: "the lock", source })?;
         let mut conn = match writer.take() {
             Some(conn) => conn,
             None => store.connect().await?,
@@ -151,7 +154,12 @@ impl Turn {
     }
 
     /// Records changes by one actor at one time. See [`Turn::append`].
-    pub async fn record(self, actor: &Actor, now: Timestamp, changes: Vec<Change>) -> Result<u64, AppendError> {
+    pub async fn record(
+        self,
+        actor: &Actor,
+        now: Timestamp,
+        changes: Vec<Change>,
+    ) -> Result<u64, AppendError> {
         let entry = |change| Leaf::Entry(Box::new(Entry::new(to_millis(now), actor.clone(), change)));
         self.append(changes.into_iter().map(entry).collect()).await
     }
@@ -257,12 +265,19 @@ async fn insert_leaf(conn: &mut Conn, seq: u64, leaf: &Leaf, bytes: &[u8]) -> Re
     )
     .await?;
     for node in merkle::completed_by(seq) {
-        let left = hash_at(conn, Node { level: node.level - 1, index: node.index * 2 }).await.map_err(read_to_append)?;
-        let right =
-            hash_at(conn, Node { level: node.level - 1, index: node.index * 2 + 1 }).await.map_err(read_to_append)?;
+        let left = hash_at(conn, Node { level: node.level - 1, index: node.index * 2 })
+            .await
+            .map_err(read_to_append)?;
+        let right = hash_at(conn, Node { level: node.level - 1, index: node.index * 2 + 1 })
+            .await
+            .map_err(read_to_append)?;
         conn.execute(
             "INSERT INTO node (level, idx, hash) VALUES ($1, $2, $3)",
-            &[u64::from(node.level).into(), node.index.into(), hex::encode(merkle::node_hash(&left, &right)).into()],
+            &[
+                u64::from(node.level).into(),
+                node.index.into(),
+                hex::encode(merkle::node_hash(&left, &right)).into(),
+            ],
         )
         .await?;
     }
@@ -278,7 +293,9 @@ async fn sign(conn: &mut Conn, origin: &str, keys: &KeyRing) -> Result<String, A
 }
 
 pub(crate) async fn store_note(conn: &mut Conn, size: u64, note: &str) -> Result<(), SqlError> {
-    conn.execute("INSERT INTO checkpoint (size, note) VALUES ($1, $2)", &[size.into(), note.into()]).await.map(drop)
+    conn.execute("INSERT INTO checkpoint (size, note) VALUES ($1, $2)", &[size.into(), note.into()])
+        .await
+        .map(drop)
 }
 
 /// How many leaves the ledger has.
@@ -320,8 +337,12 @@ async fn hash_at(conn: &mut Conn, node: Node) -> Result<Hash, ReadError> {
 
 /// The leaves from `from` on, at most `limit`.
 pub async fn read(conn: &mut Conn, from: u64, limit: u64) -> Result<Vec<Recorded>, ReadError> {
-    let rows =
-        conn.rows("SELECT seq, leaf FROM entry WHERE seq >= $1 ORDER BY seq LIMIT $2", &[from.into(), limit.into()]).await?;
+    let rows = conn
+        .rows(
+            "SELECT seq, leaf FROM entry WHERE seq >= $1 ORDER BY seq LIMIT $2",
+            &[from.into(), limit.into()],
+        )
+        .await?;
     rows.into_iter().map(|row| parse(row.count(0), &row.text(1))).collect()
 }
 
@@ -372,7 +393,8 @@ pub async fn checkpoint(conn: &mut Conn) -> Result<String, ReadError> {
 
 /// The signed checkpoints with more than `after` leaves, oldest first.
 pub async fn checkpoints(conn: &mut Conn, after: u64) -> Result<Vec<(u64, String)>, ReadError> {
-    let rows = conn.rows("SELECT size, note FROM checkpoint WHERE size > $1 ORDER BY size", &[after.into()]).await?;
+    let rows =
+        conn.rows("SELECT size, note FROM checkpoint WHERE size > $1 ORDER BY size", &[after.into()]).await?;
     Ok(rows.into_iter().map(|row| (row.count(0), row.text(1))).collect())
 }
 
@@ -400,9 +422,16 @@ pub(crate) async fn batches_from(conn: &mut Conn, from: u64) -> Result<Vec<Batch
     let mut first = from;
     for (size, note) in checkpoints(conn, from).await? {
         let rows = conn
-            .rows("SELECT leaf FROM entry WHERE seq >= $1 AND seq < $2 ORDER BY seq", &[first.into(), size.into()])
+            .rows(
+                "SELECT leaf FROM entry WHERE seq >= $1 AND seq < $2 ORDER BY seq",
+                &[first.into(), size.into()],
+            )
             .await?;
-        batches.push(Batch { first, leaves: rows.iter().map(|row| row.text(0).into_bytes()).collect(), note });
+        batches.push(Batch {
+            first,
+            leaves: rows.iter().map(|row| row.text(0).into_bytes()).collect(),
+            note,
+        });
         first = size;
     }
     Ok(batches)

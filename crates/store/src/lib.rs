@@ -96,7 +96,9 @@ pub enum OpenError {
     #[error("{0} is not empty and is no store")]
     NotAStore(PathBuf),
     /// A newer program made it.
-    #[error("the store at {dir} has format {found}; this program knows format {STORE_FORMAT} and leaves it alone: use a newer semel")]
+    #[error(
+        "the store at {dir} has format {found}; this program knows format {STORE_FORMAT} and leaves it alone: use a newer semel"
+    )]
     Newer {
         /// Where.
         dir: PathBuf,
@@ -107,7 +109,9 @@ pub enum OpenError {
     #[error("the store at {0} has lost its database semel.db: run `semel recover`")]
     NoDatabase(PathBuf),
     /// It lies where neither locks nor durable writes can be relied on.
-    #[error("{dir} lies on a network file system ({kind}), where a store would lose data; put it on a local disk")]
+    #[error(
+        "{dir} lies on a network file system ({kind}), where a store would lose data; put it on a local disk"
+    )]
     NetworkFileSystem {
         /// Where.
         dir: PathBuf,
@@ -171,7 +175,8 @@ impl Store {
     pub async fn open(place: &Place) -> Result<Self, OpenError> {
         let identity = read_identity(&place.dir)?;
         refuse_network(&place.dir)?;
-        let entries = EntryFiles::at(place.dir.join("ledger")).size().map_err(io_error("read", &place.dir))?;
+        let entries =
+            EntryFiles::at(place.dir.join("ledger")).size().map_err(io_error("read", &place.dir))?;
         if entries > 0 && !place.dir.join("semel.db").exists() {
             return Err(OpenError::NoDatabase(place.dir.clone()));
         }
@@ -307,7 +312,8 @@ impl Store {
     pub async fn local_actor(&self, name: &str, via: &str) -> Result<Actor, AppendError> {
         let subject = self.keys().pseudonym("local", name)?;
         let mut reader = self.reader().await?;
-        let known = reader.row("SELECT name FROM identity WHERE subject = $1", &[subject.as_str().into()]).await?;
+        let known =
+            reader.row("SELECT name FROM identity WHERE subject = $1", &[subject.as_str().into()]).await?;
         if known.is_none() {
             let mut turn = self.turn().await?;
             turn.db()
@@ -323,7 +329,11 @@ impl Store {
 
     /// What the table of identities says about a pseudonym; the pseudonym itself when it was erased.
     pub async fn name_of(&self, subject: &str) -> Result<String, SqlError> {
-        let row = self.reader().await?.row("SELECT name FROM identity WHERE subject = $1", &[subject.into()]).await?;
+        let row = self
+            .reader()
+            .await?
+            .row("SELECT name FROM identity WHERE subject = $1", &[subject.into()])
+            .await?;
         Ok(row.map_or_else(|| subject.to_owned(), |row| row.text(0)))
     }
 
@@ -352,7 +362,9 @@ pub fn read_identity(dir: &Path) -> Result<Identity, OpenError> {
     let path = dir.join("store.json");
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(OpenError::Missing(dir.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(OpenError::Missing(dir.to_owned()));
+        }
         Err(source) => return Err(OpenError::Io { action: "read", path, source }),
     };
     let damaged = |source| OpenError::Identity { path: path.clone(), source };

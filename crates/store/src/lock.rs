@@ -19,7 +19,13 @@ pub(crate) struct Held(Arc<File>);
 
 impl StoreLock {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        File::options().read(true).write(true).create(true).truncate(false).open(path).map(|file| Self(Arc::new(file)))
+        File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map(|file| Self(Arc::new(file)))
     }
 
     /// Waits for the lock without blocking the other tasks of this process. The caller makes sure that this process asks
@@ -56,6 +62,7 @@ pub(crate) fn network_file_system(path: &Path) -> io::Result<Option<&'static str
         (0x0102_1997, "9p"),
         (0x5346_414f, "AFS"),
     ];
+    #[allow(clippy::useless_conversion, reason = "the type of `f_type` differs between architectures")]
     let kind = i64::try_from(rustix::fs::statfs(path)?.f_type).unwrap_or(0) & 0xffff_ffff;
     Ok(KINDS.iter().find(|(magic, _)| *magic == kind).map(|(_, name)| *name))
 }

@@ -27,7 +27,9 @@ pub enum RecoverError {
     #[error("cannot read the entry files")]
     Files(#[source] std::io::Error),
     /// The entry files do not continue what is there.
-    #[error("the entry files continue at entry {found}, but the ledger ends at {expected}: a file is missing")]
+    #[error(
+        "the entry files continue at entry {found}, but the ledger ends at {expected}: a file is missing"
+    )]
     Gap {
         /// Where the ledger ends.
         expected: u64,

@@ -95,9 +95,12 @@ pub async fn migrate(conn: &mut Conn) -> Result<(), SchemaError> {
             Some(_) => return Err(SchemaError::Foreign { name: name.to_owned() }),
             None => {
                 conn.script(text).await.map_err(failed(name))?;
-                conn.execute("INSERT INTO migration (name, digest) VALUES ($1, $2)", &[name.into(), digest.as_str().into()])
-                    .await
-                    .map_err(failed(name))?;
+                conn.execute(
+                    "INSERT INTO migration (name, digest) VALUES ($1, $2)",
+                    &[name.into(), digest.as_str().into()],
+                )
+                .await
+                .map_err(failed(name))?;
             }
         }
     }

@@ -60,8 +60,11 @@ impl Vault {
                 _ => {}
             }
         }
-        let text = std::fs::read_to_string(&path)
-            .map_err(|source| VaultError::Io { action: "read", path: path.clone(), source })?;
+        let text = std::fs::read_to_string(&path).map_err(|source| VaultError::Io {
+            action: "read",
+            path: path.clone(),
+            source,
+        })?;
         hex::decode(text.trim()).ok().and_then(|bytes| bytes.try_into().ok()).ok_or(VaultError::Damaged(path))
     }
 
@@ -111,8 +114,11 @@ impl Vault {
     }
 
     fn open(&self, component: &ComponentName, key: &ConfigKey, path: &Path) -> Result<String, VaultError> {
-        let bytes =
-            std::fs::read(path).map_err(|source| VaultError::Io { action: "read", path: path.to_owned(), source })?;
+        let bytes = std::fs::read(path).map_err(|source| VaultError::Io {
+            action: "read",
+            path: path.to_owned(),
+            source,
+        })?;
         let damaged = || VaultError::Damaged(path.to_owned());
         let (nonce, sealed) = bytes.split_at_checked(12).ok_or_else(damaged)?;
         let nonce: [u8; 12] = nonce.try_into().expect("twelve bytes were split off");

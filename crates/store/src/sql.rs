@@ -7,7 +7,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous,
 };
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _, ValueRef as _};
 
@@ -22,7 +23,8 @@ pub struct SqlError {
 
 impl SqlError {
     fn of(statement: &str, source: sqlx::Error) -> Self {
-        let shown: String = statement.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(90).collect();
+        let shown: String =
+            statement.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(90).collect();
         Self { statement: shown, source }
     }
 }
@@ -167,10 +169,18 @@ impl Conn {
     }
 
     /// All rows of a declared table in the order of its key, as lines. The names come from `schema::TABLES` alone.
-    pub(crate) async fn dump(&mut self, table: &'static str, key: &'static str) -> Result<Vec<String>, SqlError> {
+    pub(crate) async fn dump(
+        &mut self,
+        table: &'static str,
+        key: &'static str,
+    ) -> Result<Vec<String>, SqlError> {
         let statement = format!("SELECT * FROM {table} ORDER BY {key}");
         let rows = sqlx::query(AssertSqlSafe(statement.clone())).fetch_all(self.raw()).await;
-        Ok(rows.map_err(|error| SqlError::of(&statement, error))?.into_iter().map(|row| Row(row).line()).collect())
+        Ok(rows
+            .map_err(|error| SqlError::of(&statement, error))?
+            .into_iter()
+            .map(|row| Row(row).line())
+            .collect())
     }
 
     /// Empties a declared table.
@@ -205,7 +215,8 @@ impl Conn {
 
     /// Writes a consistent copy of the whole database to a new file.
     pub async fn copy_to(&mut self, file: &Path) -> Result<(), SqlError> {
-        let done = sqlx::query("VACUUM INTO $1").bind(file.to_string_lossy().into_owned()).execute(self.raw()).await;
+        let done =
+            sqlx::query("VACUUM INTO $1").bind(file.to_string_lossy().into_owned()).execute(self.raw()).await;
         done.map(drop).map_err(|error| SqlError::of("VACUUM INTO", error))
     }
 }

@@ -66,7 +66,8 @@ pub async fn difference(
     let to = deployment::nth_success(&mut conn, component, second, 0).await?;
     let a = artefact_of(&mut conn, from.as_ref()).await?;
     let b = artefact_of(&mut conn, to.as_ref()).await?;
-    let (low, high) = (number(a.as_ref()).min(number(b.as_ref())), number(a.as_ref()).max(number(b.as_ref())));
+    let (low, high) =
+        (number(a.as_ref()).min(number(b.as_ref())), number(a.as_ref()).max(number(b.as_ref())));
     Ok(Difference {
         commits: why::commits_between(store, &mut conn, component, low, high).await?,
         backwards: number(b.as_ref()) < number(a.as_ref()),
@@ -125,10 +126,18 @@ async fn contracts(
     for (key, rule) in &second.0 {
         match first.0.get(key) {
             None => lines.push(format!("+ {key} ({})", rule.kind)),
-            Some(before) if before != rule => lines.push(format!("~ {key} ({} → {})", before.kind, rule.kind)),
+            Some(before) if before != rule => {
+                lines.push(format!("~ {key} ({} → {})", before.kind, rule.kind));
+            }
             Some(_) => {}
         }
     }
-    lines.extend(first.0.iter().filter(|(key, _)| !second.0.contains_key(*key)).map(|(key, rule)| format!("- {key} ({})", rule.kind)));
+    lines.extend(
+        first
+            .0
+            .iter()
+            .filter(|(key, _)| !second.0.contains_key(*key))
+            .map(|(key, rule)| format!("- {key} ({})", rule.kind)),
+    );
     Ok(lines)
 }

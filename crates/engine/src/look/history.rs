@@ -34,8 +34,7 @@ pub async fn history(
     limit: u64,
 ) -> Result<Vec<Happened>, EngineError> {
     let mut conn = store.reader().await?;
-    let events =
-        ledger::events(&mut conn, environment.as_str(), Some(component.as_str()), limit).await?;
+    let events = ledger::events(&mut conn, environment.as_str(), Some(component.as_str()), limit).await?;
     let mut happened = Vec::new();
     for recorded in events {
         let Leaf::Entry(entry) = recorded.leaf else { continue };
@@ -59,8 +58,17 @@ pub(crate) fn words(change: &Change) -> String {
         Change::PromotionGranted(b) => format!("{} may run here", named(&b.version, &b.digest)),
         Change::PromotionRefused(b) => format!("{} was refused", named(&b.version, &b.digest)),
         Change::DeploymentStarted(b) => match b.rollback_of {
-            Some(from) => format!("rolling back from generation {from} to {} (generation {})", named(&b.version, &b.digest), b.generation),
-            None => format!("deploying {} (generation {}, config {})", named(&b.version, &b.digest), b.generation, b.config.short()),
+            Some(from) => format!(
+                "rolling back from generation {from} to {} (generation {})",
+                named(&b.version, &b.digest),
+                b.generation
+            ),
+            None => format!(
+                "deploying {} (generation {}, config {})",
+                named(&b.version, &b.digest),
+                b.generation,
+                b.config.short()
+            ),
         },
         Change::DeploymentSucceeded(b) => format!("generation {} runs", b.generation),
         Change::DeploymentFailed(b) => {
@@ -71,7 +79,9 @@ pub(crate) fn words(change: &Change) -> String {
             let restored = b.restored.map(|n| format!("; generation {n} runs again")).unwrap_or_default();
             format!("generation {} {how}: {}{restored}", b.generation, b.reason)
         }
-        Change::DeploymentRefused(b) => format!("deployment of {} refused: {}", b.digest.short(), b.reasons.join("; ")),
+        Change::DeploymentRefused(b) => {
+            format!("deployment of {} refused: {}", b.digest.short(), b.reasons.join("; "))
+        }
         Change::ObservationChanged(b) => format!("observed: {}", observed(&b.observed)),
         Change::DriftDetected(b) => {
             let drift: Vec<String> = b.drift.iter().map(ToString::to_string).collect();
@@ -99,7 +109,8 @@ pub(crate) fn observed(observed: &Observed) -> String {
         RunState::Stopped => "stopped",
         RunState::Absent => "nothing deployed",
     };
-    let artefact = observed.artefact.as_ref().map(|digest| format!(" {}", digest.short())).unwrap_or_default();
+    let artefact =
+        observed.artefact.as_ref().map(|digest| format!(" {}", digest.short())).unwrap_or_default();
     let health = match observed.health {
         HealthState::Healthy => ", healthy",
         HealthState::Unhealthy => ", unhealthy",

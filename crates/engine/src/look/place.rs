@@ -94,7 +94,9 @@ async fn find_all(
         found.retain(|one| component.is_none_or(|name| one.component == *name));
     }
     match (component, word.parse::<VersionWord>()) {
-        (Some(name), Ok(parsed)) if found.is_empty() => found.push(artefact::find(conn, name, &parsed).await?),
+        (Some(name), Ok(parsed)) if found.is_empty() => {
+            found.push(artefact::find(conn, name, &parsed).await?);
+        }
         _ => {}
     }
     Ok(found)
@@ -124,13 +126,22 @@ async fn whereabouts(store: &Store, conn: &mut Conn, artefact: Artefact) -> Resu
     Ok(Whereabouts { artefact, commits, environments })
 }
 
-async fn presence(conn: &mut Conn, artefact: &Artefact, environment: &EnvironmentName) -> Result<Presence, EngineError> {
+async fn presence(
+    conn: &mut Conn,
+    artefact: &Artefact,
+    environment: &EnvironmentName,
+) -> Result<Presence, EngineError> {
     let component = &artefact.component;
     let promoted = promotion::grant(conn, component, environment, &artefact.digest).await?.is_some();
     let mut history = deployment::list(conn, component, environment, 1_000).await?;
     history.retain(|one| one.state == DeploymentState::Succeeded);
-    let mut presence =
-        Presence { environment: environment.clone(), promoted, running_since: None, ran: Vec::new(), instead: None };
+    let mut presence = Presence {
+        environment: environment.clone(),
+        promoted,
+        running_since: None,
+        ran: Vec::new(),
+        instead: None,
+    };
     let mut until: Option<String> = None;
     for (position, one) in history.iter().enumerate() {
         let from = one.finished.clone().unwrap_or_else(|| one.started.clone());
@@ -138,7 +149,11 @@ async fn presence(conn: &mut Conn, artefact: &Artefact, environment: &Environmen
             if position == 0 {
                 presence.running_since = Some(from.clone());
             } else {
-                presence.ran.push(Stay { generation: one.generation, from: from.clone(), until: until.clone() });
+                presence.ran.push(Stay {
+                    generation: one.generation,
+                    from: from.clone(),
+                    until: until.clone(),
+                });
             }
         } else if position == 0 {
             presence.instead = Some(name(one.version.as_ref().map(ToString::to_string), &one.digest));

@@ -116,7 +116,9 @@ async fn line(
         observed: reported.map(|(observed, _)| observed),
         drift: differs,
         hold: deployment::hold(conn, component, environment).await?.map(|hold| hold.reason),
-        trouble: newest.filter(|one| one.state != deployment::DeploymentState::Succeeded).map(|one| trouble(&one)),
+        trouble: newest
+            .filter(|one| one.state != deployment::DeploymentState::Succeeded)
+            .map(|one| trouble(&one)),
         target,
     })
 }
@@ -129,7 +131,9 @@ fn is_fresh(at: &str, now: Timestamp) -> bool {
 fn trouble(one: &deployment::Deployment) -> String {
     let name = one.version.as_ref().map_or_else(|| one.digest.short().to_owned(), ToString::to_string);
     match (one.state, &one.reason) {
-        (deployment::DeploymentState::Started, _) => format!("deploying {name} (generation {})", one.generation),
+        (deployment::DeploymentState::Started, _) => {
+            format!("deploying {name} (generation {})", one.generation)
+        }
         (deployment::DeploymentState::Failed, Some(reason)) => format!("{name} failed: {reason}"),
         (_, Some(reason)) => format!("deploying {name} went wrong: {reason}"),
         (_, None) => format!("{name} did not come to run"),

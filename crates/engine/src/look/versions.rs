@@ -27,13 +27,20 @@ pub struct VersionLine {
 }
 
 /// The newest versions of a component, newest first.
-pub async fn versions(store: &Store, name: &ComponentName, limit: u64) -> Result<Vec<VersionLine>, EngineError> {
+pub async fn versions(
+    store: &Store,
+    name: &ComponentName,
+    limit: u64,
+) -> Result<Vec<VersionLine>, EngineError> {
     let mut conn = store.reader().await?;
     component::get(&mut conn, name).await?;
     let running = super::status::running(store, &mut conn, name).await?;
     let lines = artefacts::versions(&mut conn, name, limit).await?.into_iter().map(|published| {
-        let environments =
-            running.iter().filter(|(_, digest)| *digest == published.digest).map(|(name, _)| name.clone()).collect();
+        let environments = running
+            .iter()
+            .filter(|(_, digest)| *digest == published.digest)
+            .map(|(name, _)| name.clone())
+            .collect();
         VersionLine { artefact: published.into(), environments }
     });
     Ok(lines.collect())
@@ -53,7 +60,11 @@ pub struct ComponentLine {
 /// All components of a store.
 pub async fn components(store: &Store) -> Result<Vec<ComponentLine>, EngineError> {
     let all = components::list(&mut store.reader().await?, "", 10_000).await?;
-    let line = |one: components::Component| ComponentLine { name: one.name, home: one.home, last_build: one.last_build };
+    let line = |one: components::Component| ComponentLine {
+        name: one.name,
+        home: one.home,
+        last_build: one.last_build,
+    };
     Ok(all.into_iter().map(line).collect())
 }
 
@@ -116,7 +127,11 @@ pub struct EvidenceLine {
 }
 
 /// Everything about one artefact.
-pub async fn inspect(store: &Store, name: &ComponentName, word: &VersionWord) -> Result<Inspection, EngineError> {
+pub async fn inspect(
+    store: &Store,
+    name: &ComponentName,
+    word: &VersionWord,
+) -> Result<Inspection, EngineError> {
     let mut conn = store.reader().await?;
     let known = component::get(&mut conn, name).await?;
     let artefact = artefact::find(&mut conn, name, word).await?;
@@ -143,9 +158,13 @@ pub async fn inspect(store: &Store, name: &ComponentName, word: &VersionWord) ->
         None => None,
     };
     Ok(Inspection {
-        names: names.into_iter().filter(|one| one.component == *name).map(|one| one.version.to_string()).collect(),
+        names: names
+            .into_iter()
+            .filter(|one| one.component == *name)
+            .map(|one| one.version.to_string())
+            .collect(),
         media_type: descriptor.media_type,
-        artifact_type: manifest.artifact_type.clone().filter(|_| manifest.layers.first().is_some()),
+        artifact_type: manifest.artifact_type.clone(),
         bytes: descriptor.size + manifest.required_blobs().iter().map(|blob| blob.size).sum::<u64>(),
         layers: manifest.layers.iter().map(|l| Part { digest: l.digest.clone(), size: l.size }).collect(),
         contract: artefact::contract(&artefact.digest, &manifest)?,
@@ -176,7 +195,11 @@ pub struct BuildLog {
 }
 
 /// The log of a build, by its number or anything else that names its artefact.
-pub async fn build_log(store: &Store, name: &ComponentName, word: &VersionWord) -> Result<BuildLog, EngineError> {
+pub async fn build_log(
+    store: &Store,
+    name: &ComponentName,
+    word: &VersionWord,
+) -> Result<BuildLog, EngineError> {
     let mut conn = store.reader().await?;
     component::get(&mut conn, name).await?;
     let found = match word {
@@ -224,11 +247,21 @@ pub struct Verified {
 }
 
 /// Hashes every byte of an artefact, checks its signatures, and proves its name in the ledger.
-pub async fn verify(store: &Store, name: &ComponentName, word: &VersionWord) -> Result<Verified, EngineError> {
+pub async fn verify(
+    store: &Store,
+    name: &ComponentName,
+    word: &VersionWord,
+) -> Result<Verified, EngineError> {
     let mut conn = store.reader().await?;
     let artefact = artefact::find(&mut conn, name, word).await?;
-    let mut verified =
-        Verified { artefact: artefact.clone(), blobs: 0, bytes: 0, signatures: 0, proved: None, problems: Vec::new() };
+    let mut verified = Verified {
+        artefact: artefact.clone(),
+        blobs: 0,
+        bytes: 0,
+        signatures: 0,
+        proved: None,
+        problems: Vec::new(),
+    };
     hash_closure(store, &mut conn, &artefact, &mut verified).await?;
     check_signatures(store, &mut conn, &artefact, &mut verified).await?;
     if let Some(version) = &artefact.version

@@ -99,13 +99,18 @@ pub async fn why(
     };
     let since = running.as_ref().map_or("", |one| one.since.as_str());
     let newest_decision = promotion::newest(&mut conn, component, environment, 1).await?.pop();
-    let refused = match newest_decision.filter(|decision| !decision.granted && decision.time.as_str() > since) {
+    let refused = match newest_decision.filter(|decision| !decision.granted && decision.time.as_str() > since)
+    {
         Some(decision) => Some(read_document(store, &decision.decision)?),
         None => None,
     };
     let trouble = newest.filter(|one| one.state != DeploymentState::Succeeded).map(|one| {
         let name = one.version.as_ref().map_or_else(|| one.digest.short().to_owned(), ToString::to_string);
-        format!("{name} (generation {}): {}", one.generation, one.reason.unwrap_or_else(|| "no outcome yet".to_owned()))
+        format!(
+            "{name} (generation {}): {}",
+            one.generation,
+            one.reason.unwrap_or_else(|| "no outcome yet".to_owned())
+        )
     });
     Ok(Why {
         component: component.clone(),

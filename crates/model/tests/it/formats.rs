@@ -20,7 +20,7 @@ use semel_model::entry::{
     VersionPublished,
 };
 use semel_model::name::{CommitId, ComponentName, EnvironmentName};
-use semel_model::pipeline::{EvidenceResult, Gate, Health, Pipeline, Target};
+use semel_model::pipeline::{EvidenceResult, Gate};
 use semel_model::project::Project;
 use semel_model::promotion::{EvidenceFact, Inputs, RejectionFact, SuccessFact, decide};
 use semel_model::statement::{Envelope, Statement};
@@ -71,9 +71,7 @@ fn the_body_of_every_kind_of_entry_is_frozen() {
         ),
         (
             "LocationRecorded",
-            concat!(
-                r#"{"component":"shop/api","digest":"<artefact>","place":"registry.example/shop/api@sha256:…"}"#
-            ),
+            "{\"component\":\"shop/api\",\"digest\":\"<artefact>\",\"place\":\"registry.example/shop/api@sha256:…\"}",
         ),
         (
             "EvidenceAttached",

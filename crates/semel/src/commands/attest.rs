@@ -16,7 +16,8 @@ pub(super) async fn run(args: &AttestArgs, cli: &Cli, session: &Session) -> Outc
         Some(path) => {
             let path = session.settings.directory().join(path);
             let bytes = std::fs::read(&path).map_err(|error| {
-                let exit = if error.kind() == std::io::ErrorKind::NotFound { Exit::NotFound } else { Exit::Fault };
+                let exit =
+                    if error.kind() == std::io::ErrorKind::NotFound { Exit::NotFound } else { Exit::Fault };
                 Failure::new(exit, format!("cannot read {}: {error}", path.display()))
             })?;
             let stored = session.client.registry().put_bytes(&component, Bytes::from(bytes)).await;
@@ -41,7 +42,12 @@ pub(super) async fn run(args: &AttestArgs, cli: &Cli, session: &Session) -> Outc
     }
     let kind = predicate_name(&attached.predicate_type);
     let word = if attached.already { "was already attached to" } else { "attached to" };
-    output.done(format!("{kind} = {} ({}) {word} {}, signed", attached.result, attached.summary, attached.artefact.name()));
+    output.done(format!(
+        "{kind} = {} ({}) {word} {}, signed",
+        attached.result,
+        attached.summary,
+        attached.artefact.name()
+    ));
     output.next(format!("semel promote {version} ENV"));
     if output.is_quiet() {
         output.data(attached.envelope.as_str());

@@ -20,7 +20,11 @@ pub(super) async fn verify(session: &Session) -> Outcome {
         output.json(&report);
         return Ok(Exit::Done);
     }
-    output.done(format!("{} entries have their hashes; the tree's root is {}", report.entries, report.root.short()));
+    output.done(format!(
+        "{} entries have their hashes; the tree's root is {}",
+        report.entries,
+        report.root.short()
+    ));
     output.done(format!("{} signed checkpoints are prefixes of it", report.checkpoints));
     output.done("every table is what the ledger says");
     output.done(format!("{} decisions follow from their recorded inputs", report.decisions));

@@ -24,7 +24,8 @@ pub(super) async fn backup(args: &BackupArgs, cli: &Cli, settings: &Settings, ou
     ));
     output.next(format!("semel restore {} --store NEW-DIR", to.display()));
     if output.is_json() {
-        output.json(&json!({"entries": copied.entries, "blobs": copied.blobs, "kept": copied.kept, "to": to}));
+        output
+            .json(&json!({"entries": copied.entries, "blobs": copied.blobs, "kept": copied.kept, "to": to}));
     }
     Ok(Exit::Done)
 }
@@ -33,7 +34,12 @@ pub(super) async fn restore(args: &RestoreArgs, cli: &Cli, settings: &Settings, 
     let place = session::embedded(cli, settings)?;
     let from = settings.directory().join(&args.from);
     let copied = copies::restore(&from, &place).await.map_err(|error| failure(&error))?;
-    output.done(format!("{} entries and {} blobs are restored in {}", copied.entries, copied.blobs, place.dir.display()));
+    output.done(format!(
+        "{} entries and {} blobs are restored in {}",
+        copied.entries,
+        copied.blobs,
+        place.dir.display()
+    ));
     output.next(format!("semel audit verify --store {}", place.dir.display()));
     if output.is_json() {
         output.json(&json!({"entries": copied.entries, "blobs": copied.blobs, "store": place.dir}));

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use semel_build::pipeline::{self, Blame, BuildError, BuildRequest, Built, Progress, Step};
 use semel_build::package::Platform;
+use semel_build::pipeline::{self, Blame, BuildError, BuildRequest, Built, Progress, Step};
 use semel_build::provenance::{self, BuilderInfo, Range};
 use semel_build::recipe::HostEnvironment;
 use semel_build::source::{self, Resolve, Source};
@@ -50,7 +50,8 @@ pub(super) async fn run(args: &BuildArgs, cli: &Cli, settings: Settings, output:
     if let Some(BuildVerb::Log(log)) = &args.verb {
         return build_log(log, cli, &Session::open(cli, settings, output).await?).await;
     }
-    let wanted = Wanted { revision: args.revision.clone(), branch: args.branch.clone(), no_wait: args.no_wait };
+    let wanted =
+        Wanted { revision: args.revision.clone(), branch: args.branch.clone(), no_wait: args.no_wait };
     let source = resolve(&wanted, &settings).await?;
     refuse_lost_store(cli, &settings)?;
     let session = Session::open(cli, settings, output).await?;
@@ -77,13 +78,16 @@ fn refuse_lost_store(cli: &Cli, settings: &Settings) -> Result<(), Failure> {
     if named || !settings.is_ci() {
         return Ok(());
     }
-    Err(Failure::usage("this is a CI runner and no store is named: a store that dies with the runner forgets its versions")
-        .because(["the next job would give the same version to other bytes".to_owned()])
-        .hint("name one that lasts: SEMEL_SERVER=URL, SEMEL_STORE=DIR, or store = \"…\" in semel.toml"))
+    Err(Failure::usage(
+        "this is a CI runner and no store is named: a store that dies with the runner forgets its versions",
+    )
+    .because(["the next job would give the same version to other bytes".to_owned()])
+    .hint("name one that lasts: SEMEL_SERVER=URL, SEMEL_STORE=DIR, or store = \"…\" in semel.toml"))
 }
 
 pub(super) async fn resolve(wanted: &Wanted, settings: &Settings) -> Result<Source, Failure> {
-    let (wanted, dir, variables) = (wanted.clone(), settings.directory().to_owned(), settings.variables().clone());
+    let (wanted, dir, variables) =
+        (wanted.clone(), settings.directory().to_owned(), settings.variables().clone());
     let resolved = tokio::task::spawn_blocking(move || {
         source::resolve(&Resolve {
             start_dir: &dir,
@@ -120,7 +124,9 @@ pub(super) async fn build(wanted: &Wanted, source: Source, session: &Session) ->
     match reservation(wanted, &source, session).await? {
         Reservation::Built(built) => Ok(reused(&component, &source, built, session)),
         Reservation::Yours(granted) => build_reserved(&source, granted, session).await,
-        Reservation::Unknown | Reservation::Running { .. } => Err(Failure::fault("the reservation has no outcome")),
+        Reservation::Unknown | Reservation::Running { .. } => {
+            Err(Failure::fault("the reservation has no outcome"))
+        }
     }
 }
 
@@ -131,7 +137,10 @@ fn reused(component: &ComponentName, source: &Source, built: reserve::Built, ses
         format!(" from {}, which has the same source tree", built.commit.short())
     };
     let when = output::ago(&built.time, now());
-    session.output.done(format!("{} (build {}) was already built{from}, {when}: nothing to do", built.version, built.number));
+    session.output.done(format!(
+        "{} (build {}) was already built{from}, {when}: nothing to do",
+        built.version, built.number
+    ));
     session.output.next(format!("semel deploy {} ENV", built.version));
     Report {
         component: component.clone(),
@@ -148,7 +157,9 @@ async fn reservation(wanted: &Wanted, source: &Source, session: &Session) -> Res
     let history = {
         let source = source.clone();
         let read = tokio::task::spawn_blocking(move || source::history(&source, HISTORY));
-        read.await.map_err(|error| Failure::fault(error.to_string()))?.map_err(|error| source_failure(&error))?
+        read.await
+            .map_err(|error| Failure::fault(error.to_string()))?
+            .map_err(|error| source_failure(&error))?
     };
     let request = reserve::Reserve {
         inputs: source.inputs.clone(),
@@ -163,10 +174,15 @@ async fn reservation(wanted: &Wanted, source: &Source, session: &Session) -> Res
         match session.client.call(&request).await? {
             Reservation::Running { holder, number, version, retry_millis } => {
                 if wanted.no_wait {
-                    return Err(Failure::new(Exit::TryAgain, format!("{version} (build {number}) is being built by {holder}")));
+                    return Err(Failure::new(
+                        Exit::TryAgain,
+                        format!("{version} (build {number}) is being built by {holder}"),
+                    ));
                 }
                 if !told {
-                    session.output.say(format!("  {version} (build {number}) is being built by {holder}: waiting"));
+                    session
+                        .output
+                        .say(format!("  {version} (build {number}) is being built by {holder}: waiting"));
                     told = true;
                 }
                 tokio::time::sleep(Duration::from_millis(retry_millis)).await;
@@ -179,7 +195,8 @@ async fn reservation(wanted: &Wanted, source: &Source, session: &Session) -> Res
 async fn build_reserved(source: &Source, granted: Granted, session: &Session) -> Result<Report, Failure> {
     let component = source.project.component.clone();
     let follows = granted.follows.as_ref().map(|version| format!(" after {version}")).unwrap_or_default();
-    let step = if granted.attempt > 1 { format!("attempt {}", granted.attempt) } else { granted.bump.to_string() };
+    let step =
+        if granted.attempt > 1 { format!("attempt {}", granted.attempt) } else { granted.bump.to_string() };
     session.output.done(format!("reserved {} (build {}): {step}{follows}", granted.version, granted.number));
     let holding =
         Holding { component: component.clone(), number: granted.number, token: granted.token.clone() };
@@ -207,7 +224,9 @@ async fn build_reserved(source: &Source, granted: Granted, session: &Session) ->
         finished.number,
         output::bytes(built.packaged.bytes)
     ));
-    session.output.next(format!("semel deploy {} ENV   or   semel inspect {}", finished.version, finished.version));
+    session
+        .output
+        .next(format!("semel deploy {} ENV   or   semel inspect {}", finished.version, finished.version));
     Ok(Report {
         component,
         version: finished.version,
@@ -241,7 +260,10 @@ async fn run_build(
         range: Some(Range { follows: granted.follows.clone(), commits: granted.since.clone() }),
         started: now(),
     };
-    let told = Arc::new(Told { output: session.output, bar: progress::spinner(&session.output, "check out".to_owned()) });
+    let told = Arc::new(Told {
+        output: session.output,
+        bar: progress::spinner(&session.output, "check out".to_owned()),
+    });
     let built = pipeline::run(request, Arc::clone(&told) as Arc<dyn Progress>).await;
     told.bar.finish_and_clear();
     built
@@ -270,10 +292,12 @@ impl Progress for Told {
 
 async fn publish(built: &Built, holding: Holding, session: &Session) -> Result<reserve::Built, Failure> {
     let registry = session.client.registry();
-    let layout = Layout::open(&built.layout_dir).await.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
+    let layout =
+        Layout::open(&built.layout_dir).await.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
     let to = Endpoint::Registry { client: registry.clone(), name: holding.component.clone() };
     let transfer = progress::Transfer::new(&session.output, "store");
-    let copied = copy(&Endpoint::Layout(layout), &to, &built.packaged.manifest, None, &transfer.listener()).await;
+    let copied =
+        copy(&Endpoint::Layout(layout), &to, &built.packaged.manifest, None, &transfer.listener()).await;
     transfer.finish();
     copied.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
     let log = put_log(&holding.component, &built.log, session).await?;
@@ -292,7 +316,8 @@ async fn put_log(
     session: &Session,
 ) -> Result<Option<Digest>, Failure> {
     let Ok(metadata) = std::fs::metadata(path) else { return Ok(None) };
-    let digest = provenance::digest_of_file(path).map_err(|error| Failure::from_error(Exit::Fault, &error))?;
+    let digest =
+        provenance::digest_of_file(path).map_err(|error| Failure::from_error(Exit::Fault, &error))?;
     let stored = session
         .client
         .registry()
@@ -362,7 +387,10 @@ async fn build_log(args: &BuildLogArgs, cli: &Cli, session: &Session) -> Outcome
         return Ok(Exit::Done);
     }
     let reason = found.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-    session.output.say(format!("build {} of {component}, version {}, {}{reason}", found.number, found.version, found.state));
+    session.output.say(format!(
+        "build {} of {component}, version {}, {}{reason}",
+        found.number, found.version, found.state
+    ));
     let Some(log) = found.log else {
         return Err(Failure::new(Exit::NotFound, format!("build {} has left no log", found.number)));
     };

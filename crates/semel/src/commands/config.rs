@@ -44,7 +44,10 @@ async fn set(args: &ConfigKeyArgs, cli: &Cli, session: &Session) -> Outcome {
     }
     let vault = converge::vault(session, &args.environment).await?;
     vault.set(&component, &args.key, value).map_err(|error| Failure::from_error(Exit::Fault, &error))?;
-    output.done(format!("{} is set for {component} in {}, sealed on this machine; it takes effect with the next deployment", args.key, args.environment));
+    output.done(format!(
+        "{} is set for {component} in {}, sealed on this machine; it takes effect with the next deployment",
+        args.key, args.environment
+    ));
     output.next(format!("semel deploy {}", args.environment));
     if output.is_json() {
         output.json(&json!({"environment": args.environment, "key": args.key, "set": true}));
@@ -62,7 +65,10 @@ async fn refuse_unknown_environment(
     match in_force {
         Some(one) if !one.pipeline.environments.contains_key(&args.environment) => {
             let names: Vec<&str> = one.pipeline.in_order().into_iter().map(|name| name.as_str()).collect();
-            Err(Failure::new(Exit::NotFound, format!("{component} has no environment {} (it has: {})", args.environment, names.join(", "))))
+            Err(Failure::new(
+                Exit::NotFound,
+                format!("{component} has no environment {} (it has: {})", args.environment, names.join(", ")),
+            ))
         }
         _ => Ok(()),
     }
@@ -83,15 +89,23 @@ async fn unset(args: &ConfigKeyArgs, cli: &Cli, session: &Session) -> Outcome {
 /// The keys that the newest version needs, and where their values come from.
 async fn show(args: &EnvironmentArg, cli: &Cli, session: &Session) -> Outcome {
     let component = component(cli, session)?;
-    let found = project::find(session.settings.directory())?.filter(|found| found.project.component == component);
+    let found =
+        project::find(session.settings.directory())?.filter(|found| found.project.component == component);
     let in_force = session.client.call(&ShowPipeline { component: component.clone() }).await?.in_force;
     let values = in_force
         .as_ref()
         .and_then(|one| one.pipeline.environments.get(&args.environment))
         .and_then(|binding| binding.values.clone());
-    let offered =
-        converge::offered(session, &component, &args.environment, values.as_deref(), found.as_ref().map(|f| f.dir.as_path())).await?;
-    let planned = PlanDeployment { component: component.clone(), version: None, environment: args.environment.clone() };
+    let offered = converge::offered(
+        session,
+        &component,
+        &args.environment,
+        values.as_deref(),
+        found.as_ref().map(|f| f.dir.as_path()),
+    )
+    .await?;
+    let planned =
+        PlanDeployment { component: component.clone(), version: None, environment: args.environment.clone() };
     let contract = match session.client.call(&planned).await {
         Ok(plan) => plan.contract,
         Err(_) => found.map(|found| found.project.definition.config).unwrap_or_default(),
@@ -113,7 +127,10 @@ async fn show(args: &EnvironmentArg, cli: &Cli, session: &Session) -> Outcome {
     }
     let output = session.output;
     if output.is_json() {
-        let list: Vec<_> = rows.iter().map(|row| json!({"key": row[0], "type": row[1], "secret": row[2] == "secret", "source": row[3]})).collect();
+        let list: Vec<_> = rows
+            .iter()
+            .map(|row| json!({"key": row[0], "type": row[1], "secret": row[2] == "secret", "source": row[3]}))
+            .collect();
         output.json(&json!({"environment": args.environment, "keys": list}));
     } else if rows.is_empty() {
         output.say(format!("{component} needs no configuration"));

@@ -28,8 +28,10 @@ pub(super) async fn root(
 ) -> Result<PathBuf, Failure> {
     match &target.path {
         Some(path) if Path::new(path).is_absolute() => Ok(PathBuf::from(path)),
-        Some(path) => Err(Failure::usage(format!("the target path `{path}` of {environment} is not absolute"))
-            .hint("write an absolute path in semel.toml, then: semel pipeline apply")),
+        Some(path) => {
+            Err(Failure::usage(format!("the target path `{path}` of {environment} is not absolute"))
+                .hint("write an absolute path in semel.toml, then: semel pipeline apply"))
+        }
         None => {
             let binding = format!("{}/{}", environment, component.as_str().replace('/', "%"));
             Ok(session.settings.releases().join(&session.facts().await?.id).join(binding))
@@ -67,19 +69,29 @@ pub(super) async fn offered(
 fn values_file(path: &Path) -> Result<BTreeMap<ConfigKey, Offered>, Failure> {
     let shown = path.display();
     let text = std::fs::read_to_string(path).map_err(|error| {
-        Failure::usage(format!("cannot read the values file {shown}: {error}")).hint("create it, or change `values` in semel.toml")
+        Failure::usage(format!("cannot read the values file {shown}: {error}"))
+            .hint("create it, or change `values` in semel.toml")
     })?;
     // The parser's own words would show the line with the value; the place is enough.
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-        let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-        Failure::usage(format!("the values file {shown} is not TOML (line {line})")).hint("write one `KEY = value` per line")
+        let line =
+            error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+        Failure::usage(format!("the values file {shown} is not TOML (line {line})"))
+            .hint("write one `KEY = value` per line")
     })?;
     let source = if is_private(path) { Source::Private } else { Source::File };
-    table.into_iter().map(|(key, value)| Ok((parse_key(&key, path)?, Offered { value: scalar(&key, value, path)?, source }))).collect()
+    table
+        .into_iter()
+        .map(|(key, value)| {
+            Ok((parse_key(&key, path)?, Offered { value: scalar(&key, value, path)?, source }))
+        })
+        .collect()
 }
 
 fn parse_key(key: &str, path: &Path) -> Result<ConfigKey, Failure> {
-    key.parse().map_err(|error: semel_model::name::InvalidName| Failure::usage(format!("{}: {error}", path.display())))
+    key.parse().map_err(|error: semel_model::name::InvalidName| {
+        Failure::usage(format!("{}: {error}", path.display()))
+    })
 }
 
 fn scalar(key: &str, value: toml::Value, path: &Path) -> Result<String, Failure> {
@@ -87,7 +99,10 @@ fn scalar(key: &str, value: toml::Value, path: &Path) -> Result<String, Failure>
         toml::Value::String(text) => Ok(text),
         toml::Value::Integer(number) => Ok(number.to_string()),
         toml::Value::Boolean(truth) => Ok(truth.to_string()),
-        _ => Err(Failure::usage(format!("{}: {key} is neither text, nor a whole number, nor true or false", path.display()))),
+        _ => Err(Failure::usage(format!(
+            "{}: {key} is neither text, nor a whole number, nor true or false",
+            path.display()
+        ))),
     }
 }
 
@@ -143,18 +158,26 @@ pub(super) async fn resolve(
 /// A secret in a health command would stand in an argument list (invariant I15).
 pub(super) fn refuse_secrets_in_health(contract: &Contract, target: &Target) -> Result<(), Failure> {
     let Some(Health::Command(words)) = &target.health else { return Ok(()) };
-    let secret = contract.0.iter().filter(|(_, rule)| rule.secret).find(|(key, _)| {
-        words.iter().any(|word| word.contains(&format!("${{{key}}}")))
-    });
+    let secret = contract
+        .0
+        .iter()
+        .filter(|(_, rule)| rule.secret)
+        .find(|(key, _)| words.iter().any(|word| word.contains(&format!("${{{key}}}"))));
     match secret {
-        Some((key, _)) => Err(Failure::usage(format!("the health command names the secret {key}: its value would stand in an argument list"))
-            .hint(format!("the command has {key} in its environment: read it from there"))),
+        Some((key, _)) => Err(Failure::usage(format!(
+            "the health command names the secret {key}: its value would stand in an argument list"
+        ))
+        .hint(format!("the command has {key} in its environment: read it from there"))),
         None => Ok(()),
     }
 }
 
 /// Asks for the deployment, makes the target run it, and records how it came out.
-pub(super) async fn deploy(session: &Session, start: Start, values: BTreeMap<ConfigKey, String>) -> Result<Deployed, Failure> {
+pub(super) async fn deploy(
+    session: &Session,
+    start: Start,
+    values: BTreeMap<ConfigKey, String>,
+) -> Result<Deployed, Failure> {
     let order = match session.client.call(&start).await? {
         Started::Go(order) => order,
         Started::Refused(refusal) => return Err(refused(&refusal)),
@@ -205,7 +228,12 @@ async fn succeeded(
     Ok(Deployed { order, plan, observed, consequences: finished.consequences })
 }
 
-async fn finish(session: &Session, order: &Order, outcome: Recorded, observed: Observed) -> Result<Finished, Failure> {
+async fn finish(
+    session: &Session,
+    order: &Order,
+    outcome: Recorded,
+    observed: Observed,
+) -> Result<Finished, Failure> {
     let finish = Finish {
         component: order.artefact.component.clone(),
         environment: order.environment.clone(),
@@ -229,10 +257,18 @@ fn not_running(session: &Session, order: &Order, ended: &Ended, finished: &Finis
     }
     let (name, environment) = (order.artefact.name(), &order.environment);
     let headline = match (ended.failed, ended.restored) {
-        (true, Some(restored)) => format!("{name} failed in {environment} and was rolled back: generation {restored} runs again"),
-        (true, None) => format!("{name} failed in {environment}; nothing ran there before, and nothing runs now"),
-        (false, Some(restored)) => format!("deploying {name} to {environment} went wrong; generation {restored} runs again"),
-        (false, None) => format!("deploying {name} to {environment} went wrong; what ran there was not touched"),
+        (true, Some(restored)) => {
+            format!("{name} failed in {environment} and was rolled back: generation {restored} runs again")
+        }
+        (true, None) => {
+            format!("{name} failed in {environment}; nothing ran there before, and nothing runs now")
+        }
+        (false, Some(restored)) => {
+            format!("deploying {name} to {environment} went wrong; generation {restored} runs again")
+        }
+        (false, None) => {
+            format!("deploying {name} to {environment} went wrong; what ran there was not touched")
+        }
     };
     let exit = if ended.failed { Exit::Command } else { Exit::Fault };
     Failure::new(exit, headline)
@@ -244,12 +280,18 @@ fn not_running(session: &Session, order: &Order, ended: &Ended, finished: &Finis
 
 /// A refused deployment: every reason at once, and what to do about each.
 fn refused(refusal: &Refusal) -> Failure {
-    let message = format!("{} is not deployed to {}; nothing was touched", refusal.artefact.name(), refusal.environment);
+    let message = format!(
+        "{} is not deployed to {}; nothing was touched",
+        refusal.artefact.name(),
+        refusal.environment
+    );
     match &refusal.decision {
         Some(decision) => promote::refusal(message, decision),
         None => Failure::new(Exit::Refused, message).because(refusal.reasons.clone()).hints(
             refusal.remedies.iter().map(|remedy| {
-                let command = remedy.starts_with(|c: char| c.is_ascii_lowercase()) && !remedy.starts_with("set ") && !remedy.starts_with("remove ");
+                let command = remedy.starts_with(|c: char| c.is_ascii_lowercase())
+                    && !remedy.starts_with("set ")
+                    && !remedy.starts_with("remove ");
                 if command { format!("semel {remedy}") } else { remedy.clone() }
             }),
         ),
@@ -302,12 +344,17 @@ async fn converge(
         Progress::Staged { already: true } => output.done("staged: every byte was there and has its digest"),
         Progress::Staged { already: false } => output.done("staged: every byte has its digest"),
         Progress::Switched(generation) => output.done(format!("switched to generation {generation}")),
-        Progress::Waiting { within } => output.say(format!("  waiting until it is healthy, at most {within}")),
-        Progress::GoingBack(generation) => output.warn(format!("not healthy: going back to generation {generation}")),
+        Progress::Waiting { within } => {
+            output.say(format!("  waiting until it is healthy, at most {within}"));
+        }
+        Progress::GoingBack(generation) => {
+            output.warn(format!("not healthy: going back to generation {generation}"));
+        }
     };
     let source = FromRegistry { registry, component };
     directory::converge(&wanted, &host, &source, &tell).await.map_err(|refused| {
-        let exit = if matches!(refused, directory::Refused::Busy { .. }) { Exit::TryAgain } else { Exit::Usage };
+        let exit =
+            if matches!(refused, directory::Refused::Busy { .. }) { Exit::TryAgain } else { Exit::Usage };
         Failure::from_error(exit, &refused)
     })
 }

@@ -22,7 +22,9 @@ pub(super) fn run(args: &DemoArgs, settings: &Settings, output: Output) -> Outco
     demo.stop_everything();
     walked?;
     output.say("");
-    output.done("every step was checked: built once, tested, promoted, deployed three times, rolled back, verified");
+    output.done(
+        "every step was checked: built once, tested, promoted, deployed three times, rolled back, verified",
+    );
     match &args.keep {
         Some(dir) => output.next(format!("look around in {}", dir.display())),
         None => output.next("semel init, in a project of yours"),
@@ -112,7 +114,11 @@ impl<'a> Demo<'a> {
         let built = self.built(0)?;
         let again = self.built(0)?;
         self.check(again == built, "a second build gives the same artefact")?;
-        sample::put(&self.project, "config/dev.toml", &format!("PORT = {}\nPLACE = \"my laptop\"\n", self.ports[0]))?;
+        sample::put(
+            &self.project,
+            "config/dev.toml",
+            &format!("PORT = {}\nPLACE = \"my laptop\"\n", self.ports[0]),
+        )?;
         self.commit("chore: another value for dev")?;
         let after = self.built(0)?;
         self.check(after == built, "a commit that changes only a value makes no new artefact")?;
@@ -141,7 +147,8 @@ impl<'a> Demo<'a> {
         let port = serving.port()?;
         let path = format!("/v2/{COMPONENT}/manifests/{}", built.version);
         self.command(&format!("curl http://127.0.0.1:{port}{path}"));
-        let manifest = sample::get(port, &path).map_err(|error| Failure::fault(format!("GET {path}: {error}")))?;
+        let manifest =
+            sample::get(port, &path).map_err(|error| Failure::fault(format!("GET {path}: {error}")))?;
         let digest = semel_model::digest::Digest::of(manifest.as_bytes());
         self.output.say(format!("  {} bytes, {digest}", manifest.len()));
         self.check(digest.as_str() == built.digest, "what is served hashes to the digest that was built")?;
@@ -161,14 +168,20 @@ impl<'a> Demo<'a> {
     fn assure_and_promote(&self, built: &Built) -> Result<(), Failure> {
         self.chapter("Promote: refused without evidence, and recorded");
         let refused = self.semel(&["promote", &built.version, "staging"], 9)?;
-        self.check(refused.stderr.contains("no evidence of type junit"), "the refusal names what is missing")?;
+        self.check(
+            refused.stderr.contains("no evidence of type junit"),
+            "the refusal names what is missing",
+        )?;
         let resolved = self.semel(&["resolve", &built.version, "staging"], 9)?;
         self.check(resolved.stdout.is_empty(), "nothing is resolved that may not run")?;
         self.semel(&["sample", "test", "results.xml"], 0)?;
         self.semel(&["attest", &built.version, "--type", "junit", "results.xml"], 0)?;
         self.semel(&["promote", &built.version, "staging"], 0)?;
         let resolved = self.semel(&["resolve", &built.version, "staging"], 0)?;
-        self.check(resolved.stdout.trim() == format!("{COMPONENT}@{}", built.digest), "a promoted version is resolved to its digest")
+        self.check(
+            resolved.stdout.trim() == format!("{COMPONENT}@{}", built.digest),
+            "a promoted version is resolved to its digest",
+        )
     }
 
     fn three_configurations(&self, built: &Built) -> Result<(), Failure> {
@@ -191,14 +204,20 @@ impl<'a> Demo<'a> {
             .map_err(|error| Failure::fault(format!("`semel status --json` printed no JSON: {error}")))?;
         let lines = value["environments"].as_array().cloned().unwrap_or_default();
         let same = lines.iter().all(|line| {
-            line["running"]["digest"] == digest && line["observed"]["artefact"] == digest && line["drift"] == serde_json::json!([])
+            line["running"]["digest"] == digest
+                && line["observed"]["artefact"] == digest
+                && line["drift"] == serde_json::json!([])
         });
         self.check(lines.len() == 3 && same, "all three environments run the same digest, as observed")
     }
 
     fn change_configuration_alone(&self, built: &Built) -> Result<(), Failure> {
         self.chapter("Change configuration alone: a new deployment of the same artefact");
-        sample::put(&self.project, "config/production.toml", &format!("PORT = {}\nPLACE = \"the big stage\"\n", self.ports[2]))?;
+        sample::put(
+            &self.project,
+            "config/production.toml",
+            &format!("PORT = {}\nPLACE = \"the big stage\"\n", self.ports[2]),
+        )?;
         self.commit("chore: production moved")?;
         let deployed = self.semel(&["deploy", &built.version, "production"], 0)?;
         self.check(deployed.stdout.contains(&built.digest), "the artefact is the same")?;
@@ -247,7 +266,10 @@ impl<'a> Demo<'a> {
         let found = self.semel(&["where", commit.trim()], 0)?;
         self.check(found.stdout.contains(&first.digest), "a commit leads to its artefact")?;
         let why = self.semel(&["why", "production"], 0)?;
-        self.check(why.stdout.contains("rolled back") && why.stdout.contains("held"), "the reasons are there")?;
+        self.check(
+            why.stdout.contains("rolled back") && why.stdout.contains("held"),
+            "the reasons are there",
+        )?;
         self.semel(&["verify", &first.version], 0)?;
         self.semel(&["audit", "verify"], 0).map(drop)
     }
@@ -269,7 +291,8 @@ impl<'a> Demo<'a> {
 
     fn show_file(&self, name: &str) -> Result<(), Failure> {
         self.command(&format!("cat {name}"));
-        let text = std::fs::read_to_string(self.project.join(name)).map_err(|error| Failure::fault(error.to_string()))?;
+        let text = std::fs::read_to_string(self.project.join(name))
+            .map_err(|error| Failure::fault(error.to_string()))?;
         text.lines().for_each(|line| self.output.say(format!("  {line}")));
         Ok(())
     }
@@ -286,7 +309,8 @@ impl<'a> Demo<'a> {
     fn visit(&self, place: usize, greeting: &str) -> Result<(), Failure> {
         let port = self.ports[place];
         self.command(&format!("curl http://127.0.0.1:{port}/"));
-        let body = sample::get(port, "/").map_err(|error| Failure::fault(format!("nobody answers on port {port}: {error}")))?;
+        let body = sample::get(port, "/")
+            .map_err(|error| Failure::fault(format!("nobody answers on port {port}: {error}")))?;
         self.output.say(format!("  {}", body.trim_end()));
         self.check(body.starts_with(greeting), &format!("it answers `{greeting}`"))
     }
@@ -302,7 +326,11 @@ impl<'a> Demo<'a> {
         let mut command = self.environment(Command::new("git"));
         command.args(words);
         let ran = finish(command, None)?;
-        if ran.code == 0 { Ok(ran) } else { Err(Failure::fault(format!("git {}: {}", words.join(" "), ran.stderr.trim()))) }
+        if ran.code == 0 {
+            Ok(ran)
+        } else {
+            Err(Failure::fault(format!("git {}: {}", words.join(" "), ran.stderr.trim())))
+        }
     }
 
     fn program_command(&self, words: &[&str]) -> Command {

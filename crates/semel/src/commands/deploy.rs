@@ -53,7 +53,11 @@ pub(super) async fn run(args: &DeployArgs, cli: &Cli, session: &Session) -> Outc
         Plan::Repair => "was repaired and runs",
         Plan::Switch => "runs",
     };
-    output.done(format!("{name} {word} in {environment} (generation {}, config {})", deployed.order.generation, deployed.order.config.short()));
+    output.done(format!(
+        "{name} {word} in {environment} (generation {}, config {})",
+        deployed.order.generation,
+        deployed.order.config.short()
+    ));
     deployed.consequences.iter().for_each(|line| output.warn(line));
     if output.is_json() {
         output.json(&json!({"order": deployed.order, "plan": deployed.plan, "observed": deployed.observed}));
@@ -82,7 +86,11 @@ async fn restarts(args: &DeployArgs, wanted: &Target, session: &Session) -> Resu
     if !args.restart {
         return Ok(0);
     }
-    let lines = session.client.call(&Status { component: Some(wanted.component.clone()) }).await?.environments;
-    let generation = lines.into_iter().find(|line| line.environment == wanted.environment).and_then(|line| line.generation);
+    let lines =
+        session.client.call(&Status { component: Some(wanted.component.clone()) }).await?.environments;
+    let generation = lines
+        .into_iter()
+        .find(|line| line.environment == wanted.environment)
+        .and_then(|line| line.generation);
     Ok(u32::try_from(generation.unwrap_or(0)).unwrap_or(u32::MAX))
 }

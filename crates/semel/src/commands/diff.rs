@@ -30,7 +30,10 @@ pub(super) async fn run(args: &DiffArgs, cli: &Cli, session: &Session) -> Outcom
     } else {
         let which = if found.backwards { &args.first } else { &args.second };
         output.data(&format!("{} commits that only {which} has:", found.commits.len()));
-        found.commits.iter().for_each(|commit| output.data(&format!("  {} {}", commit.id.short(), commit.subject)));
+        found
+            .commits
+            .iter()
+            .for_each(|commit| output.data(&format!("  {} {}", commit.id.short(), commit.subject)));
     }
     found.config.iter().for_each(|key| output.data(&format!("config {} {}", key.key, key.how)));
     found.contract.iter().for_each(|line| output.data(&format!("contract {line}")));

@@ -18,7 +18,10 @@ pub(super) async fn run(args: &HistoryArgs, cli: &Cli, session: &Session) -> Out
     } else if found.events.is_empty() {
         output.say(format!("nothing ever happened in {}", args.environment));
     } else {
-        let rows = found.events.into_iter().map(|event| vec![event.seq.to_string(), event.time, event.who, event.what]);
+        let rows = found
+            .events
+            .into_iter()
+            .map(|event| vec![event.seq.to_string(), event.time, event.who, event.what]);
         output.data(&table(&["ENTRY", "TIME", "WHO", "WHAT"], rows.collect()));
     }
     Ok(Exit::Done)

@@ -28,7 +28,9 @@ pub(super) async fn resume(args: &EnvironmentArg, cli: &Cli, session: &Session) 
     let held = session.client.call(&ask).await?;
     let output = session.output;
     match (&held.reason, held.already) {
-        (Some(reason), false) => output.done(format!("{} moves again (it was held: {reason})", args.environment)),
+        (Some(reason), false) => {
+            output.done(format!("{} moves again (it was held: {reason})", args.environment));
+        }
         _ => output.done(format!("{} was not held already", args.environment)),
     }
     output.next(format!("semel deploy VERSION {}", args.environment));

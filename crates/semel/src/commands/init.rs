@@ -12,21 +12,32 @@ use crate::settings::Settings;
 
 pub(super) fn run(args: &InitArgs, settings: &Settings, output: Output) -> Outcome {
     let dir = settings.directory();
-    let proposal = detect::propose(dir, &Host::look()).map_err(|error| Failure::from_error(Exit::Usage, &error))?;
+    let proposal =
+        detect::propose(dir, &Host::look()).map_err(|error| Failure::from_error(Exit::Usage, &error))?;
     if args.print {
         output.data(proposal.semel_toml.trim_end());
         return Ok(Exit::Done);
     }
     let path = dir.join(FILE_NAME);
-    match semel_store::durable::create(&path, proposal.semel_toml.as_bytes(), semel_store::durable::Access::Shared) {
+    match semel_store::durable::create(
+        &path,
+        proposal.semel_toml.as_bytes(),
+        semel_store::durable::Access::Shared,
+    ) {
         Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            return Err(Failure::new(Exit::Conflict, format!("{FILE_NAME} is there already; it is never overwritten"))
-                .hint("semel init --print shows what would be proposed"));
+            return Err(Failure::new(
+                Exit::Conflict,
+                format!("{FILE_NAME} is there already; it is never overwritten"),
+            )
+            .hint("semel init --print shows what would be proposed"));
         }
         Err(error) => {
             let failure = Failure::from_error(Exit::Fault, &error);
-            return Err(Failure { message: format!("cannot write {}: {}", path.display(), failure.message), ..failure });
+            return Err(Failure {
+                message: format!("cannot write {}: {}", path.display(), failure.message),
+                ..failure
+            });
         }
     }
     if output.is_json() {
@@ -36,7 +47,10 @@ pub(super) fn run(args: &InitArgs, settings: &Settings, output: Output) -> Outco
     for line in &proposal.looked_at {
         output.say(format!("  looked at {line}"));
     }
-    output.done(format!("wrote {FILE_NAME} ({} lines); nothing else was touched", proposal.semel_toml.lines().count()));
+    output.done(format!(
+        "wrote {FILE_NAME} ({} lines); nothing else was touched",
+        proposal.semel_toml.lines().count()
+    ));
     output.next(format!("git add {FILE_NAME} && git commit -m 'Build with Semel' && semel build"));
     Ok(Exit::Done)
 }

@@ -16,27 +16,39 @@ pub(super) async fn run(args: &LogsArgs, cli: &Cli, session: &Session) -> Outcom
     let component = component(cli, session)?;
     let lines = session.client.call(&Status { component: Some(component.clone()) }).await?.environments;
     let Some(line) = lines.into_iter().find(|line| line.environment == args.environment) else {
-        return Err(Failure::new(Exit::NotFound, format!("{component} has no environment {}", args.environment)).hint("semel status"));
+        return Err(Failure::new(
+            Exit::NotFound,
+            format!("{component} has no environment {}", args.environment),
+        )
+        .hint("semel status"));
     };
     let Some(target) = line.target else {
-        return Err(Failure::usage(format!("{} has no target: nothing runs there through Semel", args.environment)));
+        return Err(Failure::usage(format!(
+            "{} has no target: nothing runs there through Semel",
+            args.environment
+        )));
     };
     let root = converge::root(session, &component, &args.environment, &target).await?;
     if !root.join("target.json").exists() {
-        return Err(Failure::new(Exit::NotFound, format!("nothing of {component} was ever deployed to {} on this machine", args.environment)));
+        return Err(Failure::new(
+            Exit::NotFound,
+            format!("nothing of {component} was ever deployed to {} on this machine", args.environment),
+        ));
     }
     let failed = |error: semel_targets::directory::RootError| Failure::from_error(Exit::Fault, &error);
     let tail = logs::tail(&root, args.lines).map_err(failed)?;
     tail.lines.iter().for_each(|line| session.output.data(line));
     let mut mark = tail.mark;
-    while args.follow {
+    if !args.follow {
+        return Ok(Exit::Done);
+    }
+    loop {
         tokio::select! {
             () = tokio::time::sleep(FOLLOW_PAUSE) => {}
-            _ = tokio::signal::ctrl_c() => break,
+            _ = tokio::signal::ctrl_c() => return Ok(Exit::Done),
         }
         let (bytes, next) = logs::since(&root, mark).map_err(failed)?;
         session.output.bytes(&bytes);
         mark = next;
     }
-    Ok(Exit::Done)
 }

@@ -34,10 +34,18 @@ async fn apply(session: &Session) -> Outcome {
     if output.is_json() {
         output.json(&in_force);
     } else if in_force.changes.is_empty() {
-        output.done(format!("the pipeline of {} was already in force ({})", in_force.component, in_force.digest.short()));
+        output.done(format!(
+            "the pipeline of {} was already in force ({})",
+            in_force.component,
+            in_force.digest.short()
+        ));
     } else {
         in_force.changes.iter().for_each(|line| output.say(format!("  {line}")));
-        output.done(format!("the pipeline of {} is in force ({})", in_force.component, in_force.digest.short()));
+        output.done(format!(
+            "the pipeline of {} is in force ({})",
+            in_force.component,
+            in_force.digest.short()
+        ));
         output.next("semel status");
     }
     Ok(Exit::Done)
@@ -52,7 +60,8 @@ fn refuse_empty(pipeline: &Pipeline) -> Result<(), Failure> {
 }
 
 async fn show(component: &ComponentName, session: &Session) -> Outcome {
-    let Some(in_force) = session.client.call(&ShowPipeline { component: component.clone() }).await?.in_force else {
+    let Some(in_force) = session.client.call(&ShowPipeline { component: component.clone() }).await?.in_force
+    else {
         return Err(Failure::new(Exit::NotFound, format!("{component} has no pipeline in this store"))
             .hint("semel pipeline apply"));
     };
@@ -103,7 +112,8 @@ async fn diff(session: &Session) -> Outcome {
 /// mentioned in one line.
 pub(super) async fn ensure(component: &ComponentName, session: &Session) -> Result<Option<InForce>, Failure> {
     let in_force = session.client.call(&ShowPipeline { component: component.clone() }).await?.in_force;
-    let proposed = project::find(session.settings.directory())?.filter(|found| found.project.component == *component);
+    let proposed =
+        project::find(session.settings.directory())?.filter(|found| found.project.component == *component);
     let Some(proposed) = proposed.map(|found| found.project.pipeline) else { return Ok(in_force) };
     match in_force {
         Some(in_force) => {

@@ -12,13 +12,13 @@ use crate::session::Session;
 pub(super) async fn run(args: &PublishArgs, cli: &Cli, session: &Session) -> Outcome {
     let from = push::open(&args.reference, session).await?;
     let component = match (&cli.component, &from.endpoint) {
-        (None, Endpoint::Registry { name, .. }) => {
-            crate::project::find(session.settings.directory())?.map_or_else(|| name.clone(), |found| found.project.component)
-        }
+        (None, Endpoint::Registry { name, .. }) => crate::project::find(session.settings.directory())?
+            .map_or_else(|| name.clone(), |found| found.project.component),
         _ => component(cli, session)?,
     };
     let Some(tag) = args.version.clone().or_else(|| from.tag.clone()) else {
-        return Err(Failure::usage(format!("{} has no tag, so it needs a version", args.reference)).hint("--as VERSION"));
+        return Err(Failure::usage(format!("{} has no tag, so it needs a version", args.reference))
+            .hint("--as VERSION"));
     };
     let copied = push::copy_in(&from, &component, session).await?;
     let commit = match super::commit(args.commit.as_ref())? {

@@ -24,10 +24,20 @@ pub(super) async fn run(args: &PullArgs, cli: &Cli, settings: Settings, output: 
     };
     let dir = session.settings.directory().join(&directory);
     let layout = Layout::create(&dir).await.map_err(|error| Failure::from_error(Exit::Usage, &error))?;
-    let name = tag.as_ref().map(ToString::to_string).or_else(|| found.artefact.version.as_ref().map(ToString::to_string));
+    let name = tag
+        .as_ref()
+        .map(ToString::to_string)
+        .or_else(|| found.artefact.version.as_ref().map(ToString::to_string));
     let from = Endpoint::Registry { client: session.client.registry(), name: component };
     let transfer = Transfer::new(&output, "pull");
-    let copied = copy(&from, &Endpoint::Layout(layout.clone()), &found.artefact.digest, name.as_deref(), &transfer.listener()).await;
+    let copied = copy(
+        &from,
+        &Endpoint::Layout(layout.clone()),
+        &found.artefact.digest,
+        name.as_deref(),
+        &transfer.listener(),
+    )
+    .await;
     transfer.finish();
     let copied = copied.map_err(|error| Failure::from_error(Exit::Verification, &error))?;
     layout

@@ -63,7 +63,8 @@ pub(super) async fn open(text: &str, session: &Session) -> Result<From, Failure>
         Place::Layout { directory, tag, digest } => {
             let dir = session.settings.directory().join(&directory);
             let failed = |error| Failure::from_error(Exit::Verification, &error);
-            let layout = Layout::open(&dir).await.map_err(|error| Failure::from_error(Exit::NotFound, &error))?;
+            let layout =
+                Layout::open(&dir).await.map_err(|error| Failure::from_error(Exit::NotFound, &error))?;
             let select = match (&digest, &tag) {
                 (Some(digest), _) => Select::Digest(digest),
                 (None, Some(tag)) => Select::Tag(tag.as_ref()),
@@ -73,7 +74,10 @@ pub(super) async fn open(text: &str, session: &Session) -> Result<From, Failure>
             let found = entry.annotations.get("org.opencontainers.image.ref.name").cloned();
             Ok(From {
                 home: entry.annotations.get(HOME_ANNOTATION).cloned(),
-                commit: entry.annotations.get("org.opencontainers.image.revision").and_then(|c| c.parse().ok()),
+                commit: entry
+                    .annotations
+                    .get("org.opencontainers.image.revision")
+                    .and_then(|c| c.parse().ok()),
                 tag: found.and_then(|name| name.parse().ok()),
                 place: format!("oci:{}@{}", dir.display(), entry.digest),
                 digest: entry.digest,
@@ -82,7 +86,8 @@ pub(super) async fn open(text: &str, session: &Session) -> Result<From, Failure>
         }
         Place::Registry(reference) => {
             let host = reference.host.clone().unwrap_or_default();
-            let transport = Transport::remote(&registry_base(&host)).map_err(|error| Failure::from_error(Exit::Usage, &error))?;
+            let transport = Transport::remote(&registry_base(&host))
+                .map_err(|error| Failure::from_error(Exit::Usage, &error))?;
             let client = RegistryClient::new(transport);
             let target = reference.target().unwrap_or_else(latest);
             let manifest = client.get_manifest(&reference.name, &target).await.map_err(|error| {
@@ -99,8 +104,10 @@ pub(super) async fn open(text: &str, session: &Session) -> Result<From, Failure>
                 commit: None,
             })
         }
-        Place::Component(reference) => Err(Failure::usage(format!("`{reference}` names no place that bytes can be copied from"))
-            .hint("write oci:DIR[:NAME], or host/name:tag")),
+        Place::Component(reference) => {
+            Err(Failure::usage(format!("`{reference}` names no place that bytes can be copied from"))
+                .hint("write oci:DIR[:NAME], or host/name:tag"))
+        }
     }
 }
 
@@ -109,12 +116,19 @@ fn latest() -> TagOrDigest {
 }
 
 /// Copies an artefact into the session's store, by digest.
-pub(super) async fn copy_in(from: &From, component: &ComponentName, session: &Session) -> Result<Copied, Failure> {
+pub(super) async fn copy_in(
+    from: &From,
+    component: &ComponentName,
+    session: &Session,
+) -> Result<Copied, Failure> {
     let to = Endpoint::Registry { client: session.client.registry(), name: component.clone() };
     let transfer = Transfer::new(&session.output, "push");
     let copied = copy(&from.endpoint, &to, &from.digest, None, &transfer.listener()).await;
     transfer.finish();
-    let copied = copied.map_err(|error| Failure::from_error(Exit::Verification, &error).hint("nothing was named; what arrived whole stays and is not sent again"))?;
+    let copied = copied.map_err(|error| {
+        Failure::from_error(Exit::Verification, &error)
+            .hint("nothing was named; what arrived whole stays and is not sent again")
+    })?;
     session.output.done(format!(
         "{} blobs copied ({}), {} were there already",
         copied.blobs_copied,
@@ -133,12 +147,16 @@ pub(super) async fn name(bind: Bind, session: &Session) -> Outcome {
     match &bound {
         Bound::Published { version, .. } => {
             output.done(format!("{component} {version} is {digest}, for ever"));
-            output.next(format!("semel attest {component}@{version} …   or   semel promote {component}@{version} ENV"));
+            output.next(format!(
+                "semel attest {component}@{version} …   or   semel promote {component}@{version} ENV"
+            ));
         }
         Bound::Already { name, .. } => output.done(format!("{component} {name} was already {digest}")),
         Bound::Moved { channel, from, .. } => {
             let from = from.as_ref().map(|from| format!(" (it was {})", from.short())).unwrap_or_default();
-            output.done(format!("channel {channel} of {component} points to {digest} now{from}; its history is kept"));
+            output.done(format!(
+                "channel {channel} of {component} points to {digest} now{from}; its history is kept"
+            ));
         }
         Bound::Refused(refused) => {
             let next = refused.next_free.as_ref().map(|next| format!("push it as {component}@{next}"));

@@ -21,8 +21,12 @@ pub(super) async fn run(cli: &Cli, settings: &Settings, output: Output) -> Outco
         Failure::from_error(exit, &error)
     })?;
     match recovered.taken {
-        0 => output.done(format!("nothing was lost: the database has all {} entries already", recovered.entries)),
-        taken => output.done(format!("{taken} of {} entries were recovered from the entry files, every one signed", recovered.entries)),
+        0 => output
+            .done(format!("nothing was lost: the database has all {} entries already", recovered.entries)),
+        taken => output.done(format!(
+            "{taken} of {} entries were recovered from the entry files, every one signed",
+            recovered.entries
+        )),
     }
     output.next("semel audit verify");
     if output.is_json() {

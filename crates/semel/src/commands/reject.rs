@@ -9,7 +9,8 @@ use crate::report::{Exit, Failure};
 use crate::session::Session;
 
 pub(super) async fn reject(args: &RejectArgs, cli: &Cli, session: &Session) -> Outcome {
-    let judged = judge(&args.version, args.environment.as_ref(), Some(args.reason.clone()), cli, session).await?;
+    let judged =
+        judge(&args.version, args.environment.as_ref(), Some(args.reason.clone()), cli, session).await?;
     say(&judged, "was already rejected", session);
     session.output.next(format!("semel accept {} undoes it; what runs goes on running", args.version));
     Ok(Exit::Done)

@@ -31,9 +31,10 @@ pub(super) async fn run(args: &ResolveArgs, cli: &Cli, session: &Session) -> Out
             let what = artefact.map_or_else(|| "nothing".to_owned(), |artefact| artefact.name());
             let version = wanted.version.unwrap_or_else(|| "VERSION".to_owned());
             // Nothing at all on standard output, also with --json: a pipe must not take a refusal for a reference.
-            let failure = Failure::new(Exit::Refused, format!("{what} may not run in {}", wanted.environment))
-                .because(reasons)
-                .hint(format!("semel promote {version} {} says what is missing", wanted.environment));
+            let failure =
+                Failure::new(Exit::Refused, format!("{what} may not run in {}", wanted.environment))
+                    .because(reasons)
+                    .hint(format!("semel promote {version} {} says what is missing", wanted.environment));
             session.output.problem("refused", &failure.message);
             failure.because.iter().for_each(|reason| session.output.note("because", reason));
             failure.hints.iter().for_each(|hint| session.output.note("hint", hint));
@@ -44,7 +45,11 @@ pub(super) async fn run(args: &ResolveArgs, cli: &Cli, session: &Session) -> Out
 
 /// The artefact in this store: behind the server's address, or by name alone where no server is.
 fn own_place(session: &Session, artefact: &semel_engine::artefact::Artefact) -> String {
-    let host = session.client.base().and_then(|base| base.split_once("://")).map(|(_, host)| host.trim_end_matches('/'));
+    let host = session
+        .client
+        .base()
+        .and_then(|base| base.split_once("://"))
+        .map(|(_, host)| host.trim_end_matches('/'));
     match host {
         Some(host) => format!("{host}/{}@{}", artefact.component, artefact.digest),
         None => format!("{}@{}", artefact.component, artefact.digest),

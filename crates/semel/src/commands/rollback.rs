@@ -53,7 +53,12 @@ pub(super) async fn run(args: &RollbackArgs, cli: &Cli, session: &Session) -> Ou
         rollback_of: Some(candidate.from_generation),
     };
     let deployed = converge::deploy(session, start, resolved.values).await?;
-    output.done(format!("{} runs in {} again (generation {})", candidate.to.name(), args.environment, deployed.order.generation));
+    output.done(format!(
+        "{} runs in {} again (generation {})",
+        candidate.to.name(),
+        args.environment,
+        deployed.order.generation
+    ));
     deployed.consequences.iter().for_each(|line| output.warn(line));
     output.next(format!("semel resume {} when a version is to be deployed there again", args.environment));
     if output.is_json() {
@@ -71,7 +76,8 @@ async fn values_then(
     session: &Session,
 ) -> Result<(BTreeMap<ConfigKey, Offered>, Vec<String>), Failure> {
     let vault = converge::vault(session, &args.environment).await?;
-    let set = vault.values(&candidate.to.component).map_err(|error| Failure::from_error(Exit::Fault, &error))?;
+    let set =
+        vault.values(&candidate.to.component).map_err(|error| Failure::from_error(Exit::Fault, &error))?;
     let mut offered = BTreeMap::new();
     let mut notes = Vec::new();
     for (key, entry) in &candidate.snapshot.entries {

@@ -99,7 +99,11 @@ impl Service {
             Some("/healthz") => ("503 Service Unavailable", "not well\n".to_owned()),
             _ => ("200 OK", format!("{} from {} ({})\n", self.greeting, self.place, self.version)),
         };
-        write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
+        write!(
+            stream,
+            "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        )
     }
 }
 
@@ -155,7 +159,10 @@ fn write(args: &SampleWriteArgs, settings: &Settings, output: Output) -> Outcome
         put(&dir, name, &text)?;
     }
     output.done(format!("the sample project is in {}", dir.display()));
-    output.next(format!("cd {} && git init && git add . && git commit -m 'Greet' && semel deploy dev", dir.display()));
+    output.next(format!(
+        "cd {} && git init && git add . && git commit -m 'Greet' && semel deploy dev",
+        dir.display()
+    ));
     Ok(Exit::Done)
 }
 

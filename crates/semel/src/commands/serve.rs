@@ -13,7 +13,8 @@ use crate::settings::Settings;
 pub(super) async fn run(args: &ServeArgs, cli: &Cli, settings: &Settings, output: Output) -> Outcome {
     let place = session::embedded(cli, settings)?;
     let store = session::open_store(&place).await?;
-    let listener = serve::bind(args.listen).await.map_err(|error| Failure::from_error(Exit::Usage, &error))?;
+    let listener =
+        serve::bind(args.listen).await.map_err(|error| Failure::from_error(Exit::Usage, &error))?;
     let address = listener.local_addr().map_err(|error| Failure::from_error(Exit::Fault, &error))?;
     output.done(format!("serving store {} ({}) at http://{address}", store.id(), place.dir.display()));
     output.say("  loopback only: whoever reaches it may do everything, until sign-in exists");
@@ -35,9 +36,8 @@ pub(super) async fn run(args: &ServeArgs, cli: &Cli, settings: &Settings, output
 
 /// Until the user or the system says stop.
 async fn ended() {
-    let mut terminate = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        Ok(terminate) => terminate,
-        Err(_) => return std::future::pending().await,
+    let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else {
+        return std::future::pending().await;
     };
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}

@@ -16,8 +16,11 @@ pub(super) fn completions(args: &CompletionsArgs) -> Exit {
 }
 
 pub(super) fn man(args: &ManArgs, output: Output) -> Outcome {
-    let written = std::fs::create_dir_all(&args.to).and_then(|()| clap_mangen::generate_to(Cli::command(), &args.to));
-    written.map_err(|error| Failure::new(Exit::Fault, format!("cannot write the manual pages to {}: {error}", args.to.display())))?;
+    let written =
+        std::fs::create_dir_all(&args.to).and_then(|()| clap_mangen::generate_to(Cli::command(), &args.to));
+    written.map_err(|error| {
+        Failure::new(Exit::Fault, format!("cannot write the manual pages to {}: {error}", args.to.display()))
+    })?;
     output.done(format!("the manual pages are in {}", args.to.display()));
     output.next(format!("man -l {}/semel.1", args.to.display()));
     Ok(Exit::Done)

@@ -38,13 +38,18 @@ pub(super) async fn run(args: &StatusArgs, cli: &Cli, session: &Session) -> Outc
 async fn observe_here(status: &StatusList, session: &Session) -> Result<(), Failure> {
     for line in &status.environments {
         let Some(target) = &line.target else { continue };
-        let Ok(root) = converge::root(session, &line.component, &line.environment, target).await else { continue };
+        let Ok(root) = converge::root(session, &line.component, &line.environment, target).await else {
+            continue;
+        };
         if !root.join("target.json").exists() {
             continue;
         }
         let observed = converge::observe(&root).await;
-        let report =
-            Observation { component: line.component.clone(), environment: line.environment.clone(), observed };
+        let report = Observation {
+            component: line.component.clone(),
+            environment: line.environment.clone(),
+            observed,
+        };
         session.client.call(&report).await?;
     }
     Ok(())
@@ -63,7 +68,10 @@ fn show(status: &StatusList, session: &Session) {
         }
     }
     let rows = status.environments.iter().map(row).collect();
-    output.data(&table(&["COMPONENT", "ENVIRONMENT", "RUNS", "BUILD", "SINCE", "BEHIND", "CONFIG", "OBSERVED"], rows));
+    output.data(&table(
+        &["COMPONENT", "ENVIRONMENT", "RUNS", "BUILD", "SINCE", "BEHIND", "CONFIG", "OBSERVED"],
+        rows,
+    ));
     if let Some(line) = status.environments.iter().find(|line| line.is_exception()) {
         output.next(format!("semel why {} -c {}", line.environment, line.component));
     }

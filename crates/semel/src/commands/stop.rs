@@ -12,14 +12,19 @@ use crate::session::Session;
 pub(super) async fn run(args: &EnvironmentArg, cli: &Cli, session: &Session) -> Outcome {
     let component = component(cli, session)?;
     let lines = session.client.call(&Status { component: Some(component.clone()) }).await?.environments;
-    let target = lines.into_iter().find(|line| line.environment == args.environment).and_then(|line| line.target);
+    let target =
+        lines.into_iter().find(|line| line.environment == args.environment).and_then(|line| line.target);
     let Some(target) = target else {
-        return Err(Failure::new(Exit::NotFound, format!("{component} runs nothing in {} through Semel", args.environment)));
+        return Err(Failure::new(
+            Exit::NotFound,
+            format!("{component} runs nothing in {} through Semel", args.environment),
+        ));
     };
     let root = converge::root(session, &component, &args.environment, &target).await?;
     let stopped = control::stop(&root).await.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
     let observed = converge::observe(&root).await;
-    let report = Observation { component: component.clone(), environment: args.environment.clone(), observed };
+    let report =
+        Observation { component: component.clone(), environment: args.environment.clone(), observed };
     session.client.call(&report).await?;
     let word = if stopped.is_some() { "is stopped" } else { "was stopped already" };
     session.output.done(format!("{component} {word} in {}", args.environment));

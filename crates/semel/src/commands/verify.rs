@@ -26,7 +26,9 @@ pub(super) async fn run(args: &VersionArg, cli: &Cli, session: &Session) -> Outc
     output.done(format!("{} blobs, {}: every byte has its digest", found.blobs, bytes(found.bytes)));
     output.done(format!("{} signatures verify", found.signatures));
     match found.proved {
-        Some((entry, size)) => output.done(format!("the name is entry {entry} of {size} in the signed ledger")),
+        Some((entry, size)) => {
+            output.done(format!("the name is entry {entry} of {size} in the signed ledger"));
+        }
         None => output.warn("it has no version name, so the ledger binds none to it"),
     }
     output.data(&format!("{}@{}", found.artefact.component, found.artefact.digest));

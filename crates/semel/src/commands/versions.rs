@@ -15,7 +15,11 @@ pub(super) async fn run(args: &VersionsArgs, cli: &Cli, session: &Session) -> Ou
     if output.is_json() {
         output.json(&answer);
     } else if output.is_quiet() {
-        answer.versions.iter().filter_map(|one| one.artefact.version.as_ref()).for_each(|v| output.data(&v.to_string()));
+        answer
+            .versions
+            .iter()
+            .filter_map(|one| one.artefact.version.as_ref())
+            .for_each(|v| output.data(&v.to_string()));
     } else if answer.versions.is_empty() {
         output.say(format!("{component} has no version yet"));
         output.next("semel build");
@@ -32,7 +36,8 @@ pub(super) async fn run(args: &VersionsArgs, cli: &Cli, session: &Session) -> Ou
                 environments.join(", "),
             ]
         });
-        output.data(&table(&["VERSION", "BUILD", "COMMIT", "DIGEST", "PUBLISHED", "RUNS IN"], rows.collect()));
+        output
+            .data(&table(&["VERSION", "BUILD", "COMMIT", "DIGEST", "PUBLISHED", "RUNS IN"], rows.collect()));
     }
     Ok(Exit::Done)
 }

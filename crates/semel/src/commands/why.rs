@@ -19,7 +19,10 @@ pub(super) async fn run(args: &EnvironmentArg, cli: &Cli, session: &Session) -> 
     match &why.running {
         None => output.data(&format!("{}: nothing of {} ever ran here", why.environment, why.component)),
         Some(running) => {
-            let back = running.rollback_of.map(|from| format!(", rolled back from generation {from}")).unwrap_or_default();
+            let back = running
+                .rollback_of
+                .map(|from| format!(", rolled back from generation {from}"))
+                .unwrap_or_default();
             output.data(&format!(
                 "{}: {} (generation {}), since {} ({}){back}",
                 why.environment,
@@ -48,7 +51,14 @@ pub(super) async fn run(args: &EnvironmentArg, cli: &Cli, session: &Session) -> 
         output.data(&format!("! last attempt: {trouble}"));
     }
     if let Some(refused) = &why.refused {
-        output.data(&format!("! {} was refused:", refused.inputs.version.as_ref().map_or_else(|| refused.inputs.digest.short().to_owned(), ToString::to_string)));
+        output.data(&format!(
+            "! {} was refused:",
+            refused
+                .inputs
+                .version
+                .as_ref()
+                .map_or_else(|| refused.inputs.digest.short().to_owned(), ToString::to_string)
+        ));
         for gate in refused.closed() {
             output.data(&format!("    {:<16} {}", gate.gate, gate.reason));
         }

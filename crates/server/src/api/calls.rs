@@ -505,7 +505,9 @@ fn broken(error: audit::AuditError) -> EngineError {
     match error {
         audit::AuditError::Sql(error) => error.into(),
         audit::AuditError::Read(error) => error.into(),
-        other => EngineError::Verification { what: format!("the store cannot be verified: {other}"), hint: None },
+        other => {
+            EngineError::Verification { what: format!("the store cannot be verified: {other}"), hint: None }
+        }
     }
 }
 

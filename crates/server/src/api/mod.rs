@@ -99,7 +99,9 @@ impl ErrorClass {
             EngineError::Conflict { .. } => Self::Conflict,
             EngineError::NotAllowed { .. } => Self::NotAllowed,
             EngineError::Verification { .. } | EngineError::Blob(BlobError::Damaged(_)) => Self::Verification,
-            EngineError::TryAgain { .. } | EngineError::Append(AppendError::HeadMoved { .. }) => Self::TryAgain,
+            EngineError::TryAgain { .. } | EngineError::Append(AppendError::HeadMoved { .. }) => {
+                Self::TryAgain
+            }
             _ => Self::Fault,
         }
     }
@@ -139,7 +141,9 @@ async fn act<C: Call>(State(app): State<App>, headers: HeaderMap, body: Bytes) -
 async fn look<C: Call>(State(app): State<App>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
     let uri = format!("/?{}", query.unwrap_or_default()).parse::<http::Uri>();
     match uri.map_err(|error| error.to_string()).and_then(|uri| {
-        Query::<C>::try_from_uri(&uri).map_err(|error| std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string))
+        Query::<C>::try_from_uri(&uri).map_err(|error| {
+            std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string)
+        })
     }) {
         Ok(Query(call)) => answer(&app, &headers, call).await,
         Err(error) => malformed(&error),
@@ -170,12 +174,8 @@ async fn answer<C: Call>(app: &App, headers: &HeaderMap, call: C) -> Response {
 
 fn failure(app: &App, error: &EngineError) -> Response {
     let told = answer_to(error);
-    let mut body = ErrorAnswer {
-        class: ErrorClass::of(error),
-        message: told.text,
-        causes: Vec::new(),
-        hint: told.hint,
-    };
+    let mut body =
+        ErrorAnswer { class: ErrorClass::of(error), message: told.text, causes: Vec::new(), hint: told.hint };
     if app.is_local() {
         body.message = error.to_string();
         body.causes = causes(error).skip(1).map(ToString::to_string).collect();

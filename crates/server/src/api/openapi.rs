@@ -16,7 +16,8 @@ pub fn document() -> Value {
     let mut describe = Describe { schemas: settings.into_generator(), paths: Map::new() };
     calls::each(&mut describe);
     let error = describe.schemas.subschema_for::<ErrorAnswer>();
-    let failed = json!({"description": "What is wrong, why, and what to do", "content": content(&json!(error))});
+    let failed =
+        json!({"description": "What is wrong, why, and what to do", "content": content(&json!(error))});
     for path in describe.paths.values_mut() {
         for operation in path.as_object_mut().into_iter().flat_map(Map::values_mut) {
             operation["responses"]["default"] = failed.clone();
@@ -70,8 +71,6 @@ fn parameters(question: &Value) -> Value {
     let required: Vec<&str> =
         question["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let fields = question["properties"].as_object().cloned().unwrap_or_default();
-    let one = |(name, schema): (String, Value)| {
-        json!({"name": name, "in": "query", "required": required.contains(&name.as_str()), "schema": schema})
-    };
+    let one = |(name, schema): (String, Value)| json!({"name": name, "in": "query", "required": required.contains(&name.as_str()), "schema": schema});
     Value::Array(fields.into_iter().map(one).collect())
 }

@@ -81,7 +81,9 @@ pub(super) async fn published(
     )
     .await?;
     match body.number {
-        Some(number) => super::build::published(conn, &body.component, number, &body.digest, body.log.as_ref()).await,
+        Some(number) => {
+            super::build::published(conn, &body.component, number, &body.digest, body.log.as_ref()).await
+        }
         None => Ok(()),
     }
 }
@@ -104,7 +106,13 @@ pub(super) async fn channel_moved(
     }
     conn.execute(
         "INSERT INTO channel_move (component, name, seq, digest, time) VALUES ($1, $2, $3, $4, $5)",
-        &[text(&body.component), text(&body.channel), seq.into(), opt_text(body.to.as_ref()), text(&entry.time)],
+        &[
+            text(&body.component),
+            text(&body.channel),
+            seq.into(),
+            opt_text(body.to.as_ref()),
+            text(&entry.time),
+        ],
     )
     .await
     .map(drop)
@@ -140,8 +148,11 @@ pub(super) async fn location_recorded(
     entry: &Entry,
     body: &LocationRecorded,
 ) -> Result<(), SqlError> {
-    conn.execute("DELETE FROM location WHERE digest = $1 AND place = $2", &[text(&body.digest), body.place.as_str().into()])
-        .await?;
+    conn.execute(
+        "DELETE FROM location WHERE digest = $1 AND place = $2",
+        &[text(&body.digest), body.place.as_str().into()],
+    )
+    .await?;
     conn.execute(
         "INSERT INTO location (digest, place, verified_at) VALUES ($1, $2, $3)",
         &[text(&body.digest), body.place.as_str().into(), text(&entry.time)],
@@ -174,7 +185,11 @@ pub async fn refused_today(
 }
 
 /// A manifest of a component.
-pub async fn manifest(conn: &mut Conn, component: &ComponentName, digest: &Digest) -> Result<Option<Manifest>, SqlError> {
+pub async fn manifest(
+    conn: &mut Conn,
+    component: &ComponentName,
+    digest: &Digest,
+) -> Result<Option<Manifest>, SqlError> {
     let row = conn
         .row(
             "SELECT digest, media_type, size, subject FROM manifest WHERE component = $1 AND digest = $2",
@@ -185,7 +200,11 @@ pub async fn manifest(conn: &mut Conn, component: &ComponentName, digest: &Diges
 }
 
 /// The manifests that refer to a digest.
-pub async fn referrers(conn: &mut Conn, component: &ComponentName, subject: &Digest) -> Result<Vec<Manifest>, SqlError> {
+pub async fn referrers(
+    conn: &mut Conn,
+    component: &ComponentName,
+    subject: &Digest,
+) -> Result<Vec<Manifest>, SqlError> {
     let rows = conn
         .rows(
             "SELECT digest, media_type, size, subject FROM manifest WHERE component = $1 AND subject = $2 ORDER BY digest",
@@ -205,7 +224,11 @@ fn read_manifest(row: &Row) -> Manifest {
 }
 
 /// What a version means.
-pub async fn version(conn: &mut Conn, component: &ComponentName, version: &Version) -> Result<Option<Published>, SqlError> {
+pub async fn version(
+    conn: &mut Conn,
+    component: &ComponentName,
+    version: &Version,
+) -> Result<Option<Published>, SqlError> {
     let row = conn
         .row(
             "SELECT component, name, digest, number, commit_id, log, time, seq FROM version WHERE component = $1 AND name = $2",
@@ -216,7 +239,11 @@ pub async fn version(conn: &mut Conn, component: &ComponentName, version: &Versi
 }
 
 /// The version of a build number.
-pub async fn by_number(conn: &mut Conn, component: &ComponentName, number: u64) -> Result<Option<Published>, SqlError> {
+pub async fn by_number(
+    conn: &mut Conn,
+    component: &ComponentName,
+    number: u64,
+) -> Result<Option<Published>, SqlError> {
     let row = conn
         .row(
             "SELECT component, name, digest, number, commit_id, log, time, seq FROM version WHERE component = $1 AND number = $2",
@@ -239,7 +266,10 @@ pub async fn by_digest(conn: &mut Conn, beginning: &str) -> Result<Vec<Published
 }
 
 /// The digests of manifests with this beginning, with their components.
-pub async fn manifests_by_digest(conn: &mut Conn, beginning: &str) -> Result<Vec<(ComponentName, Digest)>, SqlError> {
+pub async fn manifests_by_digest(
+    conn: &mut Conn,
+    beginning: &str,
+) -> Result<Vec<(ComponentName, Digest)>, SqlError> {
     let rows = conn
         .rows(
             "SELECT component, digest FROM manifest WHERE digest >= $1 AND digest < $2 ORDER BY component, digest",
@@ -250,7 +280,11 @@ pub async fn manifests_by_digest(conn: &mut Conn, beginning: &str) -> Result<Vec
 }
 
 /// The newest versions of a component, newest first.
-pub async fn versions(conn: &mut Conn, component: &ComponentName, limit: u64) -> Result<Vec<Published>, SqlError> {
+pub async fn versions(
+    conn: &mut Conn,
+    component: &ComponentName,
+    limit: u64,
+) -> Result<Vec<Published>, SqlError> {
     let rows = conn
         .rows(
             "SELECT component, name, digest, number, commit_id, log, time, seq FROM version \
@@ -275,15 +309,27 @@ fn read_published(row: &Row) -> Published {
 }
 
 /// Where a channel points.
-pub async fn channel(conn: &mut Conn, component: &ComponentName, channel: &Tag) -> Result<Option<Digest>, SqlError> {
+pub async fn channel(
+    conn: &mut Conn,
+    component: &ComponentName,
+    channel: &Tag,
+) -> Result<Option<Digest>, SqlError> {
     let row = conn
-        .row("SELECT digest FROM channel WHERE component = $1 AND name = $2", &[text(component), text(channel)])
+        .row(
+            "SELECT digest FROM channel WHERE component = $1 AND name = $2",
+            &[text(component), text(channel)],
+        )
         .await?;
     Ok(row.map(|row| super::parsed(row.text(0))))
 }
 
 /// The tags of a component behind a name, in byte order: versions, channels, and environments with a deployment.
-pub async fn tags(conn: &mut Conn, component: &ComponentName, after: &str, limit: u64) -> Result<Vec<String>, SqlError> {
+pub async fn tags(
+    conn: &mut Conn,
+    component: &ComponentName,
+    after: &str,
+    limit: u64,
+) -> Result<Vec<String>, SqlError> {
     let rows = conn
         .rows(
             "SELECT name FROM version WHERE component = $1 AND name > $2 \
@@ -298,8 +344,9 @@ pub async fn tags(conn: &mut Conn, component: &ComponentName, after: &str, limit
 
 /// Where else the bytes of a digest are.
 pub async fn locations(conn: &mut Conn, digest: &Digest) -> Result<Vec<(String, String)>, SqlError> {
-    let rows =
-        conn.rows("SELECT place, verified_at FROM location WHERE digest = $1 ORDER BY place", &[text(digest)]).await?;
+    let rows = conn
+        .rows("SELECT place, verified_at FROM location WHERE digest = $1 ORDER BY place", &[text(digest)])
+        .await?;
     Ok(rows.into_iter().map(|row| (row.text(0), row.text(1))).collect())
 }
 

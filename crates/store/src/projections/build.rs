@@ -111,14 +111,22 @@ pub(super) async fn matched(
 }
 
 /// The build of a key.
-pub async fn by_key(conn: &mut Conn, component: &ComponentName, key: &Digest) -> Result<Option<Build>, SqlError> {
+pub async fn by_key(
+    conn: &mut Conn,
+    component: &ComponentName,
+    key: &Digest,
+) -> Result<Option<Build>, SqlError> {
     const BY_KEY: &str = "SELECT component, number, build_key, version, commit_id, line, source, state, digest, log, reason, time \
                           FROM build WHERE component = $1 AND build_key = $2";
     Ok(conn.row(BY_KEY, &[text(component), text(key)]).await?.as_ref().map(read))
 }
 
 /// The build with a number.
-pub async fn by_number(conn: &mut Conn, component: &ComponentName, number: u64) -> Result<Option<Build>, SqlError> {
+pub async fn by_number(
+    conn: &mut Conn,
+    component: &ComponentName,
+    number: u64,
+) -> Result<Option<Build>, SqlError> {
     const BY_NUMBER: &str = "SELECT component, number, build_key, version, commit_id, line, source, state, digest, log, reason, time \
                              FROM build WHERE component = $1 AND number = $2";
     Ok(conn.row(BY_NUMBER, &[text(component), number.into()]).await?.as_ref().map(read))
@@ -172,7 +180,11 @@ pub async fn version_of_commit(
 }
 
 /// Whether a version name is bound or reserved.
-pub async fn is_taken(conn: &mut Conn, component: &ComponentName, version: &Version) -> Result<bool, SqlError> {
+pub async fn is_taken(
+    conn: &mut Conn,
+    component: &ComponentName,
+    version: &Version,
+) -> Result<bool, SqlError> {
     let row = conn
         .row(
             "SELECT name FROM version WHERE component = $1 AND name = $2 \
@@ -184,7 +196,11 @@ pub async fn is_taken(conn: &mut Conn, component: &ComponentName, version: &Vers
 }
 
 /// The build that a version name is reserved for, if it is.
-pub async fn by_version(conn: &mut Conn, component: &ComponentName, version: &Version) -> Result<Option<Build>, SqlError> {
+pub async fn by_version(
+    conn: &mut Conn,
+    component: &ComponentName,
+    version: &Version,
+) -> Result<Option<Build>, SqlError> {
     const BY_VERSION: &str = "SELECT component, number, build_key, version, commit_id, line, source, state, digest, log, reason, time \
                               FROM build WHERE component = $1 AND version = $2";
     Ok(conn.row(BY_VERSION, &[text(component), text(version)]).await?.as_ref().map(read))
@@ -212,7 +228,11 @@ fn read(row: &Row) -> Build {
 }
 
 /// The commits that share a build.
-pub async fn commits_of(conn: &mut Conn, component: &ComponentName, number: u64) -> Result<Vec<CommitId>, SqlError> {
+pub async fn commits_of(
+    conn: &mut Conn,
+    component: &ComponentName,
+    number: u64,
+) -> Result<Vec<CommitId>, SqlError> {
     let rows = conn
         .rows(
             "SELECT commit_id FROM built_commit WHERE component = $1 AND number = $2 ORDER BY commit_id",

@@ -38,8 +38,9 @@ fn policy_text(policy: TagPolicy) -> &'static str {
 
 /// One component.
 pub async fn get(conn: &mut Conn, name: &ComponentName) -> Result<Option<Component>, SqlError> {
-    let row =
-        conn.row("SELECT name, policy, home, last_build FROM component WHERE name = $1", &[text(name)]).await?;
+    let row = conn
+        .row("SELECT name, policy, home, last_build FROM component WHERE name = $1", &[text(name)])
+        .await?;
     Ok(row.as_ref().map(read))
 }
 

@@ -60,7 +60,11 @@ pub struct Deployment {
     pub finished: Option<String>,
 }
 
-pub(super) async fn started(conn: &mut Conn, entry: &Entry, body: &DeploymentStarted) -> Result<(), SqlError> {
+pub(super) async fn started(
+    conn: &mut Conn,
+    entry: &Entry,
+    body: &DeploymentStarted,
+) -> Result<(), SqlError> {
     conn.execute(
         "INSERT INTO deployment (component, environment, generation, deployment_key, digest, version, config, target, \
          decision, rollback_of, state, started) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'started', $11)",
@@ -82,12 +86,22 @@ pub(super) async fn started(conn: &mut Conn, entry: &Entry, body: &DeploymentSta
     .map(drop)
 }
 
-pub(super) async fn succeeded(conn: &mut Conn, entry: &Entry, body: &DeploymentSucceeded) -> Result<(), SqlError> {
+pub(super) async fn succeeded(
+    conn: &mut Conn,
+    entry: &Entry,
+    body: &DeploymentSucceeded,
+) -> Result<(), SqlError> {
     let needs = serde_json::to_string(&body.needs).expect("a list of texts is JSON");
     conn.execute(
         "UPDATE deployment SET state = 'succeeded', finished = $4, needs = $5 \
          WHERE component = $1 AND environment = $2 AND generation = $3",
-        &[text(&body.component), text(&body.environment), body.generation.into(), text(&entry.time), needs.into()],
+        &[
+            text(&body.component),
+            text(&body.environment),
+            body.generation.into(),
+            text(&entry.time),
+            needs.into(),
+        ],
     )
     .await
     .map(drop)
@@ -115,7 +129,11 @@ pub(super) async fn failed(conn: &mut Conn, entry: &Entry, body: &DeploymentFail
     .map(drop)
 }
 
-pub(super) async fn observed(conn: &mut Conn, entry: &Entry, body: &ObservationChanged) -> Result<(), SqlError> {
+pub(super) async fn observed(
+    conn: &mut Conn,
+    entry: &Entry,
+    body: &ObservationChanged,
+) -> Result<(), SqlError> {
     let place = [text(&body.component), text(&body.environment)];
     conn.execute("DELETE FROM observation WHERE component = $1 AND environment = $2", &place).await?;
     let [component, environment] = place;

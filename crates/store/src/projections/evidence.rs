@@ -48,7 +48,11 @@ pub(super) async fn attached(
 }
 
 /// The evidence about an artefact, oldest first.
-pub async fn about(conn: &mut Conn, component: &ComponentName, digest: &Digest) -> Result<Vec<Evidence>, SqlError> {
+pub async fn about(
+    conn: &mut Conn,
+    component: &ComponentName,
+    digest: &Digest,
+) -> Result<Vec<Evidence>, SqlError> {
     let rows = conn
         .rows(
             "SELECT envelope, predicate_type, result, time, environment, signer, attachment, seq FROM evidence \

@@ -65,7 +65,9 @@ async fn remember_event(conn: &mut Conn, seq: u64, entry: &Entry) -> Result<(), 
 /// The environments that a change concerns.
 fn places(change: &Change) -> Vec<(&EnvironmentName, Option<&ComponentName>)> {
     match change {
-        Change::PromotionGranted(b) | Change::PromotionRefused(b) => vec![(&b.environment, Some(&b.component))],
+        Change::PromotionGranted(b) | Change::PromotionRefused(b) => {
+            vec![(&b.environment, Some(&b.component))]
+        }
         Change::DeploymentStarted(b) => vec![(&b.environment, Some(&b.component))],
         Change::DeploymentSucceeded(b) => vec![(&b.environment, Some(&b.component))],
         Change::DeploymentFailed(b) => vec![(&b.environment, Some(&b.component))],
@@ -109,6 +111,7 @@ pub async fn dump(conn: &mut Conn) -> Result<Vec<(&'static str, Vec<String>)>, S
 }
 
 /// Reads a value that the fold wrote: its type was checked then.
+#[expect(clippy::needless_pass_by_value, reason = "columns come as owned texts")]
 fn parsed<T: std::str::FromStr<Err: std::fmt::Debug>>(text: String) -> T {
     text.parse().expect("the fold writes only well-formed values")
 }

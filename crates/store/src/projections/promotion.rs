@@ -90,7 +90,10 @@ pub async fn newest(
 /// Every decision document, for replaying.
 pub async fn all_decisions(conn: &mut Conn) -> Result<Vec<(u64, Digest, bool)>, SqlError> {
     let rows = conn.rows("SELECT seq, decision, outcome FROM promotion ORDER BY seq", &[]).await?;
-    Ok(rows.into_iter().map(|row| (row.count(0), super::parsed(row.text(1)), row.text(2) == "granted")).collect())
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.count(0), super::parsed(row.text(1)), row.text(2) == "granted"))
+        .collect())
 }
 
 fn read(row: &Row) -> Promotion {
@@ -168,7 +171,10 @@ pub async fn rejections(
             &[text(component), kind.into(), text(digest), text(environment)],
         )
         .await?;
-    Ok(rows.into_iter().map(|row| RejectionFact { reason: row.text(0), time: super::parsed(row.text(1)) }).collect())
+    Ok(rows
+        .into_iter()
+        .map(|row| RejectionFact { reason: row.text(0), time: super::parsed(row.text(1)) })
+        .collect())
 }
 
 /// Every rejection in force of a component: kind, digest, environment (empty: everywhere), reason.

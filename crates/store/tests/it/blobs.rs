@@ -8,7 +8,9 @@ use semel_store::blobs::BlobError;
 
 use crate::new_store;
 
-fn pieces(parts: &[&'static [u8]]) -> impl futures_util::Stream<Item = std::io::Result<Bytes>> + Unpin + use<> {
+fn pieces(
+    parts: &[&'static [u8]],
+) -> impl futures_util::Stream<Item = std::io::Result<Bytes>> + Unpin + use<> {
     stream::iter(parts.iter().map(|part| Ok(Bytes::from_static(part))).collect::<Vec<_>>())
 }
 

@@ -73,7 +73,8 @@ async fn an_older_copy_refuses_to_sign_and_catches_up_from_the_newer_files() {
     assert_eq!(copied.blobs, 3);
     assert_eq!(backup::backup(&store, &saved, now()).await.unwrap().kept, 3);
     let who = actor(&store).await;
-    let hold = semel_model::entry::HoldReleased { environment: "production".parse().unwrap(), component: None };
+    let hold =
+        semel_model::entry::HoldReleased { environment: "production".parse().unwrap(), component: None };
     let change = semel_model::entry::Change::HoldReleased(hold);
     store.turn().await.unwrap().record(&who, now(), vec![change.clone()]).await.unwrap();
     let newer = std::fs::read(entry_file(&store)).unwrap();
@@ -115,14 +116,16 @@ async fn a_copy_without_keys_reads_and_refuses_to_write() {
     without.keys = dir.path().join("no-keys");
     let copy = Store::open(&without).await.unwrap();
     assert_eq!(audit::verify(&copy).await.unwrap().problems, Vec::<String>::new());
-    let refused = copy.turn().await.unwrap().append(vec![semel_model::entry::Leaf::Signature(b"{}".to_vec())]).await;
+    let refused =
+        copy.turn().await.unwrap().append(vec![semel_model::entry::Leaf::Signature(b"{}".to_vec())]).await;
     assert!(matches!(refused, Err(AppendError::Key(_))), "{refused:?}");
 }
 
 /// Everything that is stored × every way of damaging it: `audit verify` names it.
 #[tokio::test]
 async fn every_damage_to_what_is_stored_is_named() {
-    let damages: [(&str, fn(&[u8]) -> Option<Vec<u8>>); 3] = [
+    type Damage = fn(&[u8]) -> Option<Vec<u8>>;
+    let damages: [(&str, Damage); 3] = [
         ("deleted", |_| None),
         ("truncated", |bytes| Some(bytes[..bytes.len() / 2].to_vec())),
         ("flipped", |bytes| {
@@ -161,7 +164,8 @@ async fn files_that_fell_behind_are_brought_level_by_the_next_append() {
     // As after a crash between the database's commit and the end of the file's write.
     write(&file, &whole[..whole.len() - 100]);
     let who = actor(&store).await;
-    let released = semel_model::entry::HoldReleased { environment: "production".parse().unwrap(), component: None };
+    let released =
+        semel_model::entry::HoldReleased { environment: "production".parse().unwrap(), component: None };
     let change = semel_model::entry::Change::HoldReleased(released);
     store.turn().await.unwrap().record(&who, now(), vec![change]).await.unwrap();
     assert!(std::fs::read(&file).unwrap().starts_with(&whole));

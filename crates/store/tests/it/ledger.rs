@@ -44,7 +44,10 @@ async fn a_turn_that_is_given_up_leaves_nothing_behind() {
     let dir = tempfile::tempdir().unwrap();
     let store = new_store(dir.path()).await;
     let mut turn = store.turn().await.unwrap();
-    turn.db().execute("INSERT INTO identity (subject, issuer, name) VALUES ('x', 'local', 'x')", &[]).await.unwrap();
+    turn.db()
+        .execute("INSERT INTO identity (subject, issuer, name) VALUES ('x', 'local', 'x')", &[])
+        .await
+        .unwrap();
     drop(turn);
     assert_eq!(store.name_of("x").await.unwrap(), "x");
     let turn = store.turn().await.unwrap();
@@ -55,7 +58,12 @@ async fn a_turn_that_is_given_up_leaves_nothing_behind() {
 async fn the_ledger_refuses_updates_and_deletes() {
     let dir = tempfile::tempdir().unwrap();
     let store = new_store(dir.path()).await;
-    for statement in ["UPDATE entry SET kind = 'x'", "DELETE FROM entry", "DELETE FROM checkpoint", "UPDATE node SET hash = ''"] {
+    for statement in [
+        "UPDATE entry SET kind = 'x'",
+        "DELETE FROM entry",
+        "DELETE FROM checkpoint",
+        "UPDATE node SET hash = ''",
+    ] {
         let mut turn = store.turn().await.unwrap();
         let refused = turn.db().execute(statement, &[]).await;
         // An empty table has no row that a trigger could refuse.
@@ -80,7 +88,13 @@ async fn many_writers_of_many_processes_get_their_turn() {
                     policy: TagPolicy::Release,
                     home: store.id().to_owned(),
                 };
-                store.turn().await.unwrap().record(&who, now(), vec![Change::ComponentCreated(created)]).await.unwrap()
+                store
+                    .turn()
+                    .await
+                    .unwrap()
+                    .record(&who, now(), vec![Change::ComponentCreated(created)])
+                    .await
+                    .unwrap()
             }));
         }
     }
@@ -134,7 +148,10 @@ async fn a_store_of_a_newer_format_is_left_alone() {
     let text = std::fs::read_to_string(&path).unwrap().replace("\"format\": 1", "\"format\": 2");
     #[expect(clippy::disallowed_methods, reason = "the test damages the store on purpose")]
     std::fs::write(&path, text).unwrap();
-    assert!(matches!(Store::open_or_create(&place(dir.path()), now()).await, Err(OpenError::Newer { found: 2, .. })));
+    assert!(matches!(
+        Store::open_or_create(&place(dir.path()), now()).await,
+        Err(OpenError::Newer { found: 2, .. })
+    ));
 }
 
 #[tokio::test]

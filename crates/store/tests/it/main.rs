@@ -1,8 +1,10 @@
 //! The store through its public door.
 
-mod ledger;
+#![allow(clippy::unwrap_used, reason = "a helper of a test panics for the test")]
+
 mod blobs;
 mod disaster;
+mod ledger;
 mod schema;
 
 use std::path::Path;
@@ -34,8 +36,11 @@ async fn actor(store: &Store) -> Actor {
 async fn fill(store: &Store, n: u64) {
     let who = actor(store).await;
     let component: semel_model::name::ComponentName = "shop/api".parse().unwrap();
-    let created =
-        ComponentCreated { component: component.clone(), policy: TagPolicy::Release, home: store.id().to_owned() };
+    let created = ComponentCreated {
+        component: component.clone(),
+        policy: TagPolicy::Release,
+        home: store.id().to_owned(),
+    };
     store.turn().await.unwrap().record(&who, now(), vec![Change::ComponentCreated(created)]).await.unwrap();
     for number in 0..n {
         let bytes = format!("manifest {number}").into_bytes();
@@ -56,12 +61,20 @@ async fn fill(store: &Store, n: u64) {
             commit: None,
             log: None,
         };
-        let moved =
-            ChannelMoved { component: component.clone(), channel: "latest".parse().unwrap(), from: None, to: Some(digest) };
-        let changes =
-            vec![Change::ManifestStored(stored), Change::VersionPublished(published), Change::ChannelMoved(moved)];
+        let moved = ChannelMoved {
+            component: component.clone(),
+            channel: "latest".parse().unwrap(),
+            from: None,
+            to: Some(digest),
+        };
+        let changes = vec![
+            Change::ManifestStored(stored),
+            Change::VersionPublished(published),
+            Change::ChannelMoved(moved),
+        ];
         store.turn().await.unwrap().record(&who, now(), changes).await.unwrap();
     }
-    let hold = HoldSet { environment: "production".parse().unwrap(), component: None, reason: "freeze".into() };
+    let hold =
+        HoldSet { environment: "production".parse().unwrap(), component: None, reason: "freeze".into() };
     store.turn().await.unwrap().record(&who, now(), vec![Change::HoldSet(hold)]).await.unwrap();
 }

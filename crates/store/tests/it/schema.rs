@@ -24,8 +24,20 @@ async fn every_table_is_declared() {
 
 /// Words that one of the two databases does not know, or reads otherwise.
 const FOREIGN: [&str; 14] = [
-    "AUTOINCREMENT", "SERIAL", "INTEGER", "DATETIME", "TIMESTAMP", "JSONB", "BLOB", "BYTEA", "INSERT OR ", "REPLACE INTO",
-    "IFNULL", "GLOB", "ROWID", "PRAGMA",
+    "AUTOINCREMENT",
+    "SERIAL",
+    "INTEGER",
+    "DATETIME",
+    "TIMESTAMP",
+    "JSONB",
+    "BLOB",
+    "BYTEA",
+    "INSERT OR ",
+    "REPLACE INTO",
+    "IFNULL",
+    "GLOB",
+    "ROWID",
+    "PRAGMA",
 ];
 
 #[test]
@@ -72,14 +84,12 @@ fn statements(text: &str) -> Vec<String> {
 
 #[test]
 fn released_migrations_are_never_edited() {
-    let frozen = [
-        ("0001_initial", "3d6593b18a682acb"),
-        ("0001_immutable.sqlite", "331b89618ba51e3f"),
-    ];
+    let frozen = [("0001_initial", "3d6593b18a682acb"), ("0001_immutable.sqlite", "331b89618ba51e3f")];
     let now: Vec<(&str, String)> = MIGRATIONS
         .iter()
         .map(|(name, text)| (*name, semel_model::digest::Digest::of(text.as_bytes()).hex()[..16].to_owned()))
         .collect();
-    let frozen: Vec<(&str, String)> = frozen.iter().map(|(name, digest)| (*name, (*digest).to_owned())).collect();
+    let frozen: Vec<(&str, String)> =
+        frozen.iter().map(|(name, digest)| (*name, (*digest).to_owned())).collect();
     assert_eq!(now, frozen);
 }

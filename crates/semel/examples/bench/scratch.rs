@@ -1,0 +1,81 @@
+//! The temporary directory with everything that is measured, and the commands that run in it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use semel_store::Place;
+
+use crate::Error;
+
+/// One directory, removed at the end.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    dir: tempfile::TempDir,
+    program: PathBuf,
+}
+
+impl Scratch {
+    pub(crate) fn new(program: PathBuf) -> Result<Self, Error> {
+        let dir = tempfile::Builder::new().prefix("semel-bench-").tempdir()?;
+        std::fs::create_dir(dir.path().join("project"))?;
+        Ok(Self { dir, program })
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The git project.
+    pub(crate) fn project(&self) -> PathBuf {
+        self.path("project")
+    }
+
+    /// The large store, where the program looks for the user's own.
+    pub(crate) fn store(&self) -> Place {
+        Place { dir: self.path("data/semel"), keys: self.keys() }
+    }
+
+    /// The keys of all stores here.
+    pub(crate) fn keys(&self) -> PathBuf {
+        self.path("config/semel/keys")
+    }
+
+    /// A command of Semel in the project.
+    pub(crate) fn semel<S: AsRef<str>>(&self, words: &[S]) -> Command {
+        self.command(&self.program, words)
+    }
+
+    /// Any command in the project, with nothing of the caller's environment but the `PATH`.
+    pub(crate) fn command<S: AsRef<str>>(&self, program: &Path, words: &[S]) -> Command {
+        #[expect(clippy::disallowed_methods, reason = "a benchmark has no settings: it looks for git where its caller does")]
+        let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+        let mut command = Command::new(program);
+        command
+            .args(words.iter().map(AsRef::as_ref))
+            .current_dir(self.project())
+            .env_clear()
+            .env("PATH", path)
+            .env("HOME", self.dir.path())
+            .env("USER", "bench")
+            .env("XDG_DATA_HOME", self.path("data"))
+            .env("XDG_CONFIG_HOME", self.path("config"))
+            .env("XDG_STATE_HOME", self.path("state"))
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs git in the project and gives what it printed.
+    pub(crate) fn git(&self, words: &[&str]) -> Result<String, Error> {
+        output(self.command(Path::new("git"), words))
+    }
+}
+
+/// Runs a command to its end; anything but success is an error with what it said.
+pub(crate) fn output(mut command: Command) -> Result<String, Error> {
+    let done = command.output()?;
+    if done.status.success() {
+        return Ok(String::from_utf8_lossy(&done.stdout).trim().to_owned());
+    }
+    Err(format!("{command:?} ended with {}: {}", done.status, String::from_utf8_lossy(&done.stderr)).into())
+}
