@@ -13,7 +13,6 @@ use semel_store::sql::Conn;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{Batch, put_document, read_document};
-use crate::component;
 use crate::error::EngineError;
 
 /// A pipeline to put in force.
@@ -63,7 +62,6 @@ pub async fn apply(
     }
     let digest = put_document(store, &proposed)?;
     let mut batch = Batch::new(who, now);
-    component::ensure(turn.db(), &mut batch, &request.component, store.id()).await?;
     batch.change(Change::PipelineApplied(PipelineApplied {
         component: request.component.clone(),
         pipeline: digest.clone(),

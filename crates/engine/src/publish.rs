@@ -9,6 +9,7 @@ use semel_model::name::{CommitId, ComponentName, Tag};
 use semel_model::version::{TagMeaning, Version, meaning_of};
 use semel_store::Store;
 use semel_store::ledger::Turn;
+use semel_store::projections::component::Component;
 use semel_store::projections::{artefact, build, pipeline};
 use serde::{Deserialize, Serialize};
 
@@ -112,7 +113,11 @@ pub async fn bind(store: &Store, who: &Actor, request: Bind, now: Timestamp) -> 
     }
     let outcome = match meaning_of(&request.tag, known.policy) {
         TagMeaning::Version(version) => {
-            bind_version(&mut turn, &mut batch, &request, version, who, now).await?
+            let bound = bind_version(&mut turn, &mut batch, &request, version, who, now).await?;
+            if let Bound::Published { version, .. } = &bound {
+                refuse_foreign_version(&known, version, &request, store.id())?;
+            }
+            bound
         }
         TagMeaning::Channel(channel) | TagMeaning::Attachment(channel) => {
             move_channel(&mut turn, &mut batch, &request, channel).await?
@@ -120,6 +125,31 @@ pub async fn bind(store: &Store, who: &Actor, request: Bind, now: Timestamp) -> 
     };
     turn.append(batch.into_leaves()).await?;
     Ok(outcome)
+}
+
+/// Versions of a component come from its home alone (invariant I3): another store takes only copies that say so.
+fn refuse_foreign_version(
+    known: &Component,
+    version: &Version,
+    request: &Bind,
+    here: &str,
+) -> Result<(), EngineError> {
+    let from = request.home.as_deref().unwrap_or(here);
+    if from == known.home {
+        return Ok(());
+    }
+    let (what, hint) = if known.home == here {
+        (
+            format!("{} gets its versions from this store; {version} comes from store {from}", known.name),
+            "push it under another component name".to_owned(),
+        )
+    } else {
+        (
+            format!("{} gets its versions from store {}, not from here", known.name, known.home),
+            format!("publish it there, then: semel pull {}@{version} oci:DIR, and push that here", known.name),
+        )
+    };
+    Err(EngineError::NotAllowed { what, hint: Some(hint) })
 }
 
 fn record_location(batch: &mut Batch, request: &Bind) {

@@ -10,7 +10,6 @@ use semel_store::Store;
 use semel_store::projections::artefact;
 
 use crate::batch::Batch;
-use crate::component;
 use crate::error::EngineError;
 
 /// A manifest as somebody sends it.
@@ -24,8 +23,6 @@ pub struct Manifest<'a> {
     pub media_type: Option<&'a str>,
     /// The digest that it must have, if it was named.
     pub digest: Option<&'a Digest>,
-    /// The store that gives the component versions, where this store holds copies; none: this store.
-    pub home: Option<&'a str>,
 }
 
 /// A manifest that is stored now.
@@ -102,7 +99,6 @@ pub async fn store_manifest(
         return Ok(stored);
     }
     let mut batch = Batch::new(who, now);
-    component::ensure(turn.db(), &mut batch, manifest.component, manifest.home.unwrap_or(store.id())).await?;
     batch.change(Change::ManifestStored(ManifestStored {
         component: manifest.component.clone(),
         digest,

@@ -1,4 +1,4 @@
--- Every table is declared in schema.rs as ledger, projection or operational (DESIGN, invariant I8).
+-- Every table is declared in schema.rs as ledger, projection or operational (docs/controls.md, invariant I8).
 -- One dialect for SQLite and PostgreSQL: TEXT and BIGINT, no autoincrement, no defaults that compute.
 
 -- ledger -------------------------------------------------------------------------------------------------

@@ -123,7 +123,6 @@ async fn put(app: &App, asked: &Asked, name: &ComponentName, reference: &TagOrDi
             TagOrDigest::Digest(digest) => Some(digest),
             TagOrDigest::Tag(_) => None,
         },
-        home: None,
     };
     let stored = store_manifest(app.store(), &who, manifest, app.now()).await?;
     let accepted = bind_all(app, &who, name, &stored.digest, tags).await?;
