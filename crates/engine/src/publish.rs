@@ -146,7 +146,10 @@ fn refuse_foreign_version(
     } else {
         (
             format!("{} gets its versions from store {}, not from here", known.name, known.home),
-            format!("publish it there, then: semel pull {}@{version} oci:DIR, and push that here", known.name),
+            format!(
+                "publish it there, then: semel pull {}@{version} oci:DIR, and push that here",
+                known.name
+            ),
         )
     };
     Err(EngineError::NotAllowed { what, hint: Some(hint) })

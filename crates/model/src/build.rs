@@ -14,7 +14,7 @@ use crate::version::Version;
 /// One tracked file of a source tree, as git lists it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TreeEntry {
-    /// The path from the repository's root, as raw bytes.
+    /// The path from the project's directory, as raw bytes.
     pub path: Vec<u8>,
     /// The git mode: `100644`, `100755`, `120000` or `160000`.
     pub mode: String,

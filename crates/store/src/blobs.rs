@@ -17,7 +17,7 @@ use crate::durable::{self, Access};
 /// How many bytes a read takes at once.
 pub const READ_BYTES: usize = 64 * 1024;
 /// How many pieces may wait for the hasher or the writer.
-const QUEUE: usize = 4;
+const QUEUE: usize = 3;
 /// After how many bytes the kernel is asked to start writing them out.
 const FLUSH_BYTES: u64 = 8 * 1024 * 1024;
 

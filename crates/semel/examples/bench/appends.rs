@@ -19,7 +19,10 @@ pub(crate) const WRITER: &str = "append-entries";
 const ENTRIES: u32 = 400;
 
 pub(crate) fn measure(scratch: &Scratch) -> Result<Vec<Line>, Error> {
-    let mut lines = vec![Line::fact("peer: append 1 KiB to a file and fdatasync", rate(ENTRIES, append_to_file(scratch)?))];
+    let mut lines = vec![Line::fact(
+        "peer: append 1 KiB to a file and fdatasync",
+        rate(ENTRIES, append_to_file(scratch)?),
+    )];
     for writers in [1, 4] {
         let (took, fastest) = race(scratch, writers)?;
         let what = format!("{writers} process{}", if writers == 1 { "" } else { "es" });
@@ -31,7 +34,10 @@ pub(crate) fn measure(scratch: &Scratch) -> Result<Vec<Line>, Error> {
     }
     let started = Instant::now();
     output(scratch.semel(&["audit", "verify"]))?;
-    lines.push(Line::fact("semel audit verify of the whole store", format!("{:.1} s", started.elapsed().as_secs_f64())));
+    lines.push(Line::fact(
+        "semel audit verify of the whole store",
+        format!("{:.1} s", started.elapsed().as_secs_f64()),
+    ));
     Ok(lines)
 }
 
@@ -96,7 +102,9 @@ fn read_line(child: &mut Child) -> Result<String, Error> {
 
 /// A writer: opens the store, waits for the start, appends, and says how many milliseconds that took.
 pub(crate) async fn write(words: &[String]) -> Result<(), Error> {
-    let [dir, keys, count, name] = words else { return Err("usage: append-entries STORE KEYS COUNT NAME".into()) };
+    let [dir, keys, count, name] = words else {
+        return Err("usage: append-entries STORE KEYS COUNT NAME".into());
+    };
     let store = Store::open(&Place { dir: dir.into(), keys: keys.into() }).await?;
     let actor = store.local_actor("bench", "bench").await?;
     println!("ready");
@@ -105,8 +113,12 @@ pub(crate) async fn write(words: &[String]) -> Result<(), Error> {
     let mut from = None;
     for number in 0..count.parse::<u32>()? {
         let to = Some(Digest::of(format!("{name} {number}").as_bytes()));
-        let moved =
-            ChannelMoved { component: COMPONENT.parse()?, channel: name.parse()?, from: from.take(), to: to.clone() };
+        let moved = ChannelMoved {
+            component: COMPONENT.parse()?,
+            channel: name.parse()?,
+            from: from.take(),
+            to: to.clone(),
+        };
         store.turn().await?.record(&actor, Timestamp::UNIX_EPOCH, vec![Change::ChannelMoved(moved)]).await?;
         from = to;
     }

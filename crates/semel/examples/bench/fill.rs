@@ -88,14 +88,23 @@ fn import_commits(scratch: &Scratch, count: u64) -> Result<(), Error> {
     let stream = scratch.path("history");
     let mut file = std::io::BufWriter::new(File::options().write(true).create_new(true).open(&stream)?);
     for number in 1..=count {
-        let message = if number % 100 == 0 { format!("feat: step {number}") } else { format!("fix: step {number}") };
+        let message =
+            if number % 100 == 0 { format!("feat: step {number}") } else { format!("fix: step {number}") };
         let seconds = 1_600_000_000 + number * 600;
         writeln!(file, "commit refs/heads/main")?;
-        writeln!(file, "committer Bench <bench@example.org> {seconds} +0000\ndata {}\n{message}", message.len())?;
+        writeln!(
+            file,
+            "committer Bench <bench@example.org> {seconds} +0000\ndata {}\n{message}",
+            message.len()
+        )?;
         if number == 1 {
             project_files().try_for_each(|(name, text)| put(&mut file, &name, &text))?;
         }
-        put(&mut file, &format!("src/part-{:03}.txt", number % FILES as u64), &format!("changed in step {number}\n"))?;
+        put(
+            &mut file,
+            &format!("src/part-{:03}.txt", number % FILES as u64),
+            &format!("changed in step {number}\n"),
+        )?;
     }
     file.flush()?;
     drop(file);
@@ -111,10 +120,16 @@ fn put(stream: &mut impl std::io::Write, name: &str, text: &str) -> std::io::Res
 }
 
 fn project_files() -> impl Iterator<Item = (String, String)> {
-    let parts = (0..FILES).map(|part| (format!("src/part-{part:03}.txt"), format!("part {part}\n").repeat(40)));
+    let parts =
+        (0..FILES).map(|part| (format!("src/part-{part:03}.txt"), format!("part {part}\n").repeat(40)));
     let service = "#!/bin/sh\nexec sleep 100000\n".to_owned();
     let values = |place: &str| (format!("config/{place}.toml"), format!("PLACE = \"{place}\"\n"));
-    let named = [("semel.toml".to_owned(), PROJECT.to_owned()), ("service.sh".to_owned(), service), values("staging"), values("production")];
+    let named = [
+        ("semel.toml".to_owned(), PROJECT.to_owned()),
+        ("service.sh".to_owned(), service),
+        values("staging"),
+        values("production"),
+    ];
     parts.chain(named)
 }
 
@@ -156,8 +171,11 @@ impl Writer {
 
     fn create_component(&mut self) -> Result<(), Error> {
         self.blob(b"{}")?;
-        let created =
-            ComponentCreated { component: self.component.clone(), policy: TagPolicy::Release, home: self.store.id().to_owned() };
+        let created = ComponentCreated {
+            component: self.component.clone(),
+            policy: TagPolicy::Release,
+            home: self.store.id().to_owned(),
+        };
         self.change(0, Change::ComponentCreated(created));
         Ok(())
     }
@@ -185,7 +203,8 @@ impl Writer {
         self.change(number, Change::VersionPublished(published));
         self.attest(number, &Role::Builder, &artefact, PROVENANCE, provenance, EvidenceResult::Info)?;
         let tested = predicate_type("junit").ok_or("junit is a type of evidence")?;
-        let passed = json!({"result": "PASSED", "passedTests": [format!("step {number}")], "configuration": []});
+        let passed =
+            json!({"result": "PASSED", "passedTests": [format!("step {number}")], "configuration": []});
         self.attest(number, &Role::Evidence, &artefact, &tested, passed, EvidenceResult::Pass)
     }
 
@@ -271,8 +290,10 @@ impl Writer {
         let bundle = envelope.bundle();
         self.blob(&bundle)?;
         let layer = Descriptor::of(media_type::SIGSTORE_BUNDLE, &bundle);
-        let annotations = BTreeMap::from([("dev.sigstore.bundle.predicateType".to_owned(), predicate_type.to_owned())]);
-        let referrer = ImageManifest::referrer(artefact, media_type::SIGSTORE_BUNDLE, vec![layer], annotations);
+        let annotations =
+            BTreeMap::from([("dev.sigstore.bundle.predicateType".to_owned(), predicate_type.to_owned())]);
+        let referrer =
+            ImageManifest::referrer(artefact, media_type::SIGSTORE_BUNDLE, vec![layer], annotations);
         self.manifest(number, &referrer)?;
         self.leaves.push(Leaf::Signature(envelope.hashedrekord(key.verifying_key())?));
         let attached = EvidenceAttached {

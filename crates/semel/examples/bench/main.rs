@@ -48,7 +48,12 @@ impl Line {
     }
 
     /// A figure with the most that it may be.
-    fn at_most(what: impl Into<String>, measured: impl Into<String>, target: impl Into<String>, met: bool) -> Self {
+    fn at_most(
+        what: impl Into<String>,
+        measured: impl Into<String>,
+        target: impl Into<String>,
+        met: bool,
+    ) -> Self {
         Self { what: what.into(), measured: measured.into(), target: target.into(), met }
     }
 }
@@ -70,7 +75,13 @@ fn main() -> Result<ExitCode, Error> {
 async fn measure(scratch: &Scratch, options: Options) -> Result<Vec<Line>, Error> {
     let mut lines = Vec::new();
     let filled = fill::fill(scratch, options.versions).await?;
-    println!("a store with {} versions: {} entries, {} blobs, filled in {:.1} s", options.versions, filled.entries, filled.blobs, filled.took.as_secs_f64());
+    println!(
+        "a store with {} versions: {} entries, {} blobs, filled in {:.1} s",
+        options.versions,
+        filled.entries,
+        filled.blobs,
+        filled.took.as_secs_f64()
+    );
     for section in [
         ("a verb, as a process of its own (median; 95th percentile)", verbs::measure(scratch, options)?),
         ("durable appends to the same store, one entry each", appends::measure(scratch)?),

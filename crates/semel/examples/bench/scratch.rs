@@ -47,7 +47,10 @@ impl Scratch {
 
     /// Any command in the project, with nothing of the caller's environment but the `PATH`.
     pub(crate) fn command<S: AsRef<str>>(&self, program: &Path, words: &[S]) -> Command {
-        #[expect(clippy::disallowed_methods, reason = "a benchmark has no settings: it looks for git where its caller does")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a benchmark has no settings: it looks for git where its caller does"
+        )]
         let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
         let mut command = Command::new(program);
         command

@@ -42,7 +42,12 @@ pub(crate) async fn measure(scratch: &Scratch, blob_mib: u64) -> Result<Vec<Line
     let copied = copy_and_sync(&blob, &scratch.path("copy"))?;
     let rate = |took: Duration| format!("{:.0} MiB/s", (bytes / MIB) as f64 / took.as_secs_f64());
     let memory = |what: &str, mib: u64| {
-        Line::at_most(format!("memory of the server {what}"), format!("{mib} MiB"), format!("< {MEMORY_MIB} MiB"), mib < MEMORY_MIB)
+        Line::at_most(
+            format!("memory of the server {what}"),
+            format!("{mib} MiB"),
+            format!("< {MEMORY_MIB} MiB"),
+            mib < MEMORY_MIB,
+        )
     };
     Ok(vec![
         Line::fact("blob", format!("{blob_mib} MiB")),
@@ -102,7 +107,11 @@ struct ContentReader {
 }
 
 impl AsyncRead for ContentReader {
-    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let start = usize::try_from(self.at % MIB).unwrap_or(0);
         let left = usize::try_from(self.size - self.at).unwrap_or(usize::MAX);
         let length = buffer.remaining().min(self.block.len() - start).min(left);
@@ -132,7 +141,8 @@ impl Server {
     /// The most memory that was resident so far (`proc(5)`, `VmHWM`).
     fn peak_memory_mib(&self) -> Result<u64, Error> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("the system tells VmHWM")?;
+        let line =
+            status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("the system tells VmHWM")?;
         let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
         Ok(kib.div_ceil(1024))
     }

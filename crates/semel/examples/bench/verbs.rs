@@ -63,7 +63,9 @@ fn deploy(scratch: &Scratch) -> Result<String, Error> {
 fn write_report(scratch: &Scratch) -> Result<String, Error> {
     let path = scratch.path("results.xml");
     let mut file = File::options().write(true).create_new(true).open(&path)?;
-    file.write_all(b"<testsuite name=\"s\" tests=\"1\"><testcase classname=\"s\" name=\"serves\"/></testsuite>\n")?;
+    file.write_all(
+        b"<testsuite name=\"s\" tests=\"1\"><testcase classname=\"s\" name=\"serves\"/></testsuite>\n",
+    )?;
     Ok(path.display().to_string())
 }
 
@@ -72,7 +74,11 @@ fn cases<'a>(scratch: &'a Scratch, options: Options, deployed: &str) -> Result<V
     let old = scratch.git(&["rev-parse", &format!("HEAD~{}", options.versions / 2)])?;
     // Every round of it needs a version that was not promoted before.
     let newly_granted = move |round| {
-        scratch.semel(&["promote".to_owned(), version(options.versions - 1 - round).to_string(), "staging".to_owned()])
+        scratch.semel(&[
+            "promote".to_owned(),
+            version(options.versions - 1 - round).to_string(),
+            "staging".to_owned(),
+        ])
     };
     let semel = |name, target, words: &[&str]| {
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
@@ -96,7 +102,11 @@ fn cases<'a>(scratch: &'a Scratch, options: Options, deployed: &str) -> Result<V
         semel("semel why ENV", Some(READ), &["why", "production"]),
         semel("semel promote (granted before)", Some(READ), &["promote", deployed, "production"]),
         Case { name: "semel promote (newly granted)", target: Some(READ), command: Box::new(newly_granted) },
-        semel("semel deploy VERSION ENV (changes nothing)", Some(DEPLOY), &["deploy", deployed, "production"]),
+        semel(
+            "semel deploy VERSION ENV (changes nothing)",
+            Some(DEPLOY),
+            &["deploy", deployed, "production"],
+        ),
         semel("semel deploy ENV (HEAD, changes nothing)", Some(DEPLOY), &["deploy", "staging"]),
     ])
 }
@@ -116,7 +126,9 @@ fn line(case: &Case, mut times: Vec<Duration>) -> Line {
     let measured = format!("{:.1} ms; {:.1} ms", millis(median), millis(high));
     match case.target {
         None => Line::fact(case.name, measured),
-        Some(target) => Line::at_most(case.name, measured, format!("<= {} ms", target.as_millis()), median <= target),
+        Some(target) => {
+            Line::at_most(case.name, measured, format!("<= {} ms", target.as_millis()), median <= target)
+        }
     }
 }
 

@@ -6,7 +6,8 @@ use semel_oci::reference::Place;
 use semel_server::api::calls::Inspect;
 use serde_json::json;
 
-use super::{Outcome, push::HOME_ANNOTATION};
+use super::Outcome;
+use super::push::{HOME_ANNOTATION, REVISION_ANNOTATION};
 use crate::cli::{Cli, PullArgs};
 use crate::output::{Output, bytes};
 use crate::progress::Transfer;
@@ -44,6 +45,12 @@ pub(super) async fn run(args: &PullArgs, cli: &Cli, settings: Settings, output: 
         .annotate(&copied.descriptor.digest, HOME_ANNOTATION, &found.home)
         .await
         .map_err(|error| Failure::from_error(Exit::Fault, &error))?;
+    if let Some(commit) = &found.artefact.commit {
+        layout
+            .annotate(&copied.descriptor.digest, REVISION_ANNOTATION, commit.as_str())
+            .await
+            .map_err(|error| Failure::from_error(Exit::Fault, &error))?;
+    }
     output.done(format!(
         "{} is in {} ({} copied, {} blobs were there already)",
         found.artefact.name(),

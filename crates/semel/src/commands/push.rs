@@ -24,7 +24,7 @@ pub(super) async fn run(args: &PushArgs, cli: &Cli, session: &Session) -> Outcom
         component: component.clone(),
         tag,
         digest: copied.descriptor.digest.clone(),
-        commit: super::commit(args.commit.as_ref())?,
+        commit: super::commit(args.commit.as_ref())?.or_else(|| from.commit.clone()),
         location: None,
         home: from.home.clone(),
     };
@@ -55,6 +55,8 @@ pub(super) struct From {
 
 /// The annotation of a layout's entry that names the store that gives the component its versions.
 pub(super) const HOME_ANNOTATION: &str = "dev.semel.home";
+/// The annotation of a layout's entry that names the commit (image-spec 1.1, annotations.md).
+pub(super) const REVISION_ANNOTATION: &str = "org.opencontainers.image.revision";
 
 /// Finds an artefact: `oci:DIR[:NAME]`, or an image in a registry.
 pub(super) async fn open(text: &str, session: &Session) -> Result<From, Failure> {
@@ -74,10 +76,7 @@ pub(super) async fn open(text: &str, session: &Session) -> Result<From, Failure>
             let found = entry.annotations.get("org.opencontainers.image.ref.name").cloned();
             Ok(From {
                 home: entry.annotations.get(HOME_ANNOTATION).cloned(),
-                commit: entry
-                    .annotations
-                    .get("org.opencontainers.image.revision")
-                    .and_then(|c| c.parse().ok()),
+                commit: entry.annotations.get(REVISION_ANNOTATION).and_then(|c| c.parse().ok()),
                 tag: found.and_then(|name| name.parse().ok()),
                 place: format!("oci:{}@{}", dir.display(), entry.digest),
                 digest: entry.digest,

@@ -15,7 +15,10 @@ fn every_operation_has_a_summary_and_an_answer() {
     for (path, operations) in paths {
         for (method, operation) in operations.as_object().unwrap() {
             assert!(operation["summary"].as_str().is_some_and(|text| text.len() > 10), "{method} {path}");
-            assert!(operation["responses"]["200"]["content"]["application/json"]["schema"].is_object(), "{method} {path}");
+            assert!(
+                operation["responses"]["200"]["content"]["application/json"]["schema"].is_object(),
+                "{method} {path}"
+            );
         }
     }
 }
