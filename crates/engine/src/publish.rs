@@ -188,10 +188,12 @@ async fn bind_version(
     if let Some(reserved) = build::by_version(turn.db(), &request.component, &version).await? {
         let next = next_free(turn, &request.component, &version).await?;
         let reason = format!(
-            "{} {version} is reserved for build {}; next free is {next}",
-            request.component, reserved.number
+            "{} {version} is reserved for build {}{}",
+            request.component,
+            reserved.number,
+            free_word(next.as_ref())
         );
-        return Ok(Bound::Refused(refusal(request, None, Some(next), reason)));
+        return Ok(Bound::Refused(refusal(request, None, next, reason)));
     }
     batch.change(Change::VersionPublished(VersionPublished {
         component: request.component.clone(),
@@ -224,26 +226,31 @@ async fn refuse_overwrite(
         batch.change(Change::OverwriteRefused(refused));
     }
     let next = next_free(turn, &request.component, &version).await?;
-    let reason = format!("{} {version} is bound to {bound} for ever; next free is {next}", request.component);
-    Ok(Bound::Refused(refusal(request, Some(bound), Some(next), reason)))
+    let free = free_word(next.as_ref());
+    let reason = format!("{} {version} is bound to {bound} for ever{free}", request.component);
+    Ok(Bound::Refused(refusal(request, Some(bound), next, reason)))
+}
+
+fn free_word(next: Option<&Version>) -> String {
+    next.map(|version| format!("; next free is {version}")).unwrap_or_default()
 }
 
 fn refusal(request: &Bind, bound: Option<Digest>, next_free: Option<Version>, reason: String) -> Overwrite {
     Overwrite { name: request.tag.clone(), bound, pushed: request.digest.clone(), next_free, reason }
 }
 
-/// The next patch version that nobody has.
+/// The next patch version that nobody has; after a name that is no number there is none.
 async fn next_free(
     turn: &mut Turn,
     component: &ComponentName,
     version: &Version,
-) -> Result<Version, EngineError> {
-    let Some(semver) = version.as_semver() else { return Ok(version.clone()) };
+) -> Result<Option<Version>, EngineError> {
+    let Some(semver) = version.as_semver() else { return Ok(None) };
     let mut patch = semver.patch + 1;
     loop {
         let next = Version::final_release(semver.major, semver.minor, patch);
         if !build::is_taken(turn.db(), component, &next).await? {
-            return Ok(next);
+            return Ok(Some(next));
         }
         patch += 1;
     }

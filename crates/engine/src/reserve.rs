@@ -166,6 +166,7 @@ pub async fn lookup(
     Ok(Reservation::Built(built))
 }
 
+/// Ends a turn by recording that a commit shares a build, unless that is known.
 async fn match_commit(
     mut turn: Turn,
     who: &Actor,
@@ -174,12 +175,11 @@ async fn match_commit(
     number: u64,
     now: Timestamp,
 ) -> Result<(), EngineError> {
-    if build::is_matched(turn.db(), component, commit, number).await? {
-        return Ok(());
-    }
     let mut batch = Batch::new(who, now);
-    let (component, commit) = (component.clone(), commit.clone());
-    batch.change(Change::CommitMatched(CommitMatched { component, commit, number }));
+    if !build::is_matched(turn.db(), component, commit, number).await? {
+        let (component, commit) = (component.clone(), commit.clone());
+        batch.change(Change::CommitMatched(CommitMatched { component, commit, number }));
+    }
     turn.append(batch.into_leaves()).await?;
     Ok(())
 }
@@ -212,7 +212,7 @@ pub async fn reserve(
             match_commit(turn, who, &name, &request.commit, found.number, now).await?;
             Ok(Reservation::Built(built))
         }
-        Some(found) => take_over(turn, &found, &request, now).await,
+        Some(found) => take_over(turn, who, &found, &request, now).await,
         None => first_reservation(store, turn, who, request, key, now).await,
     }
 }
@@ -238,6 +238,7 @@ async fn refuse_foreign_home(
 /// The key is reserved and not built: wait for its holder, or build it with the same number and version.
 async fn take_over(
     mut turn: Turn,
+    who: &Actor,
     found: &Build,
     request: &Reserve,
     now: Timestamp,
@@ -253,7 +254,7 @@ async fn take_over(
     }
     let attempt = before.map_or(1, |lease| lease.attempt + 1);
     let token = grant_lease(&mut turn, found, attempt, &request.holder, now).await?;
-    turn.append(Vec::new()).await?;
+    match_commit(turn, who, &found.component, &request.commit, found.number, now).await?;
     Ok(Reservation::Yours(Granted {
         number: found.number,
         version: found.version.clone(),

@@ -1,6 +1,5 @@
 //! `semel why ENV`: why does this run here? And why did the last attempt not?
 
-use jiff::Timestamp;
 use schemars::JsonSchema;
 use semel_model::build::CommitFact;
 use semel_model::name::{ComponentName, EnvironmentName};
@@ -72,7 +71,6 @@ pub async fn why(
     store: &Store,
     component: &ComponentName,
     environment: &EnvironmentName,
-    _now: Timestamp,
 ) -> Result<Why, EngineError> {
     let mut conn = store.reader().await?;
     let in_force = pipeline::get(store, &mut conn, component).await?;

@@ -6,7 +6,7 @@ use semel_server::api::calls::{PlanDeployment, Status};
 use serde_json::json;
 
 use super::build::{self, Wanted};
-use super::{Outcome, Target, converge, digest, pipeline, target};
+use super::{Outcome, Target, converge, digest, pipeline, refuse_moving_word, target};
 use crate::cli::{Cli, DeployArgs};
 use crate::project;
 use crate::report::{Exit, Failure};
@@ -26,6 +26,9 @@ pub(super) async fn run(args: &DeployArgs, cli: &Cli, session: &Session) -> Outc
             environment: wanted.environment.clone(),
         })
         .await?;
+    if let Some(word) = &wanted.version {
+        refuse_moving_word(word, &plan.artefact, args.expect.as_ref())?;
+    }
     if let Some(target) = &plan.target {
         converge::refuse_secrets_in_health(&plan.contract, target)?;
     }

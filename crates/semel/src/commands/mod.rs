@@ -165,3 +165,21 @@ pub(crate) fn digest(text: Option<&String>) -> Result<Option<semel_model::digest
 pub(crate) fn commit(text: Option<&String>) -> Result<Option<semel_model::name::CommitId>, Failure> {
     text.map(|text| text.parse().map_err(|error| Failure::from_error(Exit::Usage, &error))).transpose()
 }
+
+/// An environment's name means another version tomorrow: without a person at the terminal, a verb that changes something
+/// takes one only together with the digest that is meant.
+pub(crate) fn refuse_moving_word(
+    word: &str,
+    artefact: &semel_engine::artefact::Artefact,
+    expect: Option<&String>,
+) -> Result<(), Failure> {
+    use std::io::IsTerminal as _;
+    let moving = matches!(word.parse(), Ok(semel_model::version::VersionWord::Environment { .. }))
+        && artefact.version.as_ref().is_none_or(|version| version.to_string() != word);
+    if !moving || expect.is_some() || std::io::stdin().is_terminal() {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("`{word}` is what an environment runs, which can change while nobody looks"))
+        .because([format!("now it is {} ({})", artefact.name(), artefact.digest)])
+        .hint(format!("say which one you mean: --expect {}", artefact.digest)))
+}

@@ -2,6 +2,8 @@
 
 use semel_engine::promote::{Promote, Promoted};
 use semel_model::promotion::{Decision, Verdict};
+use semel_model::version::VersionWord;
+use semel_server::api::calls::Inspect;
 
 use super::{Outcome, pipeline};
 use crate::cli::{Cli, PromoteArgs};
@@ -12,6 +14,10 @@ use crate::session::Session;
 pub(super) async fn run(args: &PromoteArgs, cli: &Cli, session: &Session) -> Outcome {
     let (component, version) = super::artefact(&args.version, cli, session)?;
     pipeline::ensure(&component, session).await?;
+    if args.expect.is_none() && matches!(version.parse(), Ok(VersionWord::Environment { .. })) {
+        let ask = Inspect { component: component.clone(), version: version.clone() };
+        super::refuse_moving_word(&version, &session.client.call(&ask).await?.artefact, None)?;
+    }
     let promote = Promote {
         component,
         version: version.clone(),

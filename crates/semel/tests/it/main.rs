@@ -1,6 +1,16 @@
 //! The tests of the program and of the repository.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up must fail")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests write files and read the environment as other people do"
+)]
+
+mod environment;
+mod transcript;
 
 mod formats;
+mod bad_input;
+mod story;
 mod tidy;
+mod tour;

@@ -445,7 +445,7 @@ question!(
 );
 
 call!(Why => why::Why, GET "/why", "Why an environment runs what it runs", |this, app, who, now| {
-    why::why(app.store(), &this.component, &this.environment, now).await
+    why::why(app.store(), &this.component, &this.environment).await
 });
 
 question!(

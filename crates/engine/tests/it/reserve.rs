@@ -1,0 +1,327 @@
+//! One build key: one number, one version, one artefact, however many ask.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use semel_engine::error::EngineError;
+use semel_engine::reserve::{Fail, LEASE_MILLIS, Lookup, Reservation, Reserve, SourceDocument};
+use semel_engine::reserve::{commit, fail, heartbeat, lookup, release, reserve};
+use semel_model::build::{Bump, Line};
+use semel_model::entry::Change;
+use semel_model::version::Version;
+use semel_store::projections::build as builds;
+
+use crate::{World, commit_id, component, holding, name, request, time};
+
+const LEASE_SECONDS: i64 = LEASE_MILLIS / 1_000 + 1;
+
+fn on(line: Line, request: Reserve) -> Reserve {
+    Reserve { line, ..request }
+}
+
+fn branch(name: &str) -> Line {
+    Line::Branch(name.to_owned())
+}
+
+#[tokio::test]
+async fn the_same_key_gets_the_same_number_version_and_digest() {
+    let world = World::new().await;
+    let first = world.built(1, "tree").await;
+    let size = world.size().await;
+    let again = world.reserve(request(1, "tree")).await;
+    assert_eq!(again, Reservation::Built(first.clone()));
+    assert_eq!((first.number, first.version.to_string()), (1, "0.0.1".to_owned()));
+    assert_eq!(world.size().await, size, "asking again records nothing");
+    world.assert_sound().await;
+}
+
+#[tokio::test]
+async fn another_commit_with_the_same_tree_shares_the_artefact() {
+    let world = World::new().await;
+    let first = world.built(1, "tree").await;
+    let question = Lookup { inputs: request(2, "tree").inputs, commit: commit_id(2) };
+    let asked = lookup(&world.store, &world.who, &question, world.now()).await.unwrap();
+    assert_eq!(asked, Reservation::Built(first.clone()));
+    for _ in 0..2 {
+        assert_eq!(world.reserve(request(3, "tree")).await, Reservation::Built(first.clone()));
+    }
+    assert_eq!(world.count("CommitMatched").await, 2, "commits 2 and 3, once each");
+    assert_eq!(world.count("BuildReserved").await, 1);
+    assert_eq!(world.count("VersionPublished").await, 1);
+    world.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_key_that_nobody_reserved_is_unknown_and_stays_so() {
+    let world = World::new().await;
+    let size = world.size().await;
+    let question = Lookup { inputs: request(1, "tree").inputs, commit: commit_id(1) };
+    let asked = lookup(&world.store, &world.who, &question, world.now()).await.unwrap();
+    assert_eq!(asked, Reservation::Unknown);
+    assert_eq!(world.size().await, size);
+}
+
+#[tokio::test]
+async fn a_live_lease_is_waited_for_and_its_holder_is_named() {
+    let world = World::new().await;
+    let granted = world.granted(request(1, "tree")).await;
+    let seen = world.reserve(Reserve { holder: "ci job 7".to_owned(), ..request(1, "tree") }).await;
+    let Reservation::Running { holder, number, version, .. } = seen else { panic!("{seen:?}") };
+    assert_eq!((holder.as_str(), number, &version), ("ana on laptop", 1, &granted.version));
+    world.wait(LEASE_SECONDS - 10);
+    heartbeat(&world.store, &holding(&granted), world.now()).await.unwrap();
+    world.wait(LEASE_SECONDS - 10);
+    let seen = world.reserve(request(1, "tree")).await;
+    assert!(matches!(seen, Reservation::Running { .. }), "a heartbeat keeps the lease: {seen:?}");
+}
+
+#[tokio::test]
+async fn a_lapsed_lease_is_taken_over_with_the_same_number_and_version() {
+    let world = World::new().await;
+    let first = world.granted(request(1, "tree")).await;
+    world.wait(LEASE_SECONDS);
+    let second = world.granted(request(1, "tree")).await;
+    assert_eq!((second.number, &second.version), (first.number, &first.version));
+    assert_eq!((first.attempt, second.attempt), (1, 2));
+    assert_ne!(first.token, second.token);
+    let error = heartbeat(&world.store, &holding(&first), world.now()).await.unwrap_err();
+    assert_eq!(error.to_string(), "build 1 of shop/api was taken over by somebody else");
+    world.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_commit_that_takes_a_build_over_is_known_by_its_result() {
+    let world = World::new().await;
+    let first = world.granted(request(1, "tree")).await;
+    release(&world.store, &holding(&first)).await.unwrap();
+    let second = world.granted(request(2, "tree")).await;
+    let digest = world.artefact("tree").await;
+    world.commit(&second, &digest).await.unwrap();
+    let commits =
+        builds::commits_of(&mut world.store.reader().await.unwrap(), &component(), 1).await.unwrap();
+    assert_eq!(commits, [commit_id(1), commit_id(2)]);
+    world.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_late_holder_takes_the_result_that_was_committed_after_it_was_replaced() {
+    let world = World::new().await;
+    let zombie = world.granted(request(1, "tree")).await;
+    world.wait(LEASE_SECONDS);
+    let heir = world.granted(request(1, "tree")).await;
+    let (late, good) = (world.artefact("late").await, world.artefact("good").await);
+    let error = world.commit(&zombie, &late).await.unwrap_err();
+    assert!(matches!(error, EngineError::Conflict { .. }), "{error}");
+    let built = world.commit(&heir, &good).await.unwrap();
+    assert_eq!(built.digest, good);
+    assert_eq!(world.commit(&zombie, &late).await.unwrap(), built);
+    assert_eq!(world.commit(&heir, &good).await.unwrap(), built, "repeating succeeds");
+    assert_eq!(world.count("VersionPublished").await, 1);
+    world.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_failed_build_keeps_its_number_and_version() {
+    let world = World::new().await;
+    let first = world.granted(request(1, "tree")).await;
+    let failure = Fail { holding: holding(&first), reason: "test 3 failed".to_owned(), log: None };
+    fail(&world.store, &world.who, failure, world.now()).await.unwrap();
+    let second = world.granted(request(1, "tree")).await;
+    assert_eq!((second.number, &second.version, second.attempt), (1, &first.version, 2));
+    let other = world.granted(request(2, "another tree")).await;
+    assert_eq!((other.number, other.version.to_string()), (2, "0.0.2".to_owned()));
+    let digest = world.artefact("tree").await;
+    assert_eq!(world.commit(&second, &digest).await.unwrap().version, first.version);
+    world.assert_sound().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_twenty_that_ask_for_one_key_exactly_one_builds() {
+    let world = World::new().await;
+    let digest = world.artefact("tree").await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let (store, who, digest) = (world.store.clone(), world.who.clone(), digest.clone());
+        tasks.spawn(async move {
+            let granted = match reserve(&store, &who, request(1, "tree"), time(10)).await.unwrap() {
+                Reservation::Yours(granted) => granted,
+                other => return (0, Some(other)),
+            };
+            let request = semel_engine::reserve::Commit {
+                holding: holding(&granted),
+                digest,
+                provenance: serde_json::json!({}),
+                log: None,
+            };
+            commit(&store, &who, request, time(11)).await.unwrap();
+            (1, None)
+        });
+    }
+    let mut builds = 0;
+    while let Some(done) = tasks.join_next().await {
+        let (built, other) = done.unwrap();
+        builds += built;
+        match other {
+            None | Some(Reservation::Running { number: 1, .. }) => {}
+            Some(Reservation::Built(built)) => assert_eq!((built.number, &built.digest), (1, &digest)),
+            Some(other) => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(builds, 1);
+    assert_eq!(world.count("BuildReserved").await, 1);
+    assert_eq!(world.count("VersionPublished").await, 1);
+    world.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_store_that_is_not_the_home_gives_no_versions_and_names_the_home() {
+    let world = World::new().await;
+    let digest = world.artefact("copy").await;
+    let copy = semel_engine::publish::Bind { home: Some("feedbeef".to_owned()), ..name("1.0.0", &digest) };
+    semel_engine::publish::bind(&world.store, &world.who, copy, world.now()).await.unwrap();
+    let size = world.size().await;
+    let error = reserve(&world.store, &world.who, request(1, "tree"), world.now()).await.unwrap_err();
+    assert!(matches!(error, EngineError::NotAllowed { .. }), "{error:?}");
+    assert!(error.to_string().contains("from store feedbeef"), "{error}");
+    assert!(error.hint().unwrap().contains("--server"));
+    assert_eq!(world.size().await, size);
+}
+
+#[tokio::test]
+async fn the_main_line_gets_final_versions_and_a_branch_never_does() {
+    for (line, expected) in [
+        (Line::Main("main".to_owned()), "0.0.1"),
+        (branch("feat/Login"), "0.0.1-feat-login.1"),
+        (branch("007"), "0.0.1-b007.1"),
+    ] {
+        let world = World::new().await;
+        let granted = world.granted(on(line, request(1, "tree"))).await;
+        assert_eq!(granted.version.to_string(), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_a_push_has_bound_is_skipped() {
+    let world = World::new().await;
+    world.published("0.0.1").await;
+    world.published("v0.0.2").await;
+    let granted = world.granted(request(1, "tree")).await;
+    assert_eq!(granted.version.to_string(), "0.0.3");
+    assert_eq!(granted.number, 1);
+    world.assert_sound().await;
+}
+
+#[tokio::test]
+async fn what_is_granted_says_what_it_follows() {
+    let world = World::new().await;
+    world.built(1, "one").await;
+    let granted = world.granted(request(3, "three")).await;
+    assert_eq!(granted.follows, Some("0.0.1".parse().unwrap()));
+    assert_eq!(granted.bump, Bump::Patch);
+    assert_eq!(granted.since, [commit_id(3), commit_id(2)]);
+}
+
+#[tokio::test]
+async fn authors_are_recorded_under_pseudonyms_alone() {
+    let world = World::new().await;
+    world.granted(request(2, "tree")).await;
+    let Change::BuildReserved(reserved) = world.newest("BuildReserved").await else { panic!("its kind") };
+    let bytes = world.store.blobs().read(&reserved.source).unwrap();
+    assert!(!String::from_utf8(bytes.clone()).unwrap().contains('@'));
+    let source: SourceDocument = serde_json::from_slice(&bytes).unwrap();
+    let authors: BTreeSet<&str> = source.since.iter().map(|commit| commit.author.as_str()).collect();
+    assert_eq!((source.since.len(), authors.len()), (2, 1), "one person has one pseudonym");
+    for entry in world.entries().await {
+        assert!(!format!("{entry:?}").contains('@'), "{entry:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_result_that_is_not_stored_is_not_committed() {
+    let world = World::new().await;
+    let granted = world.granted(request(1, "tree")).await;
+    let missing = semel_model::digest::Digest::of(b"never stored");
+    let error = world.commit(&granted, &missing).await.unwrap_err();
+    assert!(error.to_string().contains("has no manifest"), "{error}");
+    assert_eq!(world.count("VersionPublished").await, 0);
+    world.assert_sound().await;
+}
+
+/// One thing that happens to a component: a build on the main line or a branch, one that fails, or a pushed version.
+#[derive(Debug, Clone)]
+enum Happening {
+    Build { commit: u8, tree: u8, branch: bool },
+    Broken { commit: u8, tree: u8 },
+    Push { patch: u8 },
+}
+
+fn any_happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        3 => (1..6u8, 0..8u8, any::<bool>())
+            .prop_map(|(commit, tree, branch)| Happening::Build { commit, tree, branch }),
+        1 => (1..6u8, 0..8u8).prop_map(|(commit, tree)| Happening::Broken { commit, tree }),
+        1 => (0..6u8).prop_map(|patch| Happening::Push { patch }),
+    ]
+}
+
+async fn happen(world: &World, happening: Happening) {
+    match happening {
+        Happening::Build { commit, tree, branch: on_branch } => {
+            let wanted = request(commit, &format!("tree {tree}"));
+            let wanted = if on_branch { on(branch("work"), wanted) } else { wanted };
+            if let Reservation::Yours(granted) = world.reserve(wanted).await {
+                let digest = world.artefact(&format!("tree {tree}")).await;
+                world.commit(&granted, &digest).await.unwrap();
+            }
+        }
+        Happening::Broken { commit, tree } => {
+            if let Reservation::Yours(granted) = world.reserve(request(commit, &format!("tree {tree}"))).await
+            {
+                let failure = Fail { holding: holding(&granted), reason: "broken".to_owned(), log: None };
+                fail(&world.store, &world.who, failure, world.now()).await.unwrap();
+            }
+        }
+        Happening::Push { patch } => {
+            let digest = world.artefact(&format!("push {patch}")).await;
+            world.bind(&format!("0.0.{patch}"), &digest).await.unwrap();
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn versions_numbers_and_keys_are_unique_whatever_happens(
+        happenings in proptest::collection::vec(any_happening(), 1..20)
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let world = World::new().await;
+            for happening in happenings {
+                happen(&world, happening).await;
+            }
+            let (mut versions, mut numbers, mut keys) = (Vec::<Version>::new(), Vec::new(), Vec::new());
+            let mut bound = BTreeSet::new();
+            for entry in world.entries().await {
+                match entry.change {
+                    Change::BuildReserved(body) => {
+                        numbers.push(body.number);
+                        keys.push(body.key);
+                        versions.push(body.version);
+                    }
+                    Change::VersionPublished(body) => {
+                        assert!(bound.insert(body.version.to_string()), "{} was bound twice", body.version);
+                        if body.number.is_none() {
+                            versions.push(body.version);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
+            assert_eq!(versions.iter().collect::<BTreeSet<_>>().len(), versions.len(), "{versions:?}");
+            assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), keys.len());
+            world.assert_sound().await;
+        });
+    }
+}

@@ -1,0 +1,554 @@
+//! Bad input: every case has its exit code and says what is wrong, why and what to do; nothing is half done.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+
+use crate::environment::{COMPONENT, Ran, TestEnvironment, taken_port};
+
+/// One case: a world, what is done to it, a command, and what has to come of it.
+struct Case {
+    what: &'static str,
+    world: fn() -> TestEnvironment,
+    setup: fn(&TestEnvironment),
+    command: &'static [&'static str],
+    code: i32,
+    /// What standard error must contain.
+    says: &'static [&'static str],
+}
+
+const CASES: &[Case] = &[
+    Case {
+        what: "an unknown key of semel.toml is named with its place and its nearest neighbour",
+        world: TestEnvironment::project,
+        setup: |env| {
+            env.edit("semel.toml", "kind = \"archive\"", "kint = \"archive\"");
+            env.commit("a typing mistake");
+        },
+        command: &["build"],
+        code: 2,
+        says: &["semel.toml:5:1", "`kint`", "did you mean `kind`", "hint: correct semel.toml and commit it"],
+    },
+    Case {
+        what: "an unknown table of semel.toml",
+        world: TestEnvironment::project,
+        setup: |env| env.edit("semel.toml", "[artefact]", "[artifact]"),
+        command: &["versions"],
+        code: 2,
+        says: &["semel.toml:4:", "`artifact`", "`artefact`"],
+    },
+    Case {
+        what: "a semel.toml that is no TOML",
+        world: TestEnvironment::project,
+        setup: |env| env.edit("semel.toml", "format = 1", "format ="),
+        command: &["versions"],
+        code: 2,
+        says: &["semel.toml:1:"],
+    },
+    Case {
+        what: "a project file of a later format",
+        world: TestEnvironment::project,
+        setup: |env| env.edit("semel.toml", "format = 1", "format = 2"),
+        command: &["versions"],
+        code: 2,
+        says: &["semel.toml:1:", "format"],
+    },
+    Case {
+        what: "a contract key that no variable can have",
+        world: TestEnvironment::project,
+        setup: |env| env.edit("semel.toml", "MOOD =", "SEMEL_MOOD ="),
+        command: &["versions"],
+        code: 2,
+        says: &["semel.toml:", "SEMEL_MOOD"],
+    },
+    Case {
+        what: "a repository without a commit",
+        world: TestEnvironment::repository,
+        setup: |_| {},
+        command: &["build"],
+        code: 2,
+        says: &["has no commit yet", "hint: git add . && git commit"],
+    },
+    Case {
+        what: "a directory that is no repository",
+        world: TestEnvironment::empty,
+        setup: |_| {},
+        command: &["build"],
+        code: 2,
+        says: &["is not in a git repository", "hint: git init"],
+    },
+    Case {
+        what: "a commit without a project file",
+        world: TestEnvironment::repository,
+        setup: |env| {
+            env.write("readme", "hello\n");
+            env.commit("nothing to build");
+        },
+        command: &["build"],
+        code: 2,
+        says: &["has no semel.toml", "hint: semel init"],
+    },
+    Case {
+        what: "a revision that git does not know",
+        world: TestEnvironment::project,
+        setup: |_| {},
+        command: &["build", "no-such-branch"],
+        code: 4,
+        says: &["`no-such-branch` is no commit", "hint: git log"],
+    },
+    Case {
+        what: "uncommitted changes are a notice",
+        world: TestEnvironment::project,
+        setup: |env| env.write("run.sh", "#!/bin/sh\nexit 1\n"),
+        command: &["build"],
+        code: 0,
+        says: &["note: 1 uncommitted file is not part of this build"],
+    },
+    Case {
+        what: "an output file that the build did not leave",
+        world: TestEnvironment::project,
+        setup: |env| {
+            env.edit("semel.toml", "from = \"run.sh\"", "from = \"out/run.sh\"");
+            env.commit("another place");
+        },
+        command: &["build"],
+        code: 10,
+        says: &["the build left no `out/run.sh`", "hint: semel build log 1"],
+    },
+    Case {
+        what: "a build command that fails",
+        world: TestEnvironment::project,
+        setup: |env| {
+            env.edit(
+                "semel.toml",
+                "[artefact]",
+                "[build]\nrun = \"echo one step too far; exit 7\"\n\n[artefact]",
+            );
+            env.commit("a failing build");
+        },
+        command: &["build"],
+        code: 10,
+        says: &["exit", "7", "| one step too far", "hint: semel build log 1 -c tiny/service"],
+    },
+    Case {
+        what: "a version that nobody published",
+        world: built,
+        setup: |_| {},
+        command: &["promote", "9.9.9", "staging"],
+        code: 4,
+        says: &["9.9.9", "hint: semel versions"],
+    },
+    Case {
+        what: "a word that names no version",
+        world: built,
+        setup: |_| {},
+        command: &["inspect", "sha256:short"],
+        code: 2,
+        says: &["sha256:short"],
+    },
+    Case {
+        what: "an environment that does not exist, and the one that was meant",
+        world: built,
+        setup: |_| {},
+        command: &["promote", "0.1.0", "stagging"],
+        code: 4,
+        says: &["stagging", "staging"],
+    },
+    Case {
+        what: "an environment that does not exist, for deploy",
+        world: built,
+        setup: |_| {},
+        command: &["deploy", "0.1.0", "stagging"],
+        code: 4,
+        says: &["stagging", "staging"],
+    },
+    Case {
+        what: "a component that does not exist",
+        world: built,
+        setup: |_| {},
+        command: &["versions", "-c", "tiny/servise"],
+        code: 4,
+        says: &["tiny/servise"],
+    },
+    Case {
+        what: "a version of a component that does not exist",
+        world: built,
+        setup: |_| {},
+        command: &["inspect", "tiny/servise@0.1.0"],
+        code: 4,
+        says: &["tiny/servise"],
+    },
+    Case {
+        what: "a name that no component can have",
+        world: built,
+        setup: |_| {},
+        command: &["versions", "-c", "Tiny Service"],
+        code: 2,
+        says: &["Tiny Service"],
+    },
+    Case {
+        what: "a digest that was not expected",
+        world: built,
+        setup: |_| {},
+        command: &[
+            "promote",
+            "0.1.0",
+            "staging",
+            "--expect",
+            "sha256:0000000000000000000000000000000000000000000000000000000000000000",
+        ],
+        code: 5,
+        says: &["0.1.0", "sha256:0000"],
+    },
+    Case {
+        what: "a JUnit report that is broken off",
+        world: built,
+        setup: |env| env.write("results.xml", "<testsuite><testcase name=\"a\">"),
+        command: &["attest", "0.1.0", "--type", "junit", "results.xml"],
+        code: 2,
+        says: &["not a JUnit report", "byte"],
+    },
+    Case {
+        what: "a JUnit report without a test",
+        world: built,
+        setup: |env| env.write("results.xml", "<testsuite/>"),
+        command: &["attest", "0.1.0", "--type", "junit", "results.xml"],
+        code: 2,
+        says: &["a run without tests proves nothing"],
+    },
+    Case {
+        what: "a report that is something else",
+        world: built,
+        setup: |env| env.write("results.xml", "<html/>"),
+        command: &["attest", "0.1.0", "--type", "junit", "results.xml"],
+        code: 2,
+        says: &["<html>", "<testsuite>"],
+    },
+    Case {
+        what: "a report that is not there",
+        world: built,
+        setup: |_| {},
+        command: &["attest", "0.1.0", "--type", "junit", "no.xml"],
+        code: 4,
+        says: &["no.xml"],
+    },
+    Case {
+        what: "evidence that says nothing",
+        world: built,
+        setup: |_| {},
+        command: &["attest", "0.1.0", "--type", "smoke"],
+        code: 2,
+        says: &["--result"],
+    },
+    Case {
+        what: "an address that others can reach",
+        world: TestEnvironment::empty,
+        setup: |_| {},
+        command: &["serve", "--listen", "0.0.0.0:0"],
+        code: 2,
+        says: &["0.0.0.0:0", "loopback", "127.0.0.1:0", "sign-in"],
+    },
+    Case {
+        what: "a store that cannot be written",
+        world: TestEnvironment::project,
+        setup: |_| {},
+        command: &["build", "--store", "/dev/null/store"],
+        code: 3,
+        says: &["/dev/null/store"],
+    },
+    Case {
+        what: "a directory that is something else than a store",
+        world: TestEnvironment::project,
+        setup: |_| {},
+        command: &["build", "--store", "config"],
+        code: 2,
+        says: &["is not empty and is no store", "hint: name another directory: --store DIR"],
+    },
+    Case {
+        what: "a project that has a semel.toml already",
+        world: TestEnvironment::project,
+        setup: |_| {},
+        command: &["init"],
+        code: 5,
+        says: &["never overwritten", "hint: semel init --print"],
+    },
+    Case {
+        what: "a layout that is not there",
+        world: TestEnvironment::project,
+        setup: |_| {},
+        command: &["push", "oci:nowhere", "1.0.0"],
+        code: 4,
+        says: &["nowhere"],
+    },
+    Case {
+        what: "required keys without a value, all at once",
+        world: built,
+        setup: |env| {
+            env.edit(
+                "semel.toml",
+                "MOOD = { type = \"string\", default = \"calm\" }",
+                "MOOD = { type = \"port\" }",
+            );
+            env.commit("a new contract");
+            env.build();
+            env.write("config/dev.toml", "PALACE = \"a laptop\"\nMOOD = \"a good one\"\n");
+        },
+        command: &["deploy", "0.2.0", "dev"],
+        code: 9,
+        says: &["nothing was touched", "PLACE", "MOOD", "PALACE", "hint:"],
+    },
+    Case {
+        what: "a rollback without anything to go back to",
+        world: built,
+        setup: |_| {},
+        command: &["rollback", "dev"],
+        code: 4,
+        says: &["dev"],
+    },
+    Case {
+        what: "a verb that does not exist",
+        world: TestEnvironment::empty,
+        setup: |_| {},
+        command: &["bild"],
+        code: 2,
+        says: &["bild", "build"],
+    },
+    Case {
+        what: "a backup that is none",
+        world: TestEnvironment::empty,
+        setup: |env| env.write("something", "else"),
+        command: &["restore", ".", "--store", "new"],
+        code: 2,
+        says: &["backup"],
+    },
+];
+
+fn built() -> TestEnvironment {
+    let environment = TestEnvironment::project();
+    environment.build();
+    environment
+}
+
+#[test]
+fn bad_input_is_named_with_its_cause_and_the_next_step() {
+    let wrong: Vec<String> = CASES.iter().filter_map(complaint).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What is wrong with how a case came out.
+fn complaint(case: &Case) -> Option<String> {
+    let environment = (case.world)();
+    (case.setup)(&environment);
+    let ran = environment.semel(case.command);
+    let missing: Vec<&&str> = case.says.iter().filter(|words| !ran.stderr.contains(**words)).collect();
+    let quiet = case.code == 0 || ran.stdout.is_empty();
+    let panicked = ran.stderr.contains("panicked");
+    let right = ran.code == case.code && missing.is_empty() && quiet && !panicked;
+    (!right).then(|| {
+        format!(
+            "{}\n  expected exit {}, and the words {missing:?}; was exit {}\n{}{}",
+            case.what, case.code, ran.code, ran.stderr, ran.stdout
+        )
+    })
+}
+
+#[test]
+fn another_digest_for_a_version_is_refused_and_the_next_free_one_is_named() {
+    let environment = two_layouts();
+    let first = environment.ok(&["push", "oci:../one", "other/copy@1.0.0"]).digest();
+    assert_eq!(
+        environment.ok(&["push", "oci:../one", "other/copy@1.0.0"]).digest(),
+        first,
+        "a repeat is no error"
+    );
+    let refused = environment.semel(&["push", "oci:../two", "other/copy@1.0.0"]);
+    expect(&refused, 5, &[&first, "1.0.0", "hint: push it as other/copy@1.0.1"]);
+    let listed = environment.ok(&["--json", "versions", "-c", "other/copy"]).json();
+    assert_eq!(listed["versions"].as_array().unwrap().len(), 1, "{listed}");
+    environment.ok(&["audit", "verify"]);
+}
+
+#[test]
+fn damaged_bytes_in_a_layout_are_refused_and_named() {
+    let damages: [(&str, fn(&Path)); 4] = [
+        ("a truncated blob", |blob| fs::write(blob, &fs::read(blob).unwrap()[1..]).unwrap()),
+        ("a flipped bit", |blob| {
+            let mut bytes = fs::read(blob).unwrap();
+            bytes[20] ^= 1;
+            fs::write(blob, bytes).unwrap();
+        }),
+        ("a longer blob", |blob| {
+            fs::write(blob, [fs::read(blob).unwrap(), b"more".to_vec()].concat()).unwrap()
+        }),
+        ("a missing blob", |blob| fs::remove_file(blob).unwrap()),
+    ];
+    for (what, damage) in damages {
+        let environment = two_layouts();
+        for blob in blobs(&environment.beside("one")) {
+            let whole = fs::read(&blob).unwrap();
+            damage(&blob);
+            let name = blob.file_name().unwrap().to_string_lossy().into_owned();
+            let refused = environment.semel(&["push", "oci:../one", "other/copy@1.0.0"]);
+            assert_eq!(refused.code, 7, "{what}: {refused:?}");
+            assert!(refused.stderr.contains(&name), "{what} is named: {}", refused.stderr);
+            assert_eq!(
+                environment.semel(&["versions", "-c", "other/copy"]).code,
+                4,
+                "{what}: nothing is named"
+            );
+            fs::write(&blob, whole).unwrap();
+        }
+        environment.ok(&["push", "oci:../one", "other/copy@1.0.0"]);
+        environment.ok(&["audit", "verify"]);
+    }
+}
+
+#[test]
+fn a_shallow_clone_is_refused_with_the_way_out() {
+    let environment = TestEnvironment::project();
+    environment.write("second", "2");
+    environment.commit("feat: a second commit");
+    let from = format!("file://{}", environment.dir().display());
+    environment.git(&["clone", "--quiet", "--depth", "1", &from, "../shallow"]);
+    let refused = environment.semel(&["-C", "../shallow", "build"]);
+    expect(&refused, 2, &["the clone is shallow", "hint: git fetch --unshallow"]);
+    let full = environment.build();
+    let taken = environment.ok(&["-C", "../shallow", "build"]);
+    assert_eq!(taken.digest(), full, "what is built already needs no history");
+}
+
+#[test]
+fn a_taken_port_is_named() {
+    let environment = TestEnvironment::empty();
+    let (_listener, port): (TcpListener, u16) = taken_port();
+    let address = format!("127.0.0.1:{port}");
+    expect(&environment.semel(&["serve", "--listen", &address]), 2, &[&address, "port is taken", "port 0"]);
+}
+
+#[test]
+fn a_store_of_a_newer_format_is_refused_and_left_as_it_is() {
+    let environment = built();
+    let identity = environment.store().join("store.json");
+    let text = fs::read_to_string(&identity).unwrap();
+    fs::write(&identity, text.replace("\"format\": 1", "\"format\": 2")).unwrap();
+    let before = environment.bytes_below(&environment.store());
+    for words in
+        [&["build"][..], &["versions"], &["recover"], &["audit", "verify"], &["serve"], &["backup", "../b"]]
+    {
+        expect(&environment.semel(words), 2, &["format 2", "use a newer semel"]);
+        assert!(environment.bytes_below(&environment.store()) == before, "semel {words:?} wrote something");
+    }
+}
+
+#[test]
+fn a_ci_runner_needs_a_store_with_a_name() {
+    let environment = TestEnvironment::project();
+    let mut command = environment.command(&["build"]);
+    command.env("CI", "true");
+    let refused = crate::environment::finish(command, "");
+    expect(&refused, 2, &["no store is named", "SEMEL_STORE=DIR", "SEMEL_SERVER=URL"]);
+    assert!(!environment.beside("data").exists(), "nothing is written");
+    let mut command = environment.command(&["build"]);
+    command.env("CI", "true").env("SEMEL_STORE", environment.beside("kept"));
+    let ran = crate::environment::finish(command, "");
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(environment.beside("kept/store.json").exists());
+}
+
+#[test]
+fn a_secret_in_a_tracked_file_is_refused_and_never_repeated() {
+    let secret = "correct-horse-battery-staple";
+    let environment = built();
+    environment
+        .write("config/dev.toml", &format!("PLACE = \"a laptop\"\nTOKEN = \"{secret}\"\nNO_SUCH_KEY = 1\n"));
+    environment.commit("a secret that should not be here");
+    environment.ok(&["build"]);
+    let refused = environment.semel(&["deploy", "0.1.0", "dev"]);
+    expect(&refused, 9, &["TOKEN", "NO_SUCH_KEY", "config set dev TOKEN"]);
+    assert!(!refused.stderr.contains(secret), "{}", refused.stderr);
+    environment.write("config/dev.toml", "PLACE = \"a laptop\"\n");
+    environment.commit("without it");
+    let set = environment.piped(&["config", "set", "dev", "TOKEN"], secret);
+    assert_eq!(set.code, 0, "{set:?}");
+    let mut said = format!("{set:?}");
+    for words in [
+        &["deploy", "0.1.0", "dev"][..],
+        &["--json", "status"],
+        &["config", "show", "dev"],
+        &["--json", "config", "show", "dev"],
+        &["--json", "why", "dev"],
+        &["--json", "history", "dev"],
+        &["rollback", "dev"],
+        &["logs", "dev"],
+    ] {
+        said.push_str(&format!("{:?}", environment.semel(words)));
+    }
+    assert!(!said.contains(secret), "{said}");
+    for place in ["data", "config"] {
+        for (path, bytes) in environment.bytes_below(&environment.beside(place)) {
+            let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+            assert!(!found, "{} holds the secret", path.display());
+        }
+    }
+}
+
+#[test]
+fn a_broken_values_file_is_refused_without_its_values() {
+    let environment = built();
+    environment.write("config/dev.toml", "PLACE = \"a laptop\"\nTOKEN = \"half-a-secret\n");
+    let refused = environment.semel(&["deploy", "0.1.0", "dev"]);
+    expect(&refused, 2, &["config/dev.toml", "line 2", "hint:"]);
+    assert!(!refused.stderr.contains("half-a-secret"), "{}", refused.stderr);
+}
+
+#[test]
+fn versions_come_from_the_home_alone() {
+    let environment = built();
+    environment.ok(&["pull", "0.1.0", "oci:../copy"]);
+    let home = environment.ok(&["--json", "inspect", "0.1.0"]).json()["home"].as_str().unwrap().to_owned();
+    let pushed =
+        environment.ok(&["--store", "../second", "push", "oci:../copy", &format!("{COMPONENT}@0.1.0")]);
+    assert!(pushed.digest().starts_with("sha256:"));
+    environment.edit("run.sh", "hello", "welcome");
+    environment.commit("fix: greet warmly");
+    let refused = environment.semel(&["--store", "../second", "build"]);
+    expect(&refused, 6, &[&home, COMPONENT]);
+    let bound =
+        environment.semel(&["--store", "../second", "push", "oci:../copy", &format!("{COMPONENT}@0.1.1")]);
+    assert_eq!(bound.code, 0, "a copy of the home's artefact may have any name of the home's: {bound:?}");
+    environment.ok(&["--store", "../second", "audit", "verify"]);
+}
+
+#[test]
+fn a_refused_resolution_prints_nothing_to_take() {
+    let environment = built();
+    for words in
+        [&["resolve", "staging"][..], &["resolve", "0.1.0", "staging"], &["--json", "resolve", "staging"]]
+    {
+        let refused = environment.semel(words);
+        expect(&refused, 9, &["refused:", "staging"]);
+        assert_eq!(refused.stdout, "", "{words:?}");
+    }
+}
+
+/// A built project, and the artefacts of two commits as layouts `one` and `two` beside it.
+fn two_layouts() -> TestEnvironment {
+    let environment = built();
+    environment.ok(&["pull", "0.1.0", "oci:../one"]);
+    environment.edit("run.sh", "hello", "welcome");
+    environment.commit("fix: greet warmly");
+    environment.build();
+    environment.ok(&["pull", "0.1.1", "oci:../two"]);
+    environment
+}
+
+fn blobs(layout: &Path) -> Vec<PathBuf> {
+    fs::read_dir(layout.join("blobs/sha256")).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+fn expect(ran: &Ran, code: i32, says: &[&str]) {
+    assert_eq!(ran.code, code, "{}{}", ran.stdout, ran.stderr);
+    for words in says {
+        assert!(ran.stderr.contains(words), "`{words}` is missing:\n{}", ran.stderr);
+    }
+}
