@@ -5,12 +5,19 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use semel_model::name::{ComponentName, ConfigKey, EnvironmentName, Tag};
 
+const AFTER_HELP: &str = "\
+First steps:
+  semel demo       see the whole path on a small project
+  semel init       write a semel.toml for the project here
+  semel build      turn its newest commit into an artefact, once
+
+Less often: hold, reject, accept, stop, publish, backup, restore, recover, rebuild, sample, completions, man
+(semel help VERB explains each)";
+
 /// Build once, deploy many, prove it: immutable artefacts from commit to production
 #[derive(Debug, Parser)]
 #[command(name = "semel", version, max_term_width = 100)]
-#[command(after_help = "First steps:  semel demo        see the whole path on a small project\n\
-                              semel init        write a semel.toml for the project here\n\
-                              semel build       turn its newest commit into an artefact, once")]
+#[command(after_help = AFTER_HELP)]
 pub(crate) struct Cli {
     /// What to do
     #[command(subcommand)]
@@ -41,7 +48,15 @@ pub(crate) struct Cli {
     pub(crate) quiet: bool,
 }
 
-/// The verbs.
+/// The whole command line with every verb visible, for completions and manual pages.
+pub(crate) fn whole() -> clap::Command {
+    use clap::CommandFactory as _;
+    let names: Vec<String> = Cli::command().get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
+    let shown = names.iter().filter(|name| *name != "supervise");
+    shown.fold(Cli::command(), |all, name| all.mut_subcommand(name, |verb| verb.hide(false)))
+}
+
+/// The verbs. The ones of every day are listed by `--help`; the others are named below it.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Show the whole path, from a commit to production and back, on a small real project
@@ -79,14 +94,18 @@ pub(crate) enum Verb {
     /// Print what the application of an environment prints
     Logs(LogsArgs),
     /// Stop what an environment runs on this machine
+    #[command(hide = true)]
     Stop(EnvironmentArg),
     /// Hold an environment: nothing moves until it is resumed
+    #[command(hide = true)]
     Hold(HoldArgs),
     /// Lift the hold of an environment
     Resume(EnvironmentArg),
     /// Say that an artefact must not run
+    #[command(hide = true)]
     Reject(RejectArgs),
     /// Lift the rejection of an artefact
+    #[command(hide = true)]
     Accept(AcceptArgs),
     /// Show, compare and put in force the pipeline
     #[command(subcommand)]
@@ -99,6 +118,7 @@ pub(crate) enum Verb {
     /// Copy an artefact into an OCI layout
     Pull(PullArgs),
     /// Give a version to an artefact that something else built
+    #[command(hide = true)]
     Publish(PublishArgs),
     /// Serve the store: the API and an OCI registry
     Serve(ServeArgs),
@@ -106,22 +126,28 @@ pub(crate) enum Verb {
     #[command(subcommand)]
     Audit(AuditVerb),
     /// Copy the store and its keys into a directory
+    #[command(hide = true)]
     Backup(BackupArgs),
     /// Bring a backup back into a new store
+    #[command(hide = true)]
     Restore(RestoreArgs),
     /// Restore a lost database from the store's files
+    #[command(hide = true)]
     Recover,
     /// Fold the ledger into fresh tables
+    #[command(hide = true)]
     Rebuild,
     /// Run the supervisor of a directory target (started by deploy)
     #[command(hide = true)]
     Supervise(SuperviseArgs),
     /// The service of the demo
-    #[command(subcommand)]
+    #[command(subcommand, hide = true)]
     Sample(SampleVerb),
     /// Print completions for a shell
+    #[command(hide = true)]
     Completions(CompletionsArgs),
     /// Write the manual pages into a directory
+    #[command(hide = true)]
     Man(ManArgs),
 }
 

@@ -85,9 +85,9 @@ impl World {
         self.store.blobs().put(b"{}").unwrap();
         let annotations = contract.map(|text| ("dev.semel.contract".to_owned(), text.to_owned()));
         let manifest = ImageManifest {
-            artifact_type: Some("application/vnd.semel.archive.v1".to_owned()),
+            artifact_type: Some(media_type::SEMEL_ARCHIVE.to_owned()),
             config: Descriptor::empty(),
-            layers: vec![Descriptor::new(media_type::OCI_LAYER, layer.digest, layer.size)],
+            layers: vec![Descriptor::new(media_type::OCI_LAYER_TAR, layer.digest, layer.size)],
             subject: None,
             annotations: annotations.into_iter().collect(),
         }

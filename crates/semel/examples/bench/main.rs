@@ -1,10 +1,10 @@
 //! What Semel costs: the verbs on a large store, memory and speed of large blobs, durable appends.
 //!
 //! ```text
-//! cargo run --release -p semel --example bench -- [--versions 10000] [--runs 31] [--blob-mib 2048]
+//! cargo run --release -p semel --example bench -- [--versions 10000] [--runs 31] [--blob-mib 2048] [--program FILE]
 //! ```
 //!
-//! Measures the release build of the program that a user runs, as processes, in one run with its peers: other programs that
+//! Measures the release build of the program that a user runs (or another: `--program`), as processes, in one run with its peers: other programs that
 //! do the least that could be done. Times are medians; targets are those of the design. It ends with exit code 1 when a
 //! target is missed. Everything lies in a temporary directory.
 
@@ -25,11 +25,13 @@ use crate::scratch::Scratch;
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// What is measured, and how often.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Options {
     versions: u64,
     runs: usize,
     blob_mib: u64,
+    /// What is measured; none: the release build of this workspace, made first.
+    program: Option<PathBuf>,
 }
 
 /// A line of the report.
@@ -67,12 +69,13 @@ fn main() -> Result<ExitCode, Error> {
         return runtime.block_on(appends::write(rest)).map(|()| ExitCode::SUCCESS);
     }
     let options = parse(&words)?;
-    let scratch = Scratch::new(release_build()?)?;
-    let lines = runtime.block_on(measure(&scratch, options))?;
+    let program = options.program.clone().map_or_else(release_build, Ok)?;
+    let scratch = Scratch::new(program)?;
+    let lines = runtime.block_on(measure(&scratch, &options))?;
     Ok(if lines.iter().all(|line| line.met) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn measure(scratch: &Scratch, options: Options) -> Result<Vec<Line>, Error> {
+async fn measure(scratch: &Scratch, options: &Options) -> Result<Vec<Line>, Error> {
     let mut lines = Vec::new();
     let filled = fill::fill(scratch, options.versions).await?;
     println!(
@@ -106,13 +109,14 @@ fn show(title: &str, lines: &[Line]) {
 }
 
 fn parse(words: &[String]) -> Result<Options, Error> {
-    let mut options = Options { versions: 10_000, runs: 31, blob_mib: 2048 };
+    let mut options = Options { versions: 10_000, runs: 31, blob_mib: 2048, program: None };
     for pair in words.chunks(2) {
         let [name, value] = pair else { return Err(format!("{} has no value", pair[0]).into()) };
         match name.as_str() {
             "--versions" => options.versions = value.parse::<u64>()?.max(100),
             "--runs" => options.runs = value.parse::<usize>()?.max(3),
             "--blob-mib" => options.blob_mib = value.parse()?,
+            "--program" => options.program = Some(std::fs::canonicalize(value)?),
             other => return Err(format!("`{other}` is no option of the benchmark").into()),
         }
     }

@@ -23,7 +23,7 @@ struct Case<'a> {
 
 /// Deploys the project's newest commit for real, then measures every verb in turn, round after round, so that whatever else the
 /// machine does meets all alike. The first round only warms up.
-pub(crate) fn measure(scratch: &Scratch, options: Options) -> Result<Vec<Line>, Error> {
+pub(crate) fn measure(scratch: &Scratch, options: &Options) -> Result<Vec<Line>, Error> {
     let deployed = deploy(scratch)?;
     let cases = cases(scratch, options, &deployed)?;
     let mut times = vec![Vec::new(); cases.len()];
@@ -69,14 +69,15 @@ fn write_report(scratch: &Scratch) -> Result<String, Error> {
     Ok(path.display().to_string())
 }
 
-fn cases<'a>(scratch: &'a Scratch, options: Options, deployed: &str) -> Result<Vec<Case<'a>>, Error> {
+fn cases<'a>(scratch: &'a Scratch, options: &Options, deployed: &str) -> Result<Vec<Case<'a>>, Error> {
     let head = scratch.git(&["rev-parse", "HEAD"])?;
     let old = scratch.git(&["rev-parse", &format!("HEAD~{}", options.versions / 2)])?;
+    let versions = options.versions;
     // Every round of it needs a version that was not promoted before.
     let newly_granted = move |round| {
         scratch.semel(&[
             "promote".to_owned(),
-            version(options.versions - 1 - round).to_string(),
+            version(versions - 1 - round).to_string(),
             "staging".to_owned(),
         ])
     };

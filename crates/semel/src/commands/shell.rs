@@ -1,15 +1,13 @@
 //! `semel completions` and `semel man`
 
-use clap::CommandFactory as _;
-
 use super::Outcome;
-use crate::cli::{Cli, CompletionsArgs, ManArgs};
+use crate::cli::{self, CompletionsArgs, ManArgs};
 use crate::output::Output;
 use crate::report::{Exit, Failure};
 
 pub(super) fn completions(args: &CompletionsArgs) -> Exit {
     let mut text = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "semel", &mut text);
+    clap_complete::generate(args.shell, &mut cli::whole(), "semel", &mut text);
     // A pipe that nobody reads is no failure.
     drop(std::io::Write::write_all(&mut std::io::stdout(), &text));
     Exit::Done
@@ -17,7 +15,7 @@ pub(super) fn completions(args: &CompletionsArgs) -> Exit {
 
 pub(super) fn man(args: &ManArgs, output: Output) -> Outcome {
     let written =
-        std::fs::create_dir_all(&args.to).and_then(|()| clap_mangen::generate_to(Cli::command(), &args.to));
+        std::fs::create_dir_all(&args.to).and_then(|()| clap_mangen::generate_to(cli::whole(), &args.to));
     written.map_err(|error| {
         Failure::new(Exit::Fault, format!("cannot write the manual pages to {}: {error}", args.to.display()))
     })?;
