@@ -57,17 +57,15 @@ impl Batch {
     ) -> Result<Signed, EngineError> {
         let key = store.keys().role_key(role)?;
         let envelope = Envelope::sign(statement, &key);
-        let stored = store.blobs().put(&envelope.to_bytes())?;
-        let bundle = store.blobs().put(&envelope.bundle())?;
-        let layer = Descriptor::new(media_type::SIGSTORE_BUNDLE, bundle.digest, bundle.size);
-        store.blobs().put(b"{}")?;
+        let (signed, bundle) = (envelope.to_bytes(), envelope.bundle());
+        let layer = Descriptor::of(media_type::SIGSTORE_BUNDLE, &bundle);
         let annotations = BTreeMap::from([
             ("dev.sigstore.bundle.content".to_owned(), "dsse-envelope".to_owned()),
             ("dev.sigstore.bundle.predicateType".to_owned(), statement.predicate_type.clone()),
         ]);
         let encoded =
             ImageManifest::referrer(subject, media_type::SIGSTORE_BUNDLE, vec![layer], annotations).encode();
-        store.blobs().put(&encoded.bytes)?;
+        store.blobs().put_all(&[&signed, &bundle, b"{}", &encoded.bytes])?;
         self.change(Change::ManifestStored(ManifestStored {
             component: component.clone(),
             digest: encoded.descriptor.digest,
@@ -79,7 +77,7 @@ impl Batch {
             .hashedrekord(key.verifying_key())
             .map_err(|error| EngineError::invalid(format!("the statement cannot be recorded: {error}")))?;
         self.leaves.push(Leaf::Signature(body));
-        Ok(Signed { envelope: stored.digest, signer: key_hint(key.verifying_key()) })
+        Ok(Signed { envelope: Digest::of(&signed), signer: key_hint(key.verifying_key()) })
     }
 
     pub(crate) fn into_leaves(self) -> Vec<Leaf> {

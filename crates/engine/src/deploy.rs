@@ -259,16 +259,22 @@ fn refusal(artefact: &Artefact, request: &Start, reasons: Vec<String>, remedies:
     Refusal { artefact, environment, reasons, remedies, decision: None }
 }
 
-/// Holds and rejections. A rollback may go past a hold: it sets one itself.
+/// Holds and rejections. A rollback may go past a hold, as it sets one itself, but only to what succeeded here (invariant I18).
 async fn refused_here(
     turn: &mut Turn,
     artefact: &Artefact,
     request: &Start,
 ) -> Result<Option<Refusal>, EngineError> {
     let environment = &request.environment;
-    if request.rollback_of.is_none()
-        && let Some(hold) = deployment::hold(turn.db(), &request.component, environment).await?
-    {
+    if request.rollback_of.is_some() {
+        if !ever_succeeded(turn, artefact, environment).await? {
+            let reasons = vec![format!(
+                "{} never succeeded in {environment}: a rollback cannot go there",
+                artefact.name()
+            )];
+            return Ok(Some(refusal(artefact, request, reasons, vec![format!("history {environment}")])));
+        }
+    } else if let Some(hold) = deployment::hold(turn.db(), &request.component, environment).await? {
         let reasons = vec![format!("{environment} is held since {}: {}", hold.time, hold.reason)];
         return Ok(Some(refusal(artefact, request, reasons, vec![format!("resume {environment}")])));
     }
@@ -278,6 +284,15 @@ async fn refused_here(
         let reasons = vec![format!("{} was rejected: {}", artefact.name(), rejection.reason)];
         refusal(artefact, request, reasons, vec![format!("accept {}", request.version)])
     }))
+}
+
+async fn ever_succeeded(
+    turn: &mut Turn,
+    artefact: &Artefact,
+    environment: &EnvironmentName,
+) -> Result<bool, EngineError> {
+    let successes = deployment::successes(turn.db(), &artefact.component, &artefact.digest).await?;
+    Ok(successes.iter().any(|success| success.environment == *environment))
 }
 
 async fn rejected_key(
@@ -501,8 +516,7 @@ pub async fn finish(
         )));
     };
     let mut batch = Batch::new(who, now);
-    let already =
-        known.state == DeploymentState::Succeeded && matches!(request.outcome, Outcome::Succeeded { .. });
+    let already = is_recorded(known.state, &request.outcome);
     let mut consequences = Vec::new();
     if !already {
         record_outcome(&mut batch, &request);
@@ -512,6 +526,16 @@ pub async fn finish(
         .await?;
     turn.append(batch.into_leaves()).await?;
     Ok(Finished { generation: request.generation, consequences, already })
+}
+
+/// Whether a deployment came out like this before: a report that is repeated changes nothing (invariant I16).
+fn is_recorded(state: DeploymentState, outcome: &Outcome) -> bool {
+    matches!(
+        (state, outcome),
+        (DeploymentState::Succeeded, Outcome::Succeeded { .. })
+            | (DeploymentState::Failed, Outcome::Failed { .. })
+            | (DeploymentState::Errored, Outcome::Errored { .. })
+    )
 }
 
 fn record_outcome(batch: &mut Batch, request: &Finish) {

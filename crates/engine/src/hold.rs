@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
 use crate::error::EngineError;
+use crate::pipeline;
 
 /// Sets or releases a hold.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -42,6 +43,9 @@ pub async fn hold(store: &Store, who: &Actor, request: Hold, now: Timestamp) -> 
     let mut turn = store.turn().await?;
     let mut batch = Batch::new(who, now);
     let before = deployment::hold(turn.db(), &request.component, &request.environment).await?;
+    if before.is_none() {
+        pipeline::require(store, turn.db(), &request.component, &request.environment).await?;
+    }
     let held = match (request.reason, before) {
         (Some(reason), None) => {
             let reason = reason.trim().to_owned();

@@ -91,6 +91,16 @@ pub async fn get(store: &Store, conn: &mut Conn, component: &ComponentName) -> R
     })
 }
 
+/// Refuses an environment that the component does not have: a mistyped name must not look as if it had an effect.
+pub(crate) async fn require(
+    store: &Store,
+    conn: &mut Conn,
+    component: &ComponentName,
+    environment: &EnvironmentName,
+) -> Result<(), EngineError> {
+    binding(&get(store, conn, component).await?, environment).map(drop)
+}
+
 /// The binding of an environment, which must be there.
 pub fn binding<'a>(in_force: &'a InForce, environment: &EnvironmentName) -> Result<&'a Binding, EngineError> {
     in_force.pipeline.environments.get(environment).ok_or_else(|| {

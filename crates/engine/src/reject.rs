@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::artefact::{self, Artefact};
 use crate::batch::Batch;
 use crate::error::EngineError;
+use crate::pipeline;
 
 /// Rejects an artefact, or accepts it again.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -51,6 +52,9 @@ pub async fn judge(
     let word: VersionWord = request.version.parse().map_err(|e| EngineError::precondition(format!("{e}")))?;
     let mut turn = store.turn().await?;
     let artefact = artefact::find(turn.db(), &request.component, &word).await?;
+    if let (Some(environment), Some(_)) = (&request.environment, &request.reason) {
+        pipeline::require(store, turn.db(), &request.component, environment).await?;
+    }
     let mut batch = Batch::new(who, now);
     let changed = match &request.reason {
         Some(reason) => reject(&mut turn, &mut batch, &artefact, &request, reason).await?,

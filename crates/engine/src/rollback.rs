@@ -58,7 +58,10 @@ pub async fn candidate(
     };
     let history = deployment::list(&mut conn, component, environment, 1_000).await?;
     let Some(running) = history.iter().find(|one| one.state == DeploymentState::Succeeded) else {
-        return Err(EngineError::not_found(format!("nothing of {component} ever ran in {environment}")));
+        return Err(EngineError::NotFound {
+            what: format!("nothing of {component} ever ran in {environment}"),
+            hint: Some(format!("semel deploy VERSION {environment} -c {component}")),
+        });
     };
     let mut passed_over = Vec::new();
     for earlier in
@@ -67,9 +70,8 @@ pub async fn candidate(
         if named.as_ref().is_some_and(|wanted| wanted.digest != earlier.digest) {
             continue;
         }
-        let left = history.iter().any(|one| one.rollback_of == Some(earlier.generation));
         let objection = match rejection(&mut conn, earlier).await? {
-            None if left && named.is_none() => Some("it was rolled back".to_owned()),
+            None if named.is_none() && was_left(&history, earlier) => Some("it was rolled back".to_owned()),
             other => other,
         };
         match objection {
@@ -99,6 +101,13 @@ pub async fn candidate(
         None => format!("nothing else ever succeeded in {environment}{because}"),
     };
     Err(EngineError::not_found(what).with_hint(format!("semel history {environment}")))
+}
+
+/// Whether the last time that this ran here ended with a rollback. The same deployment key is the same thing, whichever
+/// generation it ran as; what succeeded again after a rollback is as good as new.
+fn was_left(history: &[Deployment], earlier: &Deployment) -> bool {
+    let last = history.iter().find(|one| one.state == DeploymentState::Succeeded && one.key == earlier.key);
+    last.is_some_and(|last| history.iter().any(|one| one.rollback_of == Some(last.generation)))
 }
 
 async fn rejection(conn: &mut Conn, earlier: &Deployment) -> Result<Option<String>, EngineError> {

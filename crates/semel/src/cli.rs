@@ -51,7 +51,8 @@ pub(crate) struct Cli {
 /// The whole command line with every verb visible, for completions and manual pages.
 pub(crate) fn whole() -> clap::Command {
     use clap::CommandFactory as _;
-    let names: Vec<String> = Cli::command().get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
+    let names: Vec<String> =
+        Cli::command().get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
     let shown = names.iter().filter(|name| *name != "supervise");
     shown.fold(Cli::command(), |all, name| all.mut_subcommand(name, |verb| verb.hide(false)))
 }

@@ -12,6 +12,7 @@ use semel_model::promotion::{self, Decision};
 
 use crate::Store;
 use crate::blobs::BlobError;
+use crate::entry_files::Contents;
 use crate::ledger::{self, ReadError};
 use crate::projections::{self, artefact, promotion as promotions};
 use crate::schema;
@@ -51,20 +52,48 @@ pub enum AuditError {
     /// The entry files cannot be read.
     #[error("cannot read the entry files")]
     Files(#[source] std::io::Error),
+    /// The moment to verify cannot be chosen.
+    #[error("cannot lock the store")]
+    Lock(#[source] std::io::Error),
 }
 
-/// Verifies a whole store.
+/// Verifies a whole store as it is at one moment; others may go on recording meanwhile.
 pub async fn verify(store: &Store) -> Result<Report, AuditError> {
     let mut report = Report::default();
-    let mut conn = store.reader().await?;
-    let size = ledger::size(&mut conn).await?;
+    let Moment { mut conn, size, files, memory } = Moment::choose(store).await?;
     let tree = hash_entries(&mut conn, size, &mut report).await?;
     compare_checkpoints(store, &mut conn, &tree, &mut report).await?;
-    compare_files(store, &tree, &mut report)?;
+    compare_with_memory(memory, &tree, &mut report);
+    compare_files(files, &tree, &mut report);
     compare_projections(&mut conn, size, &mut report).await?;
     replay_decisions(store, &mut conn, &mut report).await?;
     hash_blobs(store, &mut conn, size, &mut report).await?;
     Ok(report)
+}
+
+/// What there is at one moment between two turns, when database, entry files and memory say the same.
+struct Moment {
+    /// Reads what the database was then. Closed afterwards, which ends its transaction.
+    conn: Conn,
+    size: u64,
+    files: Contents,
+    /// The newest checkpoint that this machine remembers.
+    memory: Option<Checkpoint>,
+}
+
+impl Moment {
+    async fn choose(store: &Store) -> Result<Self, AuditError> {
+        let _writer = store.writer().await;
+        let _held = store.lock().acquire().await.map_err(AuditError::Lock)?;
+        let mut conn = store.connect().await?;
+        conn.begin_reading().await?;
+        // The first read is what chooses the state that all others see.
+        let size = ledger::size(&mut conn).await?;
+        let files = store.entry_files().read().map_err(AuditError::Files)?;
+        let memory = store.keys().last_checkpoint().ok().flatten();
+        let memory = memory.and_then(|note| Checkpoint::read_unverified(&note).ok());
+        Ok(Self { conn, size, files, memory })
+    }
 }
 
 /// The tree, computed anew from the leaves alone.
@@ -186,14 +215,12 @@ async fn compare_checkpoints(
         }
         None => report.problems.push("the tree cannot be computed".to_owned()),
     }
-    compare_with_memory(store, tree, report);
     Ok(())
 }
 
 /// What this machine has signed or seen before must still be there.
-fn compare_with_memory(store: &Store, tree: &Tree, report: &mut Report) {
-    let Ok(Some(note)) = store.keys().last_checkpoint() else { return };
-    let Ok(seen) = Checkpoint::read_unverified(&note) else { return };
+fn compare_with_memory(memory: Option<Checkpoint>, tree: &Tree, report: &mut Report) {
+    let Some(seen) = memory else { return };
     if seen.size > report.entries {
         report
             .problems
@@ -205,8 +232,7 @@ fn compare_with_memory(store: &Store, tree: &Tree, report: &mut Report) {
     }
 }
 
-fn compare_files(store: &Store, tree: &Tree, report: &mut Report) -> Result<(), AuditError> {
-    let contents = store.entry_files().read().map_err(AuditError::Files)?;
+fn compare_files(contents: Contents, tree: &Tree, report: &mut Report) {
     if let Some((path, _)) = contents.torn {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         report.problems.push(format!("ledger/{name} has damaged or unfinished bytes at its end"));
@@ -217,7 +243,7 @@ fn compare_files(store: &Store, tree: &Tree, report: &mut Report) -> Result<(), 
             report
                 .problems
                 .push(format!("the entry files continue at {} where {seq} was expected", batch.first));
-            return Ok(());
+            return;
         }
         for leaf in &batch.leaves {
             let same = usize::try_from(seq).ok().and_then(|at| tree.leaves.get(at))
@@ -233,7 +259,6 @@ fn compare_files(store: &Store, tree: &Tree, report: &mut Report) -> Result<(), 
     if seq < report.entries {
         report.problems.push(format!("the entry files hold {seq} of {} entries", report.entries));
     }
-    Ok(())
 }
 
 /// Folds the ledger again in a database of its own and compares every table.

@@ -185,6 +185,16 @@ impl Blobs {
         self.adopt(&temporary, digest, size)
     }
 
+    /// Stores several small blobs at once: their syncs are waited for together, not one after the other.
+    pub fn put_all(&self, blobs: &[&[u8]]) -> Result<Vec<Stored>, BlobError> {
+        std::thread::scope(|scope| {
+            let writers: Vec<_> = blobs.iter().map(|bytes| scope.spawn(|| self.put(bytes))).collect();
+            let stored =
+                writers.into_iter().map(|writer| writer.join().expect("storing a blob does not panic"));
+            stored.collect()
+        })
+    }
+
     /// Stores a stream of unknown length under the digest that is announced for it.
     pub async fn put_stream(
         &self,

@@ -116,15 +116,21 @@ impl EntryFiles {
 
     /// How many leaves the files hold, read from the newest file alone.
     pub fn size(&self) -> io::Result<u64> {
-        let files = self.files()?;
-        for file in files.iter().rev() {
+        self.newest().map(|(size, _)| size)
+    }
+
+    /// How many leaves the files hold, and the torn tail of the newest file, if it has one.
+    fn newest(&self) -> io::Result<(u64, Option<(PathBuf, u64)>)> {
+        let mut torn = None;
+        for file in self.files()?.iter().rev() {
             let mut contents = Contents::default();
             read_file(file, &mut contents)?;
+            torn = torn.or(contents.torn);
             if let Some(last) = contents.batches.last() {
-                return Ok(last.end());
+                return Ok((last.end(), torn));
             }
         }
-        Ok(0)
+        Ok((0, torn))
     }
 
     /// Appends batches and makes them durable. A torn tail is cut off first.
@@ -138,16 +144,13 @@ impl EntryFiles {
         durable::append(&path, &bytes)
     }
 
-    /// Cuts off what a crash left behind the last whole batch.
-    pub fn repair(&self) -> io::Result<()> {
-        let mut contents = Contents::default();
-        if let Some(newest) = self.files()?.last() {
-            read_file(newest, &mut contents)?;
+    /// Cuts off what a crash left behind the last whole batch. Says how many leaves the files hold.
+    pub fn repair(&self) -> io::Result<u64> {
+        let (size, torn) = self.newest()?;
+        if let Some((path, length)) = torn {
+            durable::truncate(&path, length)?;
         }
-        match contents.torn {
-            Some((path, length)) => durable::truncate(&path, length),
-            None => Ok(()),
-        }
+        Ok(size)
     }
 
     /// Reads everything.

@@ -202,12 +202,26 @@ impl Turn {
         if root == signed.root { Ok(()) } else { Err(AppendError::Forked { signed: signed.size }) }
     }
 
+    /// Finishes the append of somebody who crashed between the database and the entry files. Files that end before what was
+    /// finished once are damaged, which is not for this to mend: `semel audit verify` reports them.
+    pub(crate) async fn finish_broken_append(mut self, finished: u64) -> Result<(), AppendError> {
+        let keys = self.store.keys().clone();
+        self.refuse_to_fork(&keys).await?;
+        self.commit().await?;
+        let have = self.store.entry_files().size();
+        if have.map_err(|source| AppendError::Io { what: "the entry files", source })? < finished {
+            return Ok(());
+        }
+        self.level_files().await?;
+        let note = checkpoint(self.db()).await.map_err(read_to_append)?;
+        Ok(keys.remember_checkpoint(&note)?)
+    }
+
     /// Brings the entry files level with the database: this batch, and any whose writer crashed before its file.
     async fn level_files(&mut self) -> Result<(), AppendError> {
         let failed = |source| AppendError::Io { what: "the entry files", source };
         let files = self.store.entry_files().clone();
-        files.repair().map_err(failed)?;
-        let have = files.size().map_err(failed)?;
+        let have = files.repair().map_err(failed)?;
         let missing = batches_from(self.db(), have).await.map_err(read_to_append)?;
         files.append(&missing).map_err(failed)
     }

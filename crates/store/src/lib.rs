@@ -31,7 +31,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use semel_model::actor::{Actor, ActorKind, AuthMethod};
 use semel_model::entry::{Change, StoreCreated};
-use semel_model::note::LedgerKey;
+use semel_model::note::{Checkpoint, LedgerKey};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
@@ -175,14 +175,26 @@ impl Store {
     pub async fn open(place: &Place) -> Result<Self, OpenError> {
         let identity = read_identity(&place.dir)?;
         refuse_network(&place.dir)?;
-        let entries =
-            EntryFiles::at(place.dir.join("ledger")).size().map_err(io_error("read", &place.dir))?;
-        if entries > 0 && !place.dir.join("semel.db").exists() {
+        if !place.dir.join("semel.db").exists() && holds_entries(&place.dir)? {
             return Err(OpenError::NoDatabase(place.dir.clone()));
         }
         let store = Self::assemble(place, identity)?;
         store.bring_schema_up_to_date().await?;
+        // A store that cannot be written can still be read; who appends to it will hear why it cannot.
+        drop(store.finish_broken_append().await);
         Ok(store)
+    }
+
+    /// What the database has and the entry files do not was recorded by somebody who crashed before the files: others may
+    /// rely on it, so it must not be lost with the database. The checkpoint that is remembered last of all tells cheaply.
+    async fn finish_broken_append(&self) -> Result<(), AppendError> {
+        let note = self.keys().last_checkpoint()?;
+        let finished =
+            note.and_then(|note| Checkpoint::read_unverified(&note).ok()).map_or(0, |signed| signed.size);
+        if finished >= ledger::size(&mut self.reader().await?).await? {
+            return Ok(());
+        }
+        self.turn().await?.finish_broken_append(finished).await
     }
 
     /// Creates a store. Racing creators end up with one.
@@ -394,6 +406,12 @@ fn prepare_directory(dir: &Path) -> Result<(), OpenError> {
         durable::create_dir(&path).map_err(io_error("create", &path))?;
     }
     Ok(())
+}
+
+/// Whether the store had a database once.
+fn holds_entries(dir: &Path) -> Result<bool, OpenError> {
+    let size = EntryFiles::at(dir.join("ledger")).size().map_err(io_error("read", dir))?;
+    Ok(size > 0)
 }
 
 fn new_identity(place: &Place) -> Result<Identity, OpenError> {

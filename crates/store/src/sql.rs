@@ -195,6 +195,11 @@ impl Conn {
         self.script("BEGIN IMMEDIATE").await
     }
 
+    /// Begins a transaction in which every read sees what the first one saw.
+    pub async fn begin_reading(&mut self) -> Result<(), SqlError> {
+        self.script("BEGIN").await
+    }
+
     /// Makes the transaction durable.
     pub async fn commit(&mut self) -> Result<(), SqlError> {
         self.script("COMMIT").await

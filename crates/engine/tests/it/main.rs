@@ -2,15 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test panics for the test")]
 
-// mod attest;
-// mod deploy;
-// mod hold;
-// mod look;
-// mod observe;
-// mod promote;
-// mod publish;
+mod attest;
+mod deploy;
+mod hold;
+mod look;
+mod observe;
+mod promote;
+mod publish;
 mod reserve;
-// mod rollback;
+mod rollback;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;

@@ -289,7 +289,7 @@ async fn happen(world: &World, happening: Happening) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn versions_numbers_and_keys_are_unique_whatever_happens(
         happenings in proptest::collection::vec(any_happening(), 1..20)

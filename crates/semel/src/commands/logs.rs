@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use semel_server::api::calls::Status;
 use semel_targets::directory::logs;
+use serde_json::json;
 
 use super::{Outcome, component, converge};
 use crate::cli::{Cli, LogsArgs};
@@ -13,6 +14,10 @@ use crate::session::Session;
 const FOLLOW_PAUSE: Duration = Duration::from_millis(250);
 
 pub(super) async fn run(args: &LogsArgs, cli: &Cli, session: &Session) -> Outcome {
+    if args.follow && session.output.is_json() {
+        return Err(Failure::usage("--json prints one object, and --follow never comes to an end")
+            .hint("leave one of them out"));
+    }
     let component = component(cli, session)?;
     let lines = session.client.call(&Status { component: Some(component.clone()) }).await?.environments;
     let Some(line) = lines.into_iter().find(|line| line.environment == args.environment) else {
@@ -37,6 +42,12 @@ pub(super) async fn run(args: &LogsArgs, cli: &Cli, session: &Session) -> Outcom
     }
     let failed = |error: semel_targets::directory::RootError| Failure::from_error(Exit::Fault, &error);
     let tail = logs::tail(&root, args.lines).map_err(failed)?;
+    if session.output.is_json() {
+        session
+            .output
+            .json(&json!({"component": component, "environment": args.environment, "lines": tail.lines}));
+        return Ok(Exit::Done);
+    }
     tail.lines.iter().for_each(|line| session.output.data(line));
     let mut mark = tail.mark;
     if !args.follow {

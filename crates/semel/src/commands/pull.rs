@@ -7,7 +7,7 @@ use semel_server::api::calls::Inspect;
 use serde_json::json;
 
 use super::Outcome;
-use super::push::{HOME_ANNOTATION, REVISION_ANNOTATION};
+use super::push::{HOME_ANNOTATION, REVISION_ANNOTATION, count};
 use crate::cli::{Cli, PullArgs};
 use crate::output::{Output, bytes};
 use crate::progress::Transfer;
@@ -52,11 +52,11 @@ pub(super) async fn run(args: &PullArgs, cli: &Cli, settings: Settings, output: 
             .map_err(|error| Failure::from_error(Exit::Fault, &error))?;
     }
     output.done(format!(
-        "{} is in {} ({} copied, {} blobs were there already)",
+        "{} is in {} ({} copied, {} there already)",
         found.artefact.name(),
         dir.display(),
         bytes(copied.bytes_copied),
-        copied.blobs_skipped
+        count(copied.blobs_skipped)
     ));
     if output.is_json() {
         output.json(&json!({"artefact": found.artefact, "layout": dir, "name": name}));

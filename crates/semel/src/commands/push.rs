@@ -129,12 +129,17 @@ pub(super) async fn copy_in(
             .hint("nothing was named; what arrived whole stays and is not sent again")
     })?;
     session.output.done(format!(
-        "{} blobs copied ({}), {} were there already",
-        copied.blobs_copied,
+        "{} copied ({}), {} there already",
+        count(copied.blobs_copied),
         bytes(copied.bytes_copied),
-        copied.blobs_skipped
+        count(copied.blobs_skipped)
     ));
     Ok(copied)
+}
+
+/// A number of blobs.
+pub(super) fn count(blobs: usize) -> String {
+    if blobs == 1 { "1 blob".to_owned() } else { format!("{blobs} blobs") }
 }
 
 /// Names a stored artefact and says what is true now.

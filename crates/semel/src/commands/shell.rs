@@ -1,5 +1,7 @@
 //! `semel completions` and `semel man`
 
+use serde_json::json;
+
 use super::Outcome;
 use crate::cli::{self, CompletionsArgs, ManArgs};
 use crate::output::Output;
@@ -21,5 +23,8 @@ pub(super) fn man(args: &ManArgs, output: Output) -> Outcome {
     })?;
     output.done(format!("the manual pages are in {}", args.to.display()));
     output.next(format!("man -l {}/semel.1", args.to.display()));
+    if output.is_json() {
+        output.json(&json!({"directory": args.to}));
+    }
     Ok(Exit::Done)
 }

@@ -3,6 +3,7 @@
 use semel_engine::observe::Observation;
 use semel_server::api::calls::Status;
 use semel_targets::directory::control;
+use serde_json::json;
 
 use super::{Outcome, component, converge};
 use crate::cli::{Cli, EnvironmentArg};
@@ -29,5 +30,13 @@ pub(super) async fn run(args: &EnvironmentArg, cli: &Cli, session: &Session) -> 
     let word = if stopped.is_some() { "is stopped" } else { "was stopped already" };
     session.output.done(format!("{component} {word} in {}", args.environment));
     session.output.next(format!("semel deploy VERSION {} starts it again", args.environment));
+    if session.output.is_json() {
+        session.output.json(&json!({
+            "component": component,
+            "environment": args.environment,
+            "stopped": stopped.is_some(),
+            "observed": report.observed,
+        }));
+    }
     Ok(Exit::Done)
 }

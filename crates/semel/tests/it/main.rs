@@ -9,8 +9,12 @@
 mod environment;
 mod transcript;
 
-mod formats;
 mod bad_input;
+mod clients;
+mod formats;
+mod kill;
+mod output;
+mod races;
 mod story;
 mod tidy;
 mod tour;

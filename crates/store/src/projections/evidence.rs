@@ -27,9 +27,11 @@ pub(super) async fn attached(
     entry: &Entry,
     body: &EvidenceAttached,
 ) -> Result<(), SqlError> {
+    // The same statement has the same envelope: when it is made again after another one, it is the newest.
     conn.execute(
         "INSERT INTO evidence (component, digest, envelope, predicate_type, result, signer, environment, attachment, time, seq) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
+         ON CONFLICT (component, digest, envelope) DO UPDATE SET time = $9, seq = $10",
         &[
             text(&body.component),
             text(&body.digest),

@@ -80,3 +80,18 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn blobs_that_are_stored_together_are_all_there_also_when_two_are_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = new_store(dir.path()).await;
+    let blobs = store.blobs();
+    let parts: [&[u8]; 4] = [b"one", b"two", b"one", b"{}"];
+    let stored = blobs.put_all(&parts).unwrap();
+    for (stored, bytes) in stored.iter().zip(parts) {
+        assert_eq!(stored.digest, Digest::of(bytes));
+        assert_eq!(blobs.read(&stored.digest).unwrap(), bytes);
+    }
+    assert_eq!(stored.len(), parts.len());
+    assert_eq!(std::fs::read_dir(store.dir().join("uploads")).unwrap().count(), 0);
+}

@@ -1,0 +1,174 @@
+//! What is printed, and where: one JSON object with `--json`, one value with `-q`, colour only where it is wanted, help that
+//! fits a screen.
+
+use std::fs;
+use std::process::Stdio;
+
+use crate::environment::{TestEnvironment, finish};
+
+/// Verbs in an order in which each has something to do, and the exit code that each ends with.
+const VERBS: &[(&[&str], i32)] = &[
+    (&["build"], 0),
+    (&["build"], 0),
+    (&["build", "log", "1"], 0),
+    (&["versions"], 0),
+    (&["inspect", "0.1.0"], 0),
+    (&["verify", "0.1.0"], 0),
+    (&["pipeline", "apply"], 0),
+    (&["pipeline", "show"], 0),
+    (&["pipeline", "diff"], 0),
+    (&["promote", "0.1.0", "staging"], 9),
+    (&["promote", "0.1.0", "nowhere"], 4),
+    (&["deploy", "dev"], 0),
+    (&["deploy", "dev"], 0),
+    (&["attest", "0.1.0", "--type", "junit", "--result", "pass"], 0),
+    (&["promote", "0.1.0", "staging", "--plan"], 0),
+    (&["promote", "0.1.0", "staging"], 0),
+    (&["resolve", "0.1.0", "staging"], 0),
+    (&["deploy", "0.1.0", "staging"], 0),
+    (&["config", "show", "dev"], 0),
+    (&["config", "unset", "dev", "TOKEN"], 0),
+    (&["status"], 0),
+    (&["why", "dev"], 0),
+    (&["where", "0.1.0"], 0),
+    (&["history", "dev"], 0),
+    (&["diff", "dev", "staging"], 1),
+    (&["logs", "dev"], 0),
+    (&["hold", "dev", "-m", "to see"], 0),
+    (&["resume", "dev"], 0),
+    (&["reject", "0.1.0", "dev", "-m", "to see"], 0),
+    (&["accept", "0.1.0", "dev"], 0),
+    (&["rollback", "dev"], 4),
+    (&["pull", "0.1.0", "oci:../out"], 0),
+    (&["push", "oci:../out", "other/copy@1.0.0"], 0),
+    (&["publish", "oci:../out", "--as", "2.0.0", "-c", "other/published"], 0),
+    (&["audit", "verify"], 0),
+    (&["rebuild"], 0),
+    (&["backup", "../backup"], 0),
+    (&["restore", "../backup", "--store", "../restored"], 0),
+    (&["recover"], 0),
+    (&["stop", "dev"], 0),
+    (&["man", "../man"], 0),
+    (&["init"], 5),
+];
+
+#[test]
+fn every_verb_prints_one_json_object_without_colour() {
+    let environment = TestEnvironment::project();
+    let mut wrong = Vec::new();
+    for (words, code) in VERBS {
+        let mut command = environment.command(&[&["--json"], *words].concat());
+        command.env("CLICOLOR_FORCE", "1");
+        let ran = finish(command, "");
+        let object =
+            serde_json::from_str::<serde_json::Value>(&ran.stdout).is_ok_and(|value| value.is_object());
+        if ran.code != *code || !object || ran.stdout.contains('\u{1b}') || !ran.stderr.is_empty() {
+            wrong.push(format!("{words:?} (expected exit {code}): {ran:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn quiet_prints_the_one_essential_value() {
+    let environment = TestEnvironment::project();
+    let reference = format!("tiny/service@{}", environment.build());
+    environment.ok(&["pipeline", "apply"]);
+    let digest = reference.split_once('@').unwrap().1;
+    let cases: [(&[&str], &str); 7] = [
+        (&["build"], &reference),
+        (&["versions"], "0.1.0"),
+        (&["promote", "0.1.0", "dev"], &reference),
+        (&["resolve", "dev"], &reference),
+        (&["deploy", "0.1.0", "dev"], &reference),
+        (&["verify", "0.1.0"], &reference),
+        (&["pull", "0.1.0", "oci:../out"], digest),
+    ];
+    for (words, value) in cases {
+        let ran = environment.ok(&[&["-q"], words].concat());
+        assert_eq!((ran.value().as_str(), ran.stderr.as_str()), (value, ""), "{words:?}");
+    }
+}
+
+#[test]
+fn colour_is_used_only_where_it_is_wanted() {
+    let environment = TestEnvironment::project();
+    let coloured = |variables: &[(&str, &str)]| {
+        let mut command = environment.command(&["build"]);
+        command.envs(variables.iter().copied());
+        finish(command, "").stderr.contains('\u{1b}')
+    };
+    assert!(!coloured(&[]), "a pipe is no terminal");
+    assert!(coloured(&[("CLICOLOR_FORCE", "1")]));
+    assert!(!coloured(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]), "NO_COLOR has the last word");
+}
+
+#[test]
+fn a_pipe_that_nobody_reads_is_no_failure() {
+    let environment = TestEnvironment::project();
+    environment.build();
+    for words in [
+        &["--help"][..],
+        &["versions"],
+        &["--json", "inspect", "0.1.0"],
+        &["completions", "bash"],
+        &["build"],
+    ] {
+        let mut command = environment.command(words);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!said.contains("panicked"), "{words:?}: {said}");
+        assert!(output.status.success(), "{words:?}: {:?} {said}", output.status);
+    }
+}
+
+#[test]
+fn help_fits_a_screen_and_every_verb_has_one() {
+    let environment = TestEnvironment::empty();
+    let help = environment.ok(&["--help"]).stdout;
+    assert!(help.lines().count() <= 60, "{} lines:\n{help}", help.lines().count());
+    let verbs = verbs(&help);
+    for verb in
+        ["demo", "init", "build", "promote", "deploy", "rollback", "status", "why", "where", "audit", "serve"]
+    {
+        assert!(verbs.iter().any(|one| one == verb), "{verb} is not listed:\n{help}");
+    }
+    for verb in verbs {
+        let own = environment.ok(&[&verb, "--help"]).stdout;
+        let first = own.lines().next().unwrap_or_default();
+        assert!(!first.is_empty() && !first.ends_with('.'), "semel {verb} --help begins with `{first}`");
+        assert!(own.contains("Usage: semel"), "semel {verb} --help shows no usage");
+    }
+}
+
+#[test]
+fn shells_complete_and_man_pages_are_written() {
+    let environment = TestEnvironment::empty();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = environment.ok(&["completions", shell]).stdout;
+        assert!(script.contains("rollback"), "{shell}: {script}");
+    }
+    environment.ok(&["man", "../man"]);
+    let pages: Vec<_> = fs::read_dir(environment.beside("man")).unwrap().map(|page| page.unwrap()).collect();
+    assert!(pages.iter().any(|page| page.file_name() == "semel.1"), "{pages:?}");
+    assert!(pages.iter().any(|page| page.file_name() == "semel-build.1"), "{pages:?}");
+}
+
+/// The verbs that the help lists.
+fn verbs(help: &str) -> Vec<String> {
+    let listed = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| line.starts_with("  "));
+    let verbs: Vec<String> = listed
+        .filter(|line| !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next().map(str::to_owned))
+        .filter(|verb| verb != "help")
+        .collect();
+    assert!(verbs.len() > 20, "{help}");
+    verbs
+}
