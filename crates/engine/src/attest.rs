@@ -45,6 +45,10 @@ pub struct Attest {
     pub comment: Option<String>,
 }
 
+/// For how long the same statement again is the same act repeated; later it is a new look at the artefact, which makes
+/// evidence that had become too old for a gate young again.
+const SAME_MILLIS: i64 = 24 * 60 * 60 * 1_000;
+
 /// Evidence that is attached now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Attached {
@@ -78,7 +82,7 @@ pub async fn attest(
     let (subject, _) = artefact::manifest(store, turn.db(), &artefact.component, &artefact.digest).await?;
     let statement = Statement::about(artefact.component.as_str(), &artefact.digest, &wanted, found.predicate);
     if let Some(envelope) =
-        attached_before(store, &mut turn, &artefact, &statement, request.environment.as_ref()).await?
+        attached_before(store, &mut turn, &artefact, &statement, request.environment.as_ref(), now).await?
     {
         let (result, summary) = (found.result, found.summary);
         return Ok(Attached { artefact, result, summary, predicate_type: wanted, envelope, already: true });
@@ -177,10 +181,14 @@ async fn attached_before(
     artefact: &Artefact,
     statement: &Statement,
     environment: Option<&EnvironmentName>,
+    now: Timestamp,
 ) -> Result<Option<Digest>, EngineError> {
     let known = evidence::about(turn.db(), &artefact.component, &artefact.digest).await?;
     let newest = known.into_iter().rfind(|one| one.fact.predicate_type == statement.predicate_type);
-    let Some(newest) = newest.filter(|one| one.fact.environment.as_ref() == environment) else {
+    let recent =
+        |one: &evidence::Evidence| now.as_millisecond() - one.fact.time.as_millisecond() < SAME_MILLIS;
+    let Some(newest) = newest.filter(|one| one.fact.environment.as_ref() == environment && recent(one))
+    else {
         return Ok(None);
     };
     let envelope: Envelope = read_document(store, &newest.fact.envelope)?;

@@ -248,10 +248,21 @@ async fn refuse(turn: Turn, mut batch: Batch, refusal: Refusal) -> Result<Starte
         component: refusal.artefact.component.clone(),
         environment: refusal.environment.clone(),
         digest: refusal.artefact.digest.clone(),
-        reasons: refusal.reasons.clone(),
+        reasons: brief(&refusal.reasons),
     }));
     turn.append(batch.into_leaves()).await?;
     Ok(Started::Refused(refusal))
+}
+
+/// The reasons as they are recorded: an entry stays small, however many there are.
+fn brief(reasons: &[String]) -> Vec<String> {
+    const MOST: usize = 20;
+    let mut brief: Vec<String> =
+        reasons.iter().take(MOST).map(|reason| reason.chars().take(300).collect()).collect();
+    if reasons.len() > MOST {
+        brief.push(format!("and {} more", reasons.len() - MOST));
+    }
+    brief
 }
 
 fn refusal(artefact: &Artefact, request: &Start, reasons: Vec<String>, remedies: Vec<String>) -> Refusal {
@@ -499,7 +510,7 @@ pub struct Finished {
     pub already: bool,
 }
 
-/// Records how a deployment came out, and what follows from it: a failure holds the environment and rejects the deployment
+/// Records how a deployment came out, and what follows from it (a success that was recorded stays one): a failure holds the environment and rejects the deployment
 /// key; a rollback holds the environment.
 pub async fn finish(
     store: &Store,
@@ -518,7 +529,13 @@ pub async fn finish(
     let mut batch = Batch::new(who, now);
     let already = is_recorded(known.state, &request.outcome);
     let mut consequences = Vec::new();
-    if !already {
+    if known.state == DeploymentState::Succeeded && !already {
+        // It did run: that it cannot be started again now is seen as drift, and takes nothing back.
+        consequences.push(format!(
+            "generation {} does not run any more: semel status shows the drift",
+            known.generation
+        ));
+    } else if !already {
         record_outcome(&mut batch, &request);
         consequences = consequences_of(&mut turn, &mut batch, &known, &request).await?;
     }

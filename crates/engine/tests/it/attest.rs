@@ -138,3 +138,18 @@ async fn what_a_person_says_is_signed_with_where_it_was_found_out() {
     );
     world.assert_sound().await;
 }
+
+#[tokio::test]
+async fn the_same_statement_a_day_later_is_new_evidence() {
+    let world = World::new().await;
+    world.published("1.0.0").await;
+    let request = || Attest { result: Some(EvidenceResult::Pass), ..about("1.0.0", "manual") };
+    let say = || async { attest(&world.store, &world.who, request(), world.now()).await.unwrap().already };
+    assert!(!say().await);
+    world.wait(60);
+    assert!(say().await);
+    world.wait(25 * 60 * 60);
+    assert!(!say().await, "a gate with a largest age would otherwise never open again");
+    assert_eq!(world.count("EvidenceAttached").await, 2);
+    world.assert_sound().await;
+}

@@ -309,6 +309,18 @@ async fn an_outcome_that_is_reported_again_is_recorded_once() {
 }
 
 #[tokio::test]
+async fn a_success_that_cannot_be_started_again_stays_a_success_and_shows_as_drift() {
+    let world = with_versions().await;
+    let order = world.deployed("1.0.0", "dev").await;
+    let finished = world.finish(&order, failed("does not start any more")).await;
+    assert!(!finished.already && finished.consequences[0].contains("does not run any more"), "{finished:?}");
+    assert_eq!(state(&world, "dev", order.generation).await, DeploymentState::Succeeded);
+    assert_eq!(world.count("Rejected").await + world.count("DeploymentFailed").await, 0);
+    assert_eq!(world.count("DriftDetected").await, 1);
+    world.assert_sound().await;
+}
+
+#[tokio::test]
 async fn an_outcome_of_what_was_never_started_is_refused() {
     let world = with_versions().await;
     let report = Finish {

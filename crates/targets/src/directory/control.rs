@@ -300,7 +300,7 @@ mod tests {
     async fn a_root_with_a_long_path_is_reached_all_the_same() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("x".repeat(200));
-        let layout = Layout::create(&root, &"dev".parse().unwrap(), &"api".parse().unwrap()).unwrap();
+        let layout = Layout::create(&root).unwrap();
         assert!(ask(&layout, Request::Status).await.unwrap().is_none());
         let listener = listen(&layout).unwrap();
         let status = Status {

@@ -210,8 +210,9 @@ pub async fn converge(
     source: &dyn BlobSource,
     progress: &(dyn Fn(Progress) + Send + Sync),
 ) -> Result<Outcome, Refused> {
-    let layout = Layout::create(&order.root, &order.facts.environment, &order.facts.component)?;
+    let layout = Layout::create(&order.root)?;
     let _lock = take_turn(&layout).await?;
+    layout.claim(&order.facts.environment, &order.facts.component)?;
     refuse_older(&layout, order)?;
     let run = Run { layout, order, host, source, progress };
     run.sweep()?;

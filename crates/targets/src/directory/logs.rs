@@ -194,7 +194,8 @@ mod tests {
     #[test]
     fn a_log_is_followed_across_its_rotation() {
         let dir = tempfile::tempdir().unwrap();
-        let layout = Layout::create(dir.path(), &"dev".parse().unwrap(), &"api".parse().unwrap()).unwrap();
+        let layout = Layout::create(dir.path()).unwrap();
+        layout.claim(&"dev".parse().unwrap(), &"api".parse().unwrap()).unwrap();
         let mut log = RotatedLog::open_with(&layout.app_log(), 12).unwrap();
         log.write(b"one\n").unwrap();
         let first = tail(dir.path(), 10).unwrap();

@@ -168,31 +168,39 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Opens the root of a binding, making it if it is not there.
-    fn create(
-        root: &Path,
-        environment: &EnvironmentName,
-        component: &ComponentName,
-    ) -> Result<Self, RootError> {
-        if let Some((layout, target)) = Self::find(root)? {
-            if target.environment != *environment || target.component != *component {
-                let root = layout.root;
-                return Err(RootError::OtherBinding {
-                    root,
-                    component: target.component,
-                    environment: target.environment,
-                });
-            }
-            layout.make_directories()?;
-            return Ok(layout);
-        }
+    /// Opens a root to deploy to, making its directories if they are not there. Whose it is, is settled by
+    /// [`claim`](Self::claim), under the lock: what is written without it, the one who holds it would sweep away.
+    fn create(root: &Path) -> Result<Self, RootError> {
         durable::create_dirs(root, 0o755)?;
-        refuse_foreign(root)?;
+        if Self::find(root)?.is_none() {
+            let foreign = refuse_foreign(root);
+            // Somebody else may have claimed it since.
+            if foreign.is_err() && Self::find(root)?.is_none() {
+                foreign?;
+            }
+        }
         let layout = Self { root: canonical_root(root)? };
         layout.make_directories()?;
-        let target = TargetFile { v: FORMAT, environment: environment.clone(), component: component.clone() };
-        durable::write(&layout.target_file(), &canonical::bytes(&target), 0o644)?;
         Ok(layout)
+    }
+
+    /// Makes the root this binding's, unless it is another's.
+    fn claim(&self, environment: &EnvironmentName, component: &ComponentName) -> Result<(), RootError> {
+        match Self::find(&self.root)? {
+            None => {
+                let (v, environment, component) = (FORMAT, environment.clone(), component.clone());
+                let target = TargetFile { v, environment, component };
+                Ok(durable::write(&self.target_file(), &canonical::bytes(&target), 0o644)?)
+            }
+            Some((_, target)) if target.environment == *environment && target.component == *component => {
+                Ok(())
+            }
+            Some((_, target)) => Err(RootError::OtherBinding {
+                root: self.root.clone(),
+                component: target.component,
+                environment: target.environment,
+            }),
+        }
     }
 
     /// Opens a root where something was deployed.
@@ -344,7 +352,9 @@ mod tests {
     use super::*;
 
     fn create(root: &Path, environment: &str) -> Result<Layout, RootError> {
-        Layout::create(root, &environment.parse().unwrap(), &"shop/api".parse().unwrap())
+        let layout = Layout::create(root)?;
+        layout.claim(&environment.parse().unwrap(), &"shop/api".parse().unwrap())?;
+        Ok(layout)
     }
 
     #[test]
