@@ -50,8 +50,12 @@ pub(super) async fn run(args: &BuildArgs, cli: &Cli, settings: Settings, output:
     if let Some(BuildVerb::Log(log)) = &args.verb {
         return build_log(log, cli, &Session::open(cli, settings, output).await?).await;
     }
-    let wanted =
-        Wanted { revision: args.revision.clone(), branch: args.branch.clone(), no_wait: args.no_wait };
+    let wanted = Wanted {
+        revision: args.revision.clone(),
+        branch: args.branch.clone(),
+        no_wait: args.no_wait,
+        within: false,
+    };
     let source = resolve(&wanted, &settings).await?;
     refuse_lost_store(cli, &settings)?;
     let session = Session::open(cli, settings, output).await?;
@@ -70,6 +74,8 @@ pub(super) struct Wanted {
     pub(super) revision: Option<String>,
     pub(super) branch: Option<String>,
     pub(super) no_wait: bool,
+    /// Whether another verb builds, which says itself what comes next.
+    pub(super) within: bool,
 }
 
 /// A store that dies with the runner would give the same version to other bytes next time.
@@ -119,18 +125,19 @@ pub(super) async fn build(wanted: &Wanted, source: Source, session: &Session) ->
     }
     let lookup = reserve::Lookup { inputs: source.inputs.clone(), commit: source.commit.clone() };
     if let Reservation::Built(built) = session.client.call(&lookup).await? {
-        return Ok(reused(&component, &source, built, session));
+        return Ok(reused(wanted, &source, built, session));
     }
     match reservation(wanted, &source, session).await? {
-        Reservation::Built(built) => Ok(reused(&component, &source, built, session)),
-        Reservation::Yours(granted) => build_reserved(&source, granted, session).await,
+        Reservation::Built(built) => Ok(reused(wanted, &source, built, session)),
+        Reservation::Yours(granted) => build_reserved(wanted, &source, granted, session).await,
         Reservation::Unknown | Reservation::Running { .. } => {
             Err(Failure::fault("the reservation has no outcome"))
         }
     }
 }
 
-fn reused(component: &ComponentName, source: &Source, built: reserve::Built, session: &Session) -> Report {
+fn reused(wanted: &Wanted, source: &Source, built: reserve::Built, session: &Session) -> Report {
+    let component = &source.project.component;
     let from = if built.commit == source.commit {
         String::new()
     } else {
@@ -141,7 +148,9 @@ fn reused(component: &ComponentName, source: &Source, built: reserve::Built, ses
         "{} (build {}) was already built{from}, {when}: nothing to do",
         built.version, built.number
     ));
-    session.output.next(format!("semel deploy {} ENV", built.version));
+    if !wanted.within {
+        session.output.next(format!("semel deploy {} ENV", built.version));
+    }
     Report {
         component: component.clone(),
         version: built.version,
@@ -192,7 +201,12 @@ async fn reservation(wanted: &Wanted, source: &Source, session: &Session) -> Res
     }
 }
 
-async fn build_reserved(source: &Source, granted: Granted, session: &Session) -> Result<Report, Failure> {
+async fn build_reserved(
+    wanted: &Wanted,
+    source: &Source,
+    granted: Granted,
+    session: &Session,
+) -> Result<Report, Failure> {
     let component = source.project.component.clone();
     let follows = granted.follows.as_ref().map(|version| format!(" after {version}")).unwrap_or_default();
     let step =
@@ -224,9 +238,10 @@ async fn build_reserved(source: &Source, granted: Granted, session: &Session) ->
         finished.number,
         output::bytes(built.packaged.bytes)
     ));
-    session
-        .output
-        .next(format!("semel deploy {} ENV   or   semel inspect {}", finished.version, finished.version));
+    if !wanted.within {
+        let version = &finished.version;
+        session.output.next(format!("semel deploy {version} ENV   or   semel inspect {version}"));
+    }
     Ok(Report {
         component,
         version: finished.version,

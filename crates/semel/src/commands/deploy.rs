@@ -79,8 +79,9 @@ async fn newest(wanted: &Target, session: &Session) -> Result<Option<String>, Fa
     if !first || found.project.component != wanted.component {
         return Ok(None);
     }
-    let source = build::resolve(&Wanted::default(), &session.settings).await?;
-    let built = build::build(&Wanted::default(), source, session).await?;
+    let head = Wanted { within: true, ..Wanted::default() };
+    let source = build::resolve(&head, &session.settings).await?;
+    let built = build::build(&head, source, session).await?;
     Ok(Some(built.version.to_string()))
 }
 

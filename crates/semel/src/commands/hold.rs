@@ -9,6 +9,7 @@ use crate::session::Session;
 
 pub(super) async fn hold(args: &HoldArgs, cli: &Cli, session: &Session) -> Outcome {
     let component = component(cli, session)?;
+    super::pipeline::ensure(&component, session).await?;
     let ask = Hold { component, environment: args.environment.clone(), reason: Some(args.reason.clone()) };
     let held = session.client.call(&ask).await?;
     let output = session.output;

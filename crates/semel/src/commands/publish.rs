@@ -20,18 +20,19 @@ pub(super) async fn run(args: &PublishArgs, cli: &Cli, session: &Session) -> Out
         return Err(Failure::usage(format!("{} has no tag, so it needs a version", args.reference))
             .hint("--as VERSION"));
     };
+    push::refuse_renamed_copy(&from, &component, &tag, session).await?;
     let copied = push::copy_in(&from, &component, session).await?;
     let commit = match super::commit(args.commit.as_ref())? {
         Some(commit) => Some(commit),
         None => from.commit.clone(),
     };
     let bind = Bind {
+        home: from.home_of(&component),
         component,
         tag,
         digest: copied.descriptor.digest,
         commit,
         location: Some(from.place.clone()),
-        home: from.home.clone(),
     };
     push::name(bind, session).await
 }

@@ -41,8 +41,9 @@ pub(super) async fn run(args: &PullArgs, cli: &Cli, settings: Settings, output: 
     .await;
     transfer.finish();
     let copied = copied.map_err(|error| Failure::from_error(Exit::Verification, &error))?;
+    let home = format!("{}/{}", found.home, found.artefact.component);
     layout
-        .annotate(&copied.descriptor.digest, HOME_ANNOTATION, &found.home)
+        .annotate(&copied.descriptor.digest, HOME_ANNOTATION, &home)
         .await
         .map_err(|error| Failure::from_error(Exit::Fault, &error))?;
     if let Some(commit) = &found.artefact.commit {

@@ -3,6 +3,7 @@
 use semel_engine::publish::{Bind, Bound};
 use semel_model::digest::Digest;
 use semel_model::name::{CommitId, ComponentName, Tag};
+use semel_model::version::{TagMeaning, TagPolicy, meaning_of};
 use semel_oci::client::RegistryClient;
 use semel_oci::copy::{Copied, Endpoint, copy};
 use semel_oci::layout::{Layout, Select};
@@ -19,6 +20,7 @@ use crate::session::Session;
 pub(super) async fn run(args: &PushArgs, cli: &Cli, session: &Session) -> Outcome {
     let (component, tag) = destination(&args.to, cli, session)?;
     let from = open(&args.from, session).await?;
+    refuse_renamed_copy(&from, &component, &tag, session).await?;
     let copied = copy_in(&from, &component, session).await?;
     let bind = Bind {
         component: component.clone(),
@@ -26,9 +28,29 @@ pub(super) async fn run(args: &PushArgs, cli: &Cli, session: &Session) -> Outcom
         digest: copied.descriptor.digest.clone(),
         commit: super::commit(args.commit.as_ref())?.or_else(|| from.commit.clone()),
         location: None,
-        home: from.home.clone(),
+        home: from.home_of(&component),
     };
     name(bind, session).await
+}
+
+/// A copy keeps the name that its home gave it: another one may come to mean other bytes there.
+pub(super) async fn refuse_renamed_copy(
+    from: &From,
+    component: &ComponentName,
+    tag: &Tag,
+    session: &Session,
+) -> Result<(), Failure> {
+    let Some(home) = from.home_of(component) else { return Ok(()) };
+    let is_version = matches!(meaning_of(tag, TagPolicy::Release), TagMeaning::Version(_));
+    if !is_version || from.tag.as_ref() == Some(tag) || session.facts().await?.id == home {
+        return Ok(());
+    }
+    let name = from.tag.as_ref().map_or_else(|| "another name".to_owned(), ToString::to_string);
+    Err(Failure::new(
+        Exit::NotAllowed,
+        format!("this is a copy of {name} from store {home}, which alone gives it versions"),
+    )
+    .hint(format!("push it as {name}")))
 }
 
 fn destination(text: &str, cli: &Cli, session: &Session) -> Result<(ComponentName, Tag), Failure> {
@@ -47,13 +69,21 @@ pub(super) struct From {
     pub(super) tag: Option<Tag>,
     /// Where it is, pinned, for people and records.
     pub(super) place: String,
-    /// The store that gives it versions, if the place says so.
-    pub(super) home: Option<String>,
+    /// `STORE/COMPONENT`: which store gives which component its versions, if the place says so.
+    home: Option<String>,
     /// Its commit, if the place says so.
     pub(super) commit: Option<CommitId>,
 }
 
-/// The annotation of a layout's entry that names the store that gives the component its versions.
+impl From {
+    /// The store that gives a component its versions, if this is a copy of that component's.
+    pub(super) fn home_of(&self, component: &ComponentName) -> Option<String> {
+        let (store, named) = self.home.as_deref()?.split_once('/')?;
+        (named == component.as_str()).then(|| store.to_owned())
+    }
+}
+
+/// The annotation of a layout's entry that names the store that gives the component its versions: `STORE/COMPONENT`.
 pub(super) const HOME_ANNOTATION: &str = "dev.semel.home";
 /// The annotation of a layout's entry that names the commit (image-spec 1.1, annotations.md).
 pub(super) const REVISION_ANNOTATION: &str = "org.opencontainers.image.revision";

@@ -17,6 +17,7 @@ use crate::session::{Session, now};
 
 pub(super) async fn run(args: &RollbackArgs, cli: &Cli, session: &Session) -> Outcome {
     let component = component(cli, session)?;
+    super::pipeline::ensure(&component, session).await?;
     let ask = RollbackCandidate {
         component: component.clone(),
         environment: args.environment.clone(),

@@ -208,7 +208,8 @@ impl Killer {
 
     /// The store can be read; now and then everything is verified.
     fn check(&self, environment: &TestEnvironment, number: u64) {
-        let words: &[&str] = if number % VERIFY_EVERY == 0 { &["audit", "verify"] } else { &["status"] };
+        let words: &[&str] =
+            if number.is_multiple_of(VERIFY_EVERY) { &["audit", "verify"] } else { &["status"] };
         let ran = environment.semel(words);
         assert_eq!(ran.code, 0, "after kill {number}, semel {words:?}: {}{}", ran.stdout, ran.stderr);
     }

@@ -37,7 +37,7 @@ fn walk(tour: &str) -> String {
         if command.starts_with("semel sample write") {
             use_ports(&dir.join("greeter"), &ports);
         }
-        walked.push_str(&format!("$ {command}\n"));
+        walked.extend(["$ ", command, "\n"]);
         for line in answer.lines() {
             let shown =
                 PORTS.iter().zip(&ports).fold(line.to_owned(), |line, (name, port)| line.replace(port, name));
