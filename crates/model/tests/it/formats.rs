@@ -610,3 +610,14 @@ fn text<T: Serialize>(document: &T) -> String {
 fn body(change: &Change) -> String {
     text(&serde_json::to_value(change).unwrap()["body"])
 }
+
+#[test]
+fn a_project_file_of_format_1_is_read_for_ever() {
+    let text = include_str!("../../../../testdata/project-1/semel.toml");
+    let project = semel_model::project::Project::parse("semel.toml", text).unwrap();
+    assert_eq!(
+        project.definition.digest().as_str(),
+        "sha256:74f5c0abaed61a0827eb04b2dda98fa42906a042b5b036f933ca7de527aa2f26"
+    );
+    assert_eq!(project.pipeline.digest().as_str(), "sha256:4964086391e8b3fe035bf5f73cde9831558feee7c1659823aab33149a8b0c584");
+}

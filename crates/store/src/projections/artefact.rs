@@ -43,6 +43,20 @@ pub struct Published {
     pub seq: u64,
 }
 
+/// The columns that [`read_published`] takes, in its order.
+macro_rules! select_version {
+    ($rest:literal) => {
+        concat!("SELECT component, name, digest, number, commit_id, log, time, seq ", "FROM version ", $rest)
+    };
+}
+
+/// The columns that [`read_manifest`] takes, in its order.
+macro_rules! select_manifest {
+    ($rest:literal) => {
+        concat!("SELECT digest, media_type, size, subject ", "FROM manifest ", $rest)
+    };
+}
+
 pub(super) async fn manifest_stored(conn: &mut Conn, body: &ManifestStored) -> Result<(), SqlError> {
     conn.execute(
         "INSERT INTO manifest (component, digest, media_type, size, subject) VALUES ($1, $2, $3, $4, $5) \
@@ -191,10 +205,7 @@ pub async fn manifest(
     digest: &Digest,
 ) -> Result<Option<Manifest>, SqlError> {
     let row = conn
-        .row(
-            "SELECT digest, media_type, size, subject FROM manifest WHERE component = $1 AND digest = $2",
-            &[text(component), text(digest)],
-        )
+        .row(select_manifest!("WHERE component = $1 AND digest = $2"), &[text(component), text(digest)])
         .await?;
     Ok(row.as_ref().map(read_manifest))
 }
@@ -207,7 +218,7 @@ pub async fn referrers(
 ) -> Result<Vec<Manifest>, SqlError> {
     let rows = conn
         .rows(
-            "SELECT digest, media_type, size, subject FROM manifest WHERE component = $1 AND subject = $2 ORDER BY digest",
+            select_manifest!("WHERE component = $1 AND subject = $2 ORDER BY digest"),
             &[text(component), text(subject)],
         )
         .await?;
@@ -230,10 +241,7 @@ pub async fn version(
     version: &Version,
 ) -> Result<Option<Published>, SqlError> {
     let row = conn
-        .row(
-            "SELECT component, name, digest, number, commit_id, log, time, seq FROM version WHERE component = $1 AND name = $2",
-            &[text(component), text(version)],
-        )
+        .row(select_version!("WHERE component = $1 AND name = $2"), &[text(component), text(version)])
         .await?;
     Ok(row.as_ref().map(read_published))
 }
@@ -245,10 +253,7 @@ pub async fn by_number(
     number: u64,
 ) -> Result<Option<Published>, SqlError> {
     let row = conn
-        .row(
-            "SELECT component, name, digest, number, commit_id, log, time, seq FROM version WHERE component = $1 AND number = $2",
-            &[text(component), number.into()],
-        )
+        .row(select_version!("WHERE component = $1 AND number = $2"), &[text(component), number.into()])
         .await?;
     Ok(row.as_ref().map(read_published))
 }
@@ -257,8 +262,7 @@ pub async fn by_number(
 pub async fn by_digest(conn: &mut Conn, beginning: &str) -> Result<Vec<Published>, SqlError> {
     let rows = conn
         .rows(
-            "SELECT component, name, digest, number, commit_id, log, time, seq FROM version \
-             WHERE digest >= $1 AND digest < $2 ORDER BY seq",
+            select_version!("WHERE digest >= $1 AND digest < $2 ORDER BY seq"),
             &[beginning.into(), format!("{beginning}g").into()],
         )
         .await?;
@@ -287,8 +291,7 @@ pub async fn versions(
 ) -> Result<Vec<Published>, SqlError> {
     let rows = conn
         .rows(
-            "SELECT component, name, digest, number, commit_id, log, time, seq FROM version \
-             WHERE component = $1 ORDER BY seq DESC LIMIT $2",
+            select_version!("WHERE component = $1 ORDER BY seq DESC LIMIT $2"),
             &[text(component), limit.into()],
         )
         .await?;

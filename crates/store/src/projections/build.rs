@@ -48,6 +48,13 @@ pub struct Build {
     pub time: String,
 }
 
+/// The columns that [`read`] takes, in its order.
+macro_rules! select_build {
+    ($rest:literal) => {
+        concat!("SELECT component, number, build_key, version, commit_id, line, source, state, digest, log, reason, time ", "FROM build ", $rest)
+    };
+}
+
 pub(super) async fn reserved(conn: &mut Conn, entry: &Entry, body: &BuildReserved) -> Result<(), SqlError> {
     conn.execute(
         "INSERT INTO build (component, number, build_key, version, commit_id, line, source, state, time) \
@@ -116,8 +123,7 @@ pub async fn by_key(
     component: &ComponentName,
     key: &Digest,
 ) -> Result<Option<Build>, SqlError> {
-    const BY_KEY: &str = "SELECT component, number, build_key, version, commit_id, line, source, state, digest, log, reason, time \
-                          FROM build WHERE component = $1 AND build_key = $2";
+    const BY_KEY: &str = select_build!("WHERE component = $1 AND build_key = $2");
     Ok(conn.row(BY_KEY, &[text(component), text(key)]).await?.as_ref().map(read))
 }
 
@@ -127,8 +133,7 @@ pub async fn by_number(
     component: &ComponentName,
     number: u64,
 ) -> Result<Option<Build>, SqlError> {
-    const BY_NUMBER: &str = "SELECT component, number, build_key, version, commit_id, line, source, state, digest, log, reason, time \
-                             FROM build WHERE component = $1 AND number = $2";
+    const BY_NUMBER: &str = select_build!("WHERE component = $1 AND number = $2");
     Ok(conn.row(BY_NUMBER, &[text(component), number.into()]).await?.as_ref().map(read))
 }
 
@@ -201,8 +206,7 @@ pub async fn by_version(
     component: &ComponentName,
     version: &Version,
 ) -> Result<Option<Build>, SqlError> {
-    const BY_VERSION: &str = "SELECT component, number, build_key, version, commit_id, line, source, state, digest, log, reason, time \
-                              FROM build WHERE component = $1 AND version = $2";
+    const BY_VERSION: &str = select_build!("WHERE component = $1 AND version = $2");
     Ok(conn.row(BY_VERSION, &[text(component), text(version)]).await?.as_ref().map(read))
 }
 

@@ -60,6 +60,13 @@ pub struct Deployment {
     pub finished: Option<String>,
 }
 
+/// The columns that [`read`] takes, in its order.
+macro_rules! select_deployment {
+    ($rest:literal) => {
+        concat!("SELECT component, environment, generation, deployment_key, digest, version, config, target, decision, rollback_of, state, reason, restored, started, finished ", "FROM deployment ", $rest)
+    };
+}
+
 pub(super) async fn started(
     conn: &mut Conn,
     entry: &Entry,
@@ -179,9 +186,7 @@ pub async fn list(
 ) -> Result<Vec<Deployment>, SqlError> {
     let rows = conn
         .rows(
-            "SELECT component, environment, generation, deployment_key, digest, version, config, target, decision, rollback_of, \
-             state, reason, restored, started, finished FROM deployment \
-             WHERE component = $1 AND environment = $2 ORDER BY generation DESC LIMIT $3",
+            select_deployment!("WHERE component = $1 AND environment = $2 ORDER BY generation DESC LIMIT $3"),
             &[text(component), text(environment), limit.into()],
         )
         .await?;
@@ -197,9 +202,7 @@ pub async fn get(
 ) -> Result<Option<Deployment>, SqlError> {
     let row = conn
         .row(
-            "SELECT component, environment, generation, deployment_key, digest, version, config, target, decision, rollback_of, \
-             state, reason, restored, started, finished FROM deployment \
-             WHERE component = $1 AND environment = $2 AND generation = $3",
+            select_deployment!("WHERE component = $1 AND environment = $2 AND generation = $3"),
             &[text(component), text(environment), generation.into()],
         )
         .await?;
@@ -215,9 +218,7 @@ pub async fn nth_success(
 ) -> Result<Option<Deployment>, SqlError> {
     let row = conn
         .row(
-            "SELECT component, environment, generation, deployment_key, digest, version, config, target, decision, rollback_of, \
-             state, reason, restored, started, finished FROM deployment \
-             WHERE component = $1 AND environment = $2 AND state = 'succeeded' ORDER BY generation DESC LIMIT 1 OFFSET $3",
+            select_deployment!("WHERE component = $1 AND environment = $2 AND state = 'succeeded' ORDER BY generation DESC LIMIT 1 OFFSET $3"),
             &[text(component), text(environment), skip.into()],
         )
         .await?;
@@ -248,11 +249,7 @@ pub async fn successes(
 /// The deployments of an artefact, newest first.
 pub async fn of_digest(conn: &mut Conn, digest: &Digest) -> Result<Vec<Deployment>, SqlError> {
     let rows = conn
-        .rows(
-            "SELECT component, environment, generation, deployment_key, digest, version, config, target, decision, rollback_of, \
-             state, reason, restored, started, finished FROM deployment WHERE digest = $1 ORDER BY started DESC, generation DESC",
-            &[text(digest)],
-        )
+        .rows(select_deployment!("WHERE digest = $1 ORDER BY started DESC, generation DESC"), &[text(digest)])
         .await?;
     Ok(rows.iter().map(read).collect())
 }

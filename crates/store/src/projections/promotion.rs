@@ -27,6 +27,13 @@ pub struct Promotion {
     pub time: String,
 }
 
+/// The columns that [`read`] takes, in its order.
+macro_rules! select_promotion {
+    ($rest:literal) => {
+        concat!("SELECT seq, digest, version, outcome, decision, statement, time ", "FROM promotion ", $rest)
+    };
+}
+
 pub(super) async fn decided(
     conn: &mut Conn,
     seq: u64,
@@ -62,8 +69,7 @@ pub async fn grant(
 ) -> Result<Option<Promotion>, SqlError> {
     let row = conn
         .row(
-            "SELECT seq, digest, version, outcome, decision, statement, time FROM promotion \
-             WHERE component = $1 AND environment = $2 AND digest = $3 AND outcome = 'granted' ORDER BY seq DESC LIMIT 1",
+            select_promotion!("WHERE component = $1 AND environment = $2 AND digest = $3 AND outcome = 'granted' ORDER BY seq DESC LIMIT 1"),
             &[text(component), text(environment), text(digest)],
         )
         .await?;
@@ -79,8 +85,7 @@ pub async fn newest(
 ) -> Result<Vec<Promotion>, SqlError> {
     let rows = conn
         .rows(
-            "SELECT seq, digest, version, outcome, decision, statement, time FROM promotion \
-             WHERE component = $1 AND environment = $2 ORDER BY seq DESC LIMIT $3",
+            select_promotion!("WHERE component = $1 AND environment = $2 ORDER BY seq DESC LIMIT $3"),
             &[text(component), text(environment), limit.into()],
         )
         .await?;

@@ -6,6 +6,7 @@ mod blobs;
 mod disaster;
 mod ledger;
 mod schema;
+mod frozen;
 
 use std::path::Path;
 
