@@ -1,5 +1,10 @@
 //! What can be asked: the verbs and their words.
 
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "these comments are the help texts, where brackets mean what can be left out"
+)]
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};

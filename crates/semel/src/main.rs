@@ -11,6 +11,7 @@ mod cli;
 mod commands;
 mod project;
 mod session;
+mod workdir;
 mod settings;
 
 mod output;

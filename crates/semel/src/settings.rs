@@ -83,6 +83,11 @@ impl Settings {
         self.xdg("XDG_STATE_HOME", ".local/state").join("semel/run")
     }
 
+    /// Where builds work.
+    pub(crate) fn work(&self) -> PathBuf {
+        self.xdg("XDG_CACHE_HOME", ".cache").join("semel/build")
+    }
+
     /// The keys of all stores.
     pub(crate) fn keys(&self) -> PathBuf {
         self.xdg("XDG_CONFIG_HOME", ".config").join("semel/keys")

@@ -619,5 +619,8 @@ fn a_project_file_of_format_1_is_read_for_ever() {
         project.definition.digest().as_str(),
         "sha256:74f5c0abaed61a0827eb04b2dda98fa42906a042b5b036f933ca7de527aa2f26"
     );
-    assert_eq!(project.pipeline.digest().as_str(), "sha256:4964086391e8b3fe035bf5f73cde9831558feee7c1659823aab33149a8b0c584");
+    assert_eq!(
+        project.pipeline.digest().as_str(),
+        "sha256:4964086391e8b3fe035bf5f73cde9831558feee7c1659823aab33149a8b0c584"
+    );
 }

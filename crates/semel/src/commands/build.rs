@@ -29,6 +29,7 @@ use crate::progress;
 use crate::report::{Exit, Failure};
 use crate::session::{self, Session, now};
 use crate::settings::Settings;
+use crate::workdir::WorkDir;
 
 /// How many commits are sent to find the previous version.
 const HISTORY: usize = 500;
@@ -215,12 +216,17 @@ async fn build_reserved(
     let holding =
         Holding { component: component.clone(), number: granted.number, token: granted.token.clone() };
     let lease = Lease::keep(session, holding.clone());
-    let work = tempfile::Builder::new()
-        .prefix("semel-build-")
-        .tempdir()
-        .map_err(|error| Failure::from_error(Exit::Fault, &error))?;
+    let base = session.settings.work();
+    let work = WorkDir::new(&base, now().into()).map_err(|error| {
+        Failure::new(
+            Exit::Fault,
+            format!("cannot make a directory to build in below {}: {error}", base.display()),
+        )
+        .hint("name another one: XDG_CACHE_HOME=DIR")
+    })?;
+    let work_path = work.path();
     let worked = tokio::select! {
-        built = run_build(source, &granted, work.path(), session) => built,
+        built = run_build(source, &granted, &work_path, session) => built,
         _ = tokio::signal::ctrl_c() => {
             drop(session.client.call(&Release { holding: holding.clone() }).await);
             return Err(Failure::new(Exit::Interrupted, format!("broken off; {} stays reserved for the next try", granted.version)));
@@ -228,7 +234,7 @@ async fn build_reserved(
     };
     let built = match worked {
         Ok(built) => built,
-        Err(failed) => return Err(report_failure(&failed, &holding, work.path(), session).await),
+        Err(failed) => return Err(report_failure(&failed, &holding, &work_path, session).await),
     };
     let finished = publish(&built, holding, session).await?;
     drop(lease);
