@@ -59,10 +59,9 @@ pub(super) fn gates(decision: &Decision, output: Output) {
     for gate in &decision.gates {
         let mark = match gate.verdict {
             Verdict::Pass => "open  ",
-            Verdict::Fail => "closed",
-            Verdict::Unknown => "closed",
+            Verdict::Fail | Verdict::Unknown => "closed",
         };
-        output.say(format!("  {mark}  {:<16} {}", gate.gate, gate.reason));
+        output.say(format!("  {mark}  {:<22} {}", gate.gate, gate.reason));
     }
 }
 

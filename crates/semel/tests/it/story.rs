@@ -105,3 +105,16 @@ fn record(environment: &TestEnvironment) -> Vec<String> {
         })
         .collect()
 }
+
+#[test]
+fn the_demo_walks_the_whole_path_and_leaves_nothing_behind() {
+    let environment = TestEnvironment::empty();
+    let ran = environment.ok(&["demo"]);
+    assert!(ran.stderr.contains("every step was checked"), "{ran:?}");
+    assert!(!environment.store().exists(), "the demo has a store of its own");
+    let kept = environment.beside("kept");
+    fs::create_dir(&kept).unwrap();
+    fs::write(kept.join("thesis"), "mine").unwrap();
+    let refused = environment.semel(&["demo", "--keep", &kept.to_string_lossy()]);
+    assert_eq!(refused.code, 2, "{refused:?}");
+}
