@@ -3,9 +3,10 @@
 //! Written: stream → bounded queue → hasher ∥ writer into `uploads/`, `fdatasync`, link to the final name, `fsync` of the
 //! directory. A name is never rewritten; bytes are visible only after their digest was verified.
 
+use std::collections::HashMap;
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
@@ -26,6 +27,7 @@ const FLUSH_BYTES: u64 = 8 * 1024 * 1024;
 pub struct Blobs {
     dir: PathBuf,
     uploads: PathBuf,
+    running: Arc<Running>,
 }
 
 /// A blob could not be written or read.
@@ -94,7 +96,7 @@ pub struct BlobReader {
 
 impl Blobs {
     pub(crate) fn at(store: &Path) -> Self {
-        Self { dir: store.join("blobs"), uploads: store.join("uploads") }
+        Self { dir: store.join("blobs"), uploads: store.join("uploads"), running: Arc::default() }
     }
 
     /// Where a blob lies.
@@ -259,8 +261,8 @@ impl Blobs {
         }
         let path = self.upload_path(id)?;
         let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(QUEUE);
-        let target = path.clone();
-        let writer = tokio::task::spawn_blocking(move || append_pieces(&target, receiver));
+        let (target, running) = (path.clone(), Arc::clone(&self.running));
+        let writer = tokio::task::spawn_blocking(move || append_pieces(&target, receiver, &running));
         let mut received = Ok(());
         while let Some(piece) = source.next().await {
             match piece {
@@ -304,7 +306,7 @@ impl Blobs {
             }
             Err(source) => return Err(failed(source)),
         };
-        let known = running::take(&path, expected.algorithm(), file.metadata().map_err(failed)?.len());
+        let known = self.running.take(&path, expected.algorithm(), file.metadata().map_err(failed)?.len());
         let (found, size) = match known {
             Some((digest, size)) => (digest, size),
             None => hash_file(&mut file, expected.algorithm()).map_err(failed)?,
@@ -320,7 +322,7 @@ impl Blobs {
     /// Gives an upload session up.
     pub fn cancel_upload(&self, id: &str) -> Result<(), BlobError> {
         let path = self.upload_path(id)?;
-        running::forget(&path);
+        self.running.forget(&path);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Err(BlobError::UnknownUpload(id.to_owned()))
@@ -378,10 +380,14 @@ impl Blobs {
 
 /// Writes and hashes pieces as they come: this thread writes, another hashes. The running hash is kept for the next piece
 /// of the same upload.
-fn append_pieces(path: &Path, mut pieces: tokio::sync::mpsc::Receiver<Bytes>) -> io::Result<u64> {
+fn append_pieces(
+    path: &Path,
+    mut pieces: tokio::sync::mpsc::Receiver<Bytes>,
+    running: &Running,
+) -> io::Result<u64> {
     let mut file = std::fs::File::options().append(true).open(path)?;
     let before = file.metadata()?.len();
-    let hasher = running::resume(path, before);
+    let hasher = running.resume(path, before);
     let (to_hash, hashed) = mpsc::sync_channel::<Bytes>(QUEUE);
     let result = std::thread::scope(|scope| {
         let hashing = scope.spawn(move || {
@@ -400,7 +406,7 @@ fn append_pieces(path: &Path, mut pieces: tokio::sync::mpsc::Receiver<Bytes>) ->
     });
     let (written, hasher) = result?;
     if let Some(hasher) = hasher {
-        running::keep(path, hasher, before + written);
+        running.keep(path, hasher, before + written);
     }
     Ok(written)
 }
@@ -469,37 +475,32 @@ pub fn pieces(reader: impl AsyncRead + Unpin) -> impl Stream<Item = io::Result<B
 
 /// The running SHA-256 of uploads of this process, so that a finished upload need not be read again. Lost with the process;
 /// the file is hashed then.
-mod running {
-    use std::collections::HashMap;
-    use std::path::{Path, PathBuf};
-    use std::sync::{LazyLock, Mutex, MutexGuard};
+#[derive(Debug, Default)]
+struct Running(Mutex<HashMap<PathBuf, (Hasher, u64)>>);
 
-    use semel_model::digest::{Algorithm, Digest, Hasher};
-
-    static HASHES: LazyLock<Mutex<HashMap<PathBuf, (Hasher, u64)>>> = LazyLock::new(Mutex::default);
-
-    fn hashes() -> MutexGuard<'static, HashMap<PathBuf, (Hasher, u64)>> {
-        HASHES.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+impl Running {
+    fn hashes(&self) -> MutexGuard<'_, HashMap<PathBuf, (Hasher, u64)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The hash of the first `size` bytes, if it is known.
-    pub(super) fn resume(path: &Path, size: u64) -> Option<Hasher> {
+    fn resume(&self, path: &Path, size: u64) -> Option<Hasher> {
         if size == 0 {
             return Some(Hasher::new(Algorithm::Sha256));
         }
-        hashes().remove(path).filter(|(_, known)| *known == size).map(|(hasher, _)| hasher)
+        self.hashes().remove(path).filter(|(_, known)| *known == size).map(|(hasher, _)| hasher)
     }
 
-    pub(super) fn keep(path: &Path, hasher: Hasher, size: u64) {
-        hashes().insert(path.to_owned(), (hasher, size));
+    fn keep(&self, path: &Path, hasher: Hasher, size: u64) {
+        self.hashes().insert(path.to_owned(), (hasher, size));
     }
 
-    pub(super) fn take(path: &Path, algorithm: Algorithm, size: u64) -> Option<(Digest, u64)> {
-        let (hasher, known) = hashes().remove(path)?;
+    fn take(&self, path: &Path, algorithm: Algorithm, size: u64) -> Option<(Digest, u64)> {
+        let (hasher, known) = self.hashes().remove(path)?;
         (algorithm == Algorithm::Sha256 && known == size).then(|| (hasher.finish(), size))
     }
 
-    pub(super) fn forget(path: &Path) {
-        hashes().remove(path);
+    fn forget(&self, path: &Path) {
+        self.hashes().remove(path);
     }
 }
