@@ -414,7 +414,7 @@ async fn place_in_order(turn: &mut Turn, request: &Start, key: &Digest) -> Resul
     let running = running_generation(turn, request, &newest).await?;
     let next = newest.generation + 1;
     match newest.state {
-        DeploymentState::Started if newest.key == *key => {
+        DeploymentState::Started if newest.key == *key && newest.rollback_of == request.rollback_of => {
             Ok(PlaceInOrder { generation: newest.generation, fresh: false, current: false, unsettled: None })
         }
         DeploymentState::Started => {

@@ -56,12 +56,16 @@ pub async fn observe(
     Ok(Seen { changed, drift })
 }
 
-/// The deployment that should run: the newest that succeeded.
+/// The deployment that should run: the newest that succeeded, unless another one is under way, when nothing can be said.
 async fn wanted(
     turn: &mut Turn,
     component: &ComponentName,
     environment: &EnvironmentName,
 ) -> Result<Option<Deployment>, EngineError> {
+    let newest = deployment::list(turn.db(), component, environment, 1).await?.pop();
+    if newest.is_some_and(|newest| newest.state == DeploymentState::Started) {
+        return Ok(None);
+    }
     Ok(deployment::nth_success(turn.db(), component, environment, 0).await?)
 }
 

@@ -106,7 +106,6 @@ pub async fn bind(store: &Store, who: &Actor, request: Bind, now: Timestamp) -> 
         ))
         .with_hint("push the manifest first"));
     }
-    record_location(&mut batch, &request);
     if is_environment(store, &mut turn, &request).await? {
         let reason = format!("{} is an environment: its tag is what was last deployed there", request.tag);
         return Ok(Bound::Refused(refusal(&request, None, None, reason)));
@@ -123,6 +122,9 @@ pub async fn bind(store: &Store, who: &Actor, request: Bind, now: Timestamp) -> 
             move_channel(&mut turn, &mut batch, &request, channel).await?
         }
     };
+    if !matches!(outcome, Bound::Refused(_)) {
+        record_location(&mut turn, &mut batch, &request).await?;
+    }
     turn.append(batch.into_leaves()).await?;
     Ok(outcome)
 }
@@ -155,14 +157,17 @@ fn refuse_foreign_version(
     Err(EngineError::NotAllowed { what, hint: Some(hint) })
 }
 
-fn record_location(batch: &mut Batch, request: &Bind) {
-    if let Some(place) = &request.location {
+async fn record_location(turn: &mut Turn, batch: &mut Batch, request: &Bind) -> Result<(), EngineError> {
+    let Some(place) = &request.location else { return Ok(()) };
+    let known = artefact::locations(turn.db(), &request.digest).await?;
+    if !known.iter().any(|(known, _)| known == place) {
         batch.change(Change::LocationRecorded(LocationRecorded {
             component: request.component.clone(),
             digest: request.digest.clone(),
             place: place.clone(),
         }));
     }
+    Ok(())
 }
 
 async fn is_environment(store: &Store, turn: &mut Turn, request: &Bind) -> Result<bool, EngineError> {

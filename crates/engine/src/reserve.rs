@@ -31,7 +31,7 @@ use semel_store::projections::component as components;
 use serde::{Deserialize, Serialize};
 
 use crate::artefact;
-use crate::batch::{Batch, put_document};
+use crate::batch::{Batch, put_document, read_document};
 use crate::component;
 use crate::error::EngineError;
 
@@ -212,7 +212,7 @@ pub async fn reserve(
             match_commit(turn, who, &name, &request.commit, found.number, now).await?;
             Ok(Reservation::Built(built))
         }
-        Some(found) => take_over(turn, who, &found, &request, now).await,
+        Some(found) => take_over(store, turn, who, &found, &request, now).await,
         None => first_reservation(store, turn, who, request, key, now).await,
     }
 }
@@ -237,6 +237,7 @@ async fn refuse_foreign_home(
 
 /// The key is reserved and not built: wait for its holder, or build it with the same number and version.
 async fn take_over(
+    store: &Store,
     mut turn: Turn,
     who: &Actor,
     found: &Build,
@@ -252,6 +253,7 @@ async fn take_over(
             retry_millis: RETRY_MILLIS,
         });
     }
+    let source: SourceDocument = read_document(store, &found.source)?;
     let attempt = before.map_or(1, |lease| lease.attempt + 1);
     let token = grant_lease(&mut turn, found, attempt, &request.holder, now).await?;
     match_commit(turn, who, &found.component, &request.commit, found.number, now).await?;
@@ -260,9 +262,9 @@ async fn take_over(
         version: found.version.clone(),
         attempt,
         token,
-        follows: None,
-        bump: Bump::Patch,
-        since: Vec::new(),
+        follows: source.follows,
+        bump: source.bump,
+        since: source.since.into_iter().map(|commit| commit.id).collect(),
     }))
 }
 

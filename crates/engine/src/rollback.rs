@@ -34,6 +34,9 @@ pub struct Candidate {
     pub contract: Contract,
     /// The values that it ran with: plain ones are taken as they were.
     pub snapshot: Snapshot,
+    /// The environment's values file, where secrets may be: relative to the project file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub values: Option<String>,
     /// The target.
     pub target: Target,
     /// Generations that were passed over, with the reason.
@@ -49,7 +52,8 @@ pub async fn candidate(
 ) -> Result<Candidate, EngineError> {
     let mut conn = store.reader().await?;
     let in_force = pipeline::get(store, &mut conn, component).await?;
-    let target = pipeline::binding(&in_force, environment)?.target.clone().ok_or_else(|| {
+    let binding = pipeline::binding(&in_force, environment)?;
+    let target = binding.target.clone().ok_or_else(|| {
         EngineError::precondition(format!("{environment} has no target: nothing runs there through Semel"))
     })?;
     let named = match to {
@@ -88,6 +92,7 @@ pub async fn candidate(
                     to_generation: earlier.generation,
                     succeeded: earlier.finished.clone().unwrap_or_else(|| earlier.started.clone()),
                     snapshot: deploy::snapshot(store, earlier)?,
+                    values: binding.values.clone(),
                     target,
                     passed_over,
                 });

@@ -349,10 +349,7 @@ async fn hash_blobs(
         from += leaves.len() as u64;
     }
     for digest in artefact::all_manifests(conn).await? {
-        let elsewhere = !artefact::locations(conn, &digest).await?.is_empty();
-        named.extend(
-            contents_of(store, &digest).into_iter().filter(|part| !elsewhere || store.blobs().contains(part)),
-        );
+        named.extend(contents_of(store, &digest));
         named.insert(digest);
     }
     for digest in named {

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::durable::{self, Access};
 use crate::keys::create_private_dir;
-use crate::ledger::{self, ReadError};
+use crate::ledger::{self, AppendError, ReadError};
 use crate::sql::SqlError;
 use crate::{OpenError, Place, Store, read_identity};
 
@@ -53,6 +53,9 @@ pub enum BackupError {
     /// The database failed.
     #[error("cannot copy the store's database")]
     Sql(#[from] SqlError),
+    /// The others could not be kept from recording for a moment.
+    #[error("cannot take a turn at the store")]
+    Turn(#[from] AppendError),
     /// The ledger cannot be read.
     #[error("cannot read the ledger")]
     Read(#[from] ReadError),
@@ -79,24 +82,27 @@ pub enum BackupError {
     Open(#[from] OpenError),
 }
 
-/// Copies a store and its keys into a directory. The order makes the copy whole: the ledger first, then every blob that it
-/// can name, which were durable before.
+/// Copies a store and its keys into a directory, while others may go on recording. Ledger and keys are copied in one turn,
+/// so that the keys have signed exactly what the copied ledger holds; then every blob that it can name, which were durable
+/// before.
 pub async fn backup(store: &Store, to: &Path, now: Timestamp) -> Result<Copied, BackupError> {
     refuse_foreign(store, to)?;
     let target = to.join("store");
     for dir in ["blobs", "ledger", "uploads", "trash"] {
         durable::create_dir(&target.join(dir)).map_err(at(&target))?;
     }
+    let keys = to.join("keys");
+    create_private_dir(&keys).map_err(at(&keys))?;
+    let turn = store.turn().await?;
     let mut conn = store.reader().await?;
     let checkpoint = ledger::checkpoint(&mut conn).await?;
     let entries = ledger::size(&mut conn).await?;
     copy_database(&mut conn, &target).await?;
     copy_all(&store.dir().join("ledger"), &target.join("ledger"))?;
+    copy_all(store.keys().dir(), &keys)?;
+    drop(turn);
     let (blobs, kept) = copy_missing(&store.dir().join("blobs"), &target.join("blobs"))?;
     copy_file(&store.dir().join("store.json"), &target.join("store.json"))?;
-    let keys = to.join("keys");
-    create_private_dir(&keys).map_err(at(&keys))?;
-    copy_all(store.keys().dir(), &keys)?;
     let manifest = Manifest { format: 1, store: store.id().to_owned(), entries, checkpoint, time: now };
     let path = to.join("backup.json");
     let bytes = serde_json::to_vec_pretty(&manifest).expect("a manifest is JSON");

@@ -124,9 +124,9 @@ pub struct Turn {
     conn: Option<Conn>,
     committed: bool,
     head: Head,
-    writer: OwnedMutexGuard<Option<Conn>>,
-    // Dropped last: the lock is given up after the transaction is.
+    // Given up in this order: the connection (in `drop`), the lock among processes, the place in this process.
     _lock: Held,
+    writer: OwnedMutexGuard<Option<Conn>>,
 }
 
 impl Turn {

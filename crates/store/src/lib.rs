@@ -202,9 +202,7 @@ impl Store {
         let dir = &place.dir;
         prepare_directory(dir)?;
         refuse_network(dir)?;
-        let path = dir.join("store.lock");
-        let lock = StoreLock::open(&path).map_err(io_error("open", &path))?;
-        let held = lock.acquire().await.map_err(io_error("lock", dir))?;
+        let held = StoreLock::at(dir.join("store.lock")).acquire().await.map_err(io_error("lock", dir))?;
         let path = dir.join("store.json");
         if !path.exists() {
             if dir.join("semel.db").exists() {
@@ -237,12 +235,11 @@ impl Store {
 
     fn assemble(place: &Place, identity: Identity) -> Result<Self, OpenError> {
         let dir = place.dir.clone();
-        let lock_path = dir.join("store.lock");
         Ok(Self(Arc::new(Inner {
             keys: KeyRing::at(&place.keys, &identity.id),
             db: Db::at(&dir.join("semel.db")),
             writer: Arc::default(),
-            lock: StoreLock::open(&lock_path).map_err(io_error("open", &lock_path))?,
+            lock: StoreLock::at(dir.join("store.lock")),
             files: EntryFiles::at(dir.join("ledger")),
             blobs: Blobs::at(&dir),
             identity,

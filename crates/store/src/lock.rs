@@ -4,50 +4,40 @@
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-/// The lock file of a store, opened once per process.
+/// The lock file of a store.
 #[derive(Debug, Clone)]
-pub(crate) struct StoreLock(Arc<File>);
+pub(crate) struct StoreLock(PathBuf);
 
-/// Held until it is dropped.
+/// Held until it is dropped. Each holder has an open file of its own, to which the lock belongs: no other holder of this
+/// process can give it up by mistake, not even one that was no longer waited for.
 #[derive(Debug)]
-pub(crate) struct Held(Arc<File>);
+pub(crate) struct Held {
+    _file: File,
+}
 
 impl StoreLock {
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .map(|file| Self(Arc::new(file)))
+    pub(crate) fn at(path: PathBuf) -> Self {
+        Self(path)
     }
 
-    /// Waits for the lock without blocking the other tasks of this process. The caller makes sure that this process asks
-    /// only once at a time: the lock belongs to the open file.
+    /// Waits for the lock without blocking the other tasks of this process.
     pub(crate) async fn acquire(&self) -> io::Result<Held> {
-        let file = Arc::clone(&self.0);
+        let path = self.0.clone();
         let locked = tokio::task::spawn_blocking(move || {
+            let file = File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
             loop {
-                match flock(&*file, FlockOperation::LockExclusive) {
+                match flock(&file, FlockOperation::LockExclusive) {
                     Err(error) if error == rustix::io::Errno::INTR => {}
-                    other => return other.map(|()| Held(file)),
+                    // Closing the file gives the lock up.
+                    other => return other.map(|()| Held { _file: file }).map_err(io::Error::from),
                 }
             }
         });
-        Ok(locked.await.map_err(io::Error::other)??)
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        // Closing the file would unlock it as well; this is only sooner.
-        let _ = flock(&*self.0, FlockOperation::Unlock);
+        locked.await.map_err(io::Error::other)?
     }
 }
 

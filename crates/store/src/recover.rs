@@ -1,10 +1,13 @@
 //! `semel recover` and `semel rebuild`: from the entry files to the ledger, from the ledger to the projections.
 
+use std::path::Path;
+
 use semel_model::entry::Leaf;
 use semel_model::note::{Checkpoint, LedgerKey};
 
 use crate::entry_files::{Batch, EntryFiles};
 use crate::ledger::{self, AppendError, Head, ReadError};
+use crate::lock::StoreLock;
 use crate::sql::{Conn, Db, SqlError};
 use crate::{OpenError, Place, Store, durable, projections, read_identity, schema};
 
@@ -60,6 +63,8 @@ pub enum RecoverError {
 pub async fn recover(place: &Place) -> Result<Recovered, RecoverError> {
     let identity = read_identity(&place.dir)?;
     let key = LedgerKey::parse(&identity.ledger_key).ok_or(RecoverError::NotSigned(0))?;
+    let lock = StoreLock::at(place.dir.join("store.lock"));
+    let _held = lock.acquire().await.map_err(RecoverError::Place)?;
     let contents = EntryFiles::at(place.dir.join("ledger")).read().map_err(RecoverError::Files)?;
     let database = place.dir.join("semel.db");
     if database.exists() {
@@ -71,8 +76,20 @@ pub async fn recover(place: &Place) -> Result<Recovered, RecoverError> {
     let recovered = extend(&mut conn, &contents.batches, &key).await?;
     // Closing writes the journal into the file, which is whole under its name from then on.
     conn.close().await?;
+    remove_journal(&place.dir).map_err(RecoverError::Place)?;
     durable::rename_into_place(&temporary, &database).map_err(RecoverError::Place)?;
     Ok(recovered)
+}
+
+/// The journal of the lost database would be played into the new one.
+fn remove_journal(dir: &Path) -> std::io::Result<()> {
+    for name in ["semel.db-wal", "semel.db-shm"] {
+        match std::fs::remove_file(dir.join(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    durable::sync_dir(dir)
 }
 
 async fn extend(conn: &mut Conn, batches: &[Batch], key: &LedgerKey) -> Result<Recovered, RecoverError> {

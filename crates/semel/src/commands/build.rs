@@ -216,33 +216,26 @@ async fn build_reserved(
     let holding =
         Holding { component: component.clone(), number: granted.number, token: granted.token.clone() };
     let lease = Lease::keep(session, holding.clone());
-    let base = session.settings.work();
-    let work = WorkDir::new(&base, now().into()).map_err(|error| {
-        Failure::new(
-            Exit::Fault,
-            format!("cannot make a directory to build in below {}: {error}", base.display()),
-        )
-        .hint("name another one: XDG_CACHE_HOME=DIR")
-    })?;
-    let work_path = work.path();
     let worked = tokio::select! {
-        built = run_build(source, &granted, &work_path, session) => built,
+        worked = work(source, &granted, &holding, session) => worked,
         _ = tokio::signal::ctrl_c() => {
-            drop(session.client.call(&Release { holding: holding.clone() }).await);
-            return Err(Failure::new(Exit::Interrupted, format!("broken off; {} stays reserved for the next try", granted.version)));
+            drop(lease);
+            drop(session.client.call(&Release { holding }).await);
+            let message = format!("broken off; {} stays reserved for the next try", granted.version);
+            return Err(Failure::new(Exit::Interrupted, message));
         }
     };
-    let built = match worked {
-        Ok(built) => built,
-        Err(failed) => return Err(report_failure(&failed, &holding, &work_path, session).await),
-    };
-    let finished = publish(&built, holding, session).await?;
+    // A renewal that came after the lease was given up would bring it back.
     drop(lease);
+    let (finished, bytes) = match worked {
+        Ok(finished) => finished,
+        Err(failed) => return Err(record_failure(failed, &holding, session).await),
+    };
     session.output.done(format!(
         "published {component} {} (build {}), {}",
         finished.version,
         finished.number,
-        output::bytes(built.packaged.bytes)
+        output::bytes(bytes)
     ));
     if !wanted.within {
         let version = &finished.version;
@@ -348,30 +341,63 @@ async fn put_log(
     Ok(Some(digest))
 }
 
-async fn report_failure(
-    failed: &BuildError,
+/// A build that came to nothing, with what it printed as far as that is stored.
+struct Failed {
+    failure: Failure,
+    log: Option<Digest>,
+}
+
+impl From<Failure> for Failed {
+    fn from(failure: Failure) -> Self {
+        Self { failure, log: None }
+    }
+}
+
+/// Builds, stores and publishes; says how many bytes the artefact has.
+async fn work(
+    source: &Source,
+    granted: &Granted,
     holding: &Holding,
-    work: &std::path::Path,
     session: &Session,
-) -> Failure {
-    let log = put_log(&holding.component, &pipeline::log_in(work), session).await.unwrap_or(None);
-    let fail = reserve::Fail { holding: holding.clone(), reason: failed.to_string(), log };
-    let recorded = session.client.call(&fail).await;
-    let exit = match failed.blame() {
+) -> Result<(reserve::Built, u64), Failed> {
+    let base = session.settings.work();
+    let dir = WorkDir::new(&base, now().into()).map_err(|error| {
+        Failure::fault(format!("cannot make a directory to build in below {}: {error}", base.display()))
+            .hint("name another one: XDG_CACHE_HOME=DIR")
+    })?;
+    match run_build(source, granted, &dir.path(), session).await {
+        Ok(built) => Ok((publish(&built, holding.clone(), session).await?, built.packaged.bytes)),
+        Err(error) => {
+            let log =
+                put_log(&holding.component, &pipeline::log_in(&dir.path()), session).await.unwrap_or(None);
+            Err(Failed { failure: build_failure(&error, session), log })
+        }
+    }
+}
+
+fn build_failure(error: &BuildError, session: &Session) -> Failure {
+    let exit = match error.blame() {
         Blame::Caller => Exit::Usage,
         Blame::NotFound => Exit::NotFound,
         Blame::Command => Exit::Command,
         Blame::Stopped => Exit::Interrupted,
         Blame::Fault => Exit::Fault,
     };
-    let mut failure = Failure::from_error(exit, failed);
-    if let BuildError::Run(run) = failed {
+    if let BuildError::Run(run) = error {
         for line in run.tail() {
             session.output.say(format!("  | {line}"));
         }
     }
-    failure.hints.extend(failed.hint());
-    if recorded.is_ok() {
+    Failure::from_error(exit, error).hints(error.hint())
+}
+
+/// Records that the build came to nothing and gives its lease up, so that the next try need not wait.
+async fn record_failure(failed: Failed, holding: &Holding, session: &Session) -> Failure {
+    let Failed { mut failure, log } = failed;
+    let logged = log.is_some();
+    let fail = reserve::Fail { holding: holding.clone(), reason: failure.message.clone(), log };
+    let recorded = session.client.call(&fail).await;
+    if recorded.is_ok() && logged {
         failure.hints.push(format!("semel build log {} -c {}", holding.number, holding.component));
     }
     failure

@@ -186,7 +186,15 @@ pub(super) async fn deploy(
         session.output.done(format!("{} may run in {}", order.artefact.name(), order.environment));
     }
     let root = root(session, &start.component, &start.environment, &order.target).await?;
-    let outcome = converge(session, &order, &root, values).await?;
+    let outcome = match converge(session, &order, &root, values).await {
+        // The target could not be asked at all: what was intended has an outcome all the same.
+        Err(failure) if failure.exit == Exit::Fault && !order.current => {
+            let recorded = Recorded::Errored { reason: failure.message.clone(), restored: None };
+            drop(finish(session, &order, recorded, observe(&root).await).await);
+            return Err(failure);
+        }
+        converged => converged?,
+    };
     let observed = observe(&root).await;
     let (recorded, ended) = match outcome {
         directory::Outcome::Succeeded { plan, needs, observed } => {

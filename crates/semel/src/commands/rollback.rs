@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use semel_engine::deploy::Start;
 use semel_engine::rollback::Candidate;
-use semel_model::config::{Offered, Source};
+use semel_model::config::Offered;
 use semel_model::name::ConfigKey;
 use semel_server::api::calls::RollbackCandidate;
 use serde_json::json;
@@ -12,6 +12,7 @@ use serde_json::json;
 use super::{Outcome, component, converge};
 use crate::cli::{Cli, RollbackArgs};
 use crate::output::ago;
+use crate::project;
 use crate::report::{Exit, Failure};
 use crate::session::{Session, now};
 
@@ -76,22 +77,40 @@ async fn values_then(
     args: &RollbackArgs,
     session: &Session,
 ) -> Result<(BTreeMap<ConfigKey, Offered>, Vec<String>), Failure> {
-    let vault = converge::vault(session, &args.environment).await?;
-    let set =
-        vault.values(&candidate.to.component).map_err(|error| Failure::from_error(Exit::Fault, &error))?;
+    let now = secrets_now(candidate, args, session).await?;
     let mut offered = BTreeMap::new();
     let mut notes = Vec::new();
     for (key, entry) in &candidate.snapshot.entries {
-        match (&entry.value, set.get(key)) {
+        match (&entry.value, now.get(key)) {
             (Some(value), _) => {
                 offered.insert(key.clone(), Offered { value: value.clone(), source: entry.source });
             }
             (None, Some(value)) => {
                 notes.push(format!("{key}: secret as it is now"));
-                offered.insert(key.clone(), Offered { value: value.clone(), source: Source::Set });
+                offered.insert(key.clone(), value.clone());
             }
             (None, None) => notes.push(format!("{key}: secret, no longer set")),
         }
     }
     Ok((offered, notes))
+}
+
+/// The secrets as they are now: what was set here, and what a private values file holds. The file is not looked for when
+/// everything was set, so that a rollback needs no project.
+async fn secrets_now(
+    candidate: &Candidate,
+    args: &RollbackArgs,
+    session: &Session,
+) -> Result<BTreeMap<ConfigKey, Offered>, Failure> {
+    let component = &candidate.to.component;
+    let set = converge::offered(session, component, &args.environment, None, None).await?;
+    let mut secrets = candidate.snapshot.entries.iter().filter(|(_, entry)| entry.commitment.is_some());
+    if secrets.all(|(key, _)| set.contains_key(key)) {
+        return Ok(set);
+    }
+    let found =
+        project::find(session.settings.directory())?.filter(|found| found.project.component == *component);
+    let dir = found.map(|found| found.dir);
+    converge::offered(session, component, &args.environment, candidate.values.as_deref(), dir.as_deref())
+        .await
 }

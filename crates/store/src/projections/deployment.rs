@@ -100,7 +100,7 @@ pub(super) async fn succeeded(
 ) -> Result<(), SqlError> {
     let needs = serde_json::to_string(&body.needs).expect("a list of texts is JSON");
     conn.execute(
-        "UPDATE deployment SET state = 'succeeded', finished = $4, needs = $5 \
+        "UPDATE deployment SET state = 'succeeded', finished = $4, needs = $5, reason = NULL, restored = NULL \
          WHERE component = $1 AND environment = $2 AND generation = $3",
         &[
             text(&body.component),
