@@ -118,3 +118,23 @@ fn the_demo_walks_the_whole_path_and_leaves_nothing_behind() {
     let refused = environment.semel(&["demo", "--keep", &kept.to_string_lossy()]);
     assert_eq!(refused.code, 2, "{refused:?}");
 }
+
+#[test]
+fn a_rollback_takes_a_secret_from_a_private_values_file() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let environment = TestEnvironment::project();
+    environment.git(&["rm", "--quiet", "--cached", "config/dev.toml"]);
+    environment.write(".gitignore", "config/dev.toml\n");
+    environment.edit("semel.toml", "secret = true, required = false", "secret = true");
+    environment.write("config/dev.toml", "PLACE = \"a laptop\"\nTOKEN = \"opens the door\"\n");
+    let values = environment.dir().join("config/dev.toml");
+    fs::set_permissions(&values, fs::Permissions::from_mode(0o600)).unwrap();
+    environment.commit("feat: a secret of one's own");
+    let first = environment.ok(&["deploy", "dev"]).digest();
+    environment.edit("run.sh", "hello", "welcome");
+    environment.commit("fix: greet warmly");
+    assert_ne!(environment.ok(&["deploy", "dev"]).digest(), first);
+    let back = environment.ok(&["rollback", "dev"]);
+    assert_eq!(back.digest(), first);
+    assert!(back.stderr.contains("TOKEN: secret as it is now"), "{back:?}");
+}

@@ -171,3 +171,54 @@ async fn files_that_fell_behind_are_brought_level_by_the_next_append() {
     assert!(std::fs::read(&file).unwrap().starts_with(&whole));
     assert_eq!(audit::verify(&store).await.unwrap().problems, Vec::<String>::new());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_made_while_others_record_goes_on_where_it_was_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = new_store(dir.path()).await;
+    fill(&store, 2).await;
+    let busy = Store::open(&place(dir.path())).await.unwrap();
+    let writer = tokio::spawn(async move {
+        let who = actor(&busy).await;
+        for _ in 0..60 {
+            let released = semel_model::entry::HoldReleased {
+                environment: "production".parse().unwrap(),
+                component: None,
+            };
+            let change = semel_model::entry::Change::HoldReleased(released);
+            busy.turn().await.unwrap().record(&who, now(), vec![change]).await.unwrap();
+        }
+    });
+    let saved = dir.path().join("backup");
+    backup::backup(&store, &saved, now()).await.unwrap();
+    writer.await.unwrap();
+    let other = tempfile::tempdir().unwrap();
+    backup::restore(&saved, &place(other.path())).await.unwrap();
+    let restored = Store::open(&place(other.path())).await.unwrap();
+    let who = actor(&restored).await;
+    let released =
+        semel_model::entry::HoldReleased { environment: "production".parse().unwrap(), component: None };
+    let change = semel_model::entry::Change::HoldReleased(released);
+    restored.turn().await.unwrap().record(&who, now(), vec![change]).await.unwrap();
+    assert_eq!(audit::verify(&restored).await.unwrap().problems, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_journal_of_a_lost_database_is_not_played_into_the_recovered_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = new_store(dir.path()).await;
+    fill(&store, 5).await;
+    let before = dump(&store).await;
+    let journal = place(dir.path()).dir.join("semel.db-wal");
+    assert!(std::fs::metadata(&journal).unwrap().len() > 0, "the test needs a journal that is not empty");
+    let kept = std::fs::read(&journal).unwrap();
+    store.close().await;
+    drop(store);
+    remove_database(&place(dir.path()).dir);
+    // As when only the database itself was lost.
+    write(&journal, &kept);
+    recover::recover(&place(dir.path())).await.unwrap();
+    let store = Store::open(&place(dir.path())).await.unwrap();
+    assert_eq!(dump(&store).await, before);
+    assert_eq!(audit::verify(&store).await.unwrap().problems, Vec::<String>::new());
+}
