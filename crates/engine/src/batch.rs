@@ -45,6 +45,11 @@ impl Batch {
         self.leaves.push(Leaf::Entry(Box::new(Entry::new(self.time, self.actor.clone(), change))));
     }
 
+    /// Adds a change before all others.
+    pub(crate) fn change_first(&mut self, change: Change) {
+        self.leaves.insert(0, Leaf::Entry(Box::new(Entry::new(self.time, self.actor.clone(), change))));
+    }
+
     /// Signs a statement about an artefact, stores the envelope and a referrer that other tools find, and adds the leaves of
     /// both. The bytes are durable before the entries that name them.
     pub(crate) fn sign(

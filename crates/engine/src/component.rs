@@ -1,6 +1,7 @@
 //! Components: created by their first authorised name, with one home.
 
 use semel_model::entry::{Change, ComponentCreated};
+use semel_model::keep::Keep;
 use semel_model::name::ComponentName;
 use semel_model::version::TagPolicy;
 use semel_store::projections::component::{self, Component};
@@ -19,10 +20,11 @@ pub(crate) async fn ensure(
     if let Some(known) = component::get(conn, name).await? {
         return Ok(known);
     }
-    let created =
-        ComponentCreated { component: name.clone(), policy: TagPolicy::Release, home: home.to_owned() };
+    let (policy, home) = (TagPolicy::Release, home.to_owned());
+    let created = ComponentCreated { component: name.clone(), policy, home: home.clone() };
     batch.change(Change::ComponentCreated(created));
-    Ok(Component { name: name.clone(), policy: TagPolicy::Release, home: home.to_owned(), last_build: 0 })
+    let (keep, patterns) = (Keep::default(), Vec::new());
+    Ok(Component { name: name.clone(), policy, home, last_build: 0, keep, patterns })
 }
 
 /// A component that must be there.

@@ -650,6 +650,7 @@ fn reject(batch: &mut Batch, request: &Finish, what: RejectedThing, reason: Stri
         what,
         environments: vec![request.environment.clone()],
         reason,
+        pulls: false,
     }));
 }
 

@@ -4,7 +4,9 @@
 //! |---|---|---|
 //! | reserve | [`reserve::reserve`] | `BuildReserved` |
 //! | store a manifest | [`store_manifest::store_manifest`] | `ManifestStored` |
-//! | publish | [`publish::bind`], [`reserve::commit`] | `VersionPublished` |
+//! | push | [`store_manifest::push`], [`content`] | `ManifestStored`, `VersionPublished`, `ChannelMoved`, … |
+//! | publish | [`publish::bind`], [`draft::publish`], [`reserve::commit`] | `VersionPublished` |
+//! | pull | [`pull::find`] | |
 //! | evidence | [`attest::attest`] | `EvidenceAttached` |
 //! | pipeline | [`pipeline::apply`] | `PipelineApplied` |
 //! | promote | [`promote::promote`] | `PromotionGranted`, `PromotionRefused` |
@@ -24,6 +26,12 @@ pub mod component;
 pub mod reserve;
 pub mod store_manifest;
 pub mod publish;
+pub mod draft;
+pub mod content;
+pub mod pull;
+pub mod remove;
+pub mod collect;
+pub mod deprecate;
 pub mod attest;
 pub mod report;
 pub mod pipeline;

@@ -4,13 +4,18 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use semel_model::actor::Actor;
 use semel_model::digest::Digest;
-use semel_model::entry::{Change, ChannelMoved, LocationRecorded, OverwriteRefused, VersionPublished};
+use semel_model::entry::{
+    Change, ChannelMoved, LocationRecorded, OverwriteRefused, VersionPublished, VersionRevived,
+};
 use semel_model::name::{CommitId, ComponentName, Tag};
 use semel_model::version::{TagMeaning, Version, meaning_of};
+use semel_oci::descriptor::Descriptor;
 use semel_store::Store;
+use semel_store::draft;
 use semel_store::ledger::Turn;
+use semel_store::projections::artefact::{self, Published};
 use semel_store::projections::component::Component;
-use semel_store::projections::{artefact, build, pipeline};
+use semel_store::projections::{build, pipeline};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{Batch, read_document};
@@ -36,6 +41,9 @@ pub struct Bind {
     /// The store that gives the component versions, where this store gets a copy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub home: Option<String>,
+    /// Only if nobody has the name yet: what has it is refused, whatever it means.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub absent: bool,
 }
 
 /// What became of a name.
@@ -78,6 +86,9 @@ pub struct Overwrite {
     /// What it means, if it is bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound: Option<Digest>,
+    /// Since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound_at: Option<String>,
     /// What it was to mean.
     pub pushed: Digest,
     /// The next version that is free.
@@ -90,43 +101,91 @@ pub struct Overwrite {
 /// Binds a name to a stored manifest. The same again succeeds and changes nothing; another digest for a version is refused
 /// and recorded.
 pub async fn bind(store: &Store, who: &Actor, request: Bind, now: Timestamp) -> Result<Bound, EngineError> {
-    let mut turn = store.turn().await?;
-    let mut batch = Batch::new(who, now);
-    let known = component::ensure(
-        turn.db(),
-        &mut batch,
-        &request.component,
-        request.home.as_deref().unwrap_or(store.id()),
-    )
-    .await?;
-    if artefact::manifest(turn.db(), &request.component, &request.digest).await?.is_none() {
+    let mut giving = Giving::begin(store, who, now).await?;
+    if artefact::manifest(giving.turn.db(), &request.component, &request.digest).await?.is_none() {
         return Err(EngineError::not_found(format!(
             "{} has no manifest {} in this store",
             request.component, request.digest
         ))
         .with_hint("push the manifest first"));
     }
-    if is_environment(store, &mut turn, &request).await? {
-        let reason = format!("{} is an environment: its tag is what was last deployed there", request.tag);
-        return Ok(Bound::Refused(refusal(&request, None, None, reason)));
+    let known = giving.component(&request.component, request.home.as_deref()).await?;
+    let bound = giving.give(&known, &request).await?;
+    giving.finish().await?;
+    Ok(bound)
+}
+
+/// A turn in which names are given.
+pub(crate) struct Giving<'a> {
+    store: &'a Store,
+    who: &'a Actor,
+    now: Timestamp,
+    pub(crate) turn: Turn,
+    pub(crate) batch: Batch,
+}
+
+impl<'a> Giving<'a> {
+    pub(crate) async fn begin(store: &'a Store, who: &'a Actor, now: Timestamp) -> Result<Self, EngineError> {
+        let mut turn = store.turn().await?;
+        draft::forget_expired(turn.db(), now).await?;
+        Ok(Self { store, who, now, turn, batch: Batch::new(who, now) })
     }
-    let outcome = match meaning_of(&request.tag, known.policy) {
-        TagMeaning::Version(version) => {
-            let bound = bind_version(&mut turn, &mut batch, &request, version, who, now).await?;
-            if let Bound::Published { version, .. } = &bound {
-                refuse_foreign_version(&known, version, &request, store.id())?;
+
+    /// The component, created when this is its first name here.
+    pub(crate) async fn component(
+        &mut self,
+        name: &ComponentName,
+        home: Option<&str>,
+    ) -> Result<Component, EngineError> {
+        let home = home.unwrap_or(self.store.id());
+        component::ensure(self.turn.db(), &mut self.batch, name, home).await
+    }
+
+    /// Decides about one name. Whether the manifest is there is the caller's to know.
+    pub(crate) async fn give(&mut self, known: &Component, request: &Bind) -> Result<Bound, EngineError> {
+        if is_environment(self.store, &mut self.turn, request).await? {
+            let reason =
+                format!("{} is an environment: its tag is what was last deployed there", request.tag);
+            return Ok(Bound::Refused(refusal(request, None, None, reason)));
+        }
+        let (turn, batch) = (&mut self.turn, &mut self.batch);
+        let outcome = match meaning_of(&request.tag, known.policy, &known.patterns) {
+            TagMeaning::Version(version) => {
+                let bound = bind_version(turn, batch, request, version, self.who, self.now).await?;
+                if let Bound::Published { version, .. } = &bound {
+                    refuse_foreign_version(known, version, request, self.store.id())?;
+                }
+                bound
             }
-            bound
+            TagMeaning::Channel(channel) => move_channel(turn, batch, request, channel).await?,
+            TagMeaning::Attachment(tag) => attach(self.store, turn, batch, request, tag).await?,
+        };
+        if !matches!(outcome, Bound::Refused(_)) {
+            record_location(turn, batch, request).await?;
         }
-        TagMeaning::Channel(channel) | TagMeaning::Attachment(channel) => {
-            move_channel(&mut turn, &mut batch, &request, channel).await?
-        }
-    };
-    if !matches!(outcome, Bound::Refused(_)) {
-        record_location(&mut turn, &mut batch, &request).await?;
+        Ok(outcome)
     }
-    turn.append(batch.into_leaves()).await?;
-    Ok(outcome)
+
+    /// The bytes of a digest are here: versions of it that had expired are back.
+    pub(crate) async fn revive(
+        &mut self,
+        component: &ComponentName,
+        digest: &Digest,
+    ) -> Result<(), EngineError> {
+        for version in artefact::expired_versions(self.turn.db(), component, digest).await? {
+            self.batch.change(Change::VersionRevived(VersionRevived {
+                component: component.clone(),
+                version,
+                digest: digest.clone(),
+            }));
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn finish(self) -> Result<(), EngineError> {
+        self.turn.append(self.batch.into_leaves()).await?;
+        Ok(())
+    }
 }
 
 /// Versions of a component come from its home alone (invariant I3): another store takes only copies that say so.
@@ -185,10 +244,13 @@ async fn bind_version(
     now: Timestamp,
 ) -> Result<Bound, EngineError> {
     if let Some(bound) = artefact::version(turn.db(), &request.component, &version).await? {
+        if request.absent {
+            return Ok(refuse_present(request, bound.digest));
+        }
         if bound.digest == request.digest {
             return Ok(Bound::Already { name: request.tag.clone(), digest: bound.digest });
         }
-        return refuse_overwrite(turn, batch, request, version, bound.digest, who, now).await;
+        return refuse_overwrite(turn, batch, request, bound, who, now).await;
     }
     if let Some(reserved) = build::by_version(turn.db(), &request.component, &version).await? {
         let next = next_free(turn, &request.component, &version).await?;
@@ -199,6 +261,19 @@ async fn bind_version(
             free_word(next.as_ref())
         );
         return Ok(Bound::Refused(refusal(request, None, next, reason)));
+    }
+    match draft::get(turn.db(), &request.component, &version).await? {
+        Some(open) if open.digest != request.digest => {
+            let next = next_free(turn, &request.component, &version).await?;
+            let reason = format!(
+                "{} {version} is the draft of other bytes{}",
+                request.component,
+                free_word(next.as_ref())
+            );
+            return Ok(Bound::Refused(refusal(request, None, next, reason)));
+        }
+        Some(_) => drop(draft::remove(turn.db(), &request.component, &version).await?),
+        None => {}
     }
     batch.change(Change::VersionPublished(VersionPublished {
         component: request.component.clone(),
@@ -211,16 +286,22 @@ async fn bind_version(
     Ok(Bound::Published { version, digest: request.digest.clone() })
 }
 
+/// Not an overwrite: who asks for a new name learns that it is none, and nothing is recorded.
+fn refuse_present(request: &Bind, bound: Digest) -> Bound {
+    let reason = format!("{} {} is there already, as {bound}", request.component, request.tag);
+    Bound::Refused(refusal(request, Some(bound), None, reason))
+}
+
 /// Recorded once a day for each actor, name and digest: a retrying client does not fill the ledger.
 async fn refuse_overwrite(
     turn: &mut Turn,
     batch: &mut Batch,
     request: &Bind,
-    version: Version,
-    bound: Digest,
+    published: Published,
     who: &Actor,
     now: Timestamp,
 ) -> Result<Bound, EngineError> {
+    let Published { version, digest: bound, time, .. } = published;
     let refused = OverwriteRefused {
         component: request.component.clone(),
         version: version.clone(),
@@ -233,7 +314,8 @@ async fn refuse_overwrite(
     let next = next_free(turn, &request.component, &version).await?;
     let free = free_word(next.as_ref());
     let reason = format!("{} {version} is bound to {bound} for ever{free}", request.component);
-    Ok(Bound::Refused(refusal(request, Some(bound), next, reason)))
+    let refusal = refusal(request, Some(bound), next, reason);
+    Ok(Bound::Refused(Overwrite { bound_at: Some(time), ..refusal }))
 }
 
 fn free_word(next: Option<&Version>) -> String {
@@ -241,24 +323,28 @@ fn free_word(next: Option<&Version>) -> String {
 }
 
 fn refusal(request: &Bind, bound: Option<Digest>, next_free: Option<Version>, reason: String) -> Overwrite {
-    Overwrite { name: request.tag.clone(), bound, pushed: request.digest.clone(), next_free, reason }
+    let (name, pushed) = (request.tag.clone(), request.digest.clone());
+    Overwrite { name, bound, bound_at: None, pushed, next_free, reason }
 }
 
+/// How many patch versions are tried for a free one: a refusal must not cost more the more versions there are.
+const TRIES: usize = 64;
+
 /// The next patch version that nobody has; after a name that is no number there is none.
-async fn next_free(
+pub(crate) async fn next_free(
     turn: &mut Turn,
     component: &ComponentName,
     version: &Version,
 ) -> Result<Option<Version>, EngineError> {
     let Some(semver) = version.as_semver() else { return Ok(None) };
-    let mut patch = semver.patch + 1;
-    loop {
+    for patch in (semver.patch + 1..).take(TRIES) {
         let next = Version::final_release(semver.major, semver.minor, patch);
-        if !build::is_taken(turn.db(), component, &next).await? {
+        let drafted = draft::get(turn.db(), component, &next).await?.is_some();
+        if !drafted && !build::is_taken(turn.db(), component, &next).await? {
             return Ok(Some(next));
         }
-        patch += 1;
     }
+    Ok(None)
 }
 
 async fn move_channel(
@@ -268,6 +354,9 @@ async fn move_channel(
     channel: Tag,
 ) -> Result<Bound, EngineError> {
     let from = artefact::channel(turn.db(), &request.component, &channel).await?;
+    if let Some(bound) = from.clone().filter(|_| request.absent) {
+        return Ok(refuse_present(request, bound));
+    }
     if from.as_ref() == Some(&request.digest) {
         return Ok(Bound::Already { name: channel, digest: request.digest.clone() });
     }
@@ -278,6 +367,27 @@ async fn move_channel(
         to: Some(request.digest.clone()),
     }));
     Ok(Bound::Moved { channel, digest: request.digest.clone(), from })
+}
+
+/// Attachments of clients without the referrers API are rewritten to be added to: what was there must be there still.
+async fn attach(
+    store: &Store,
+    turn: &mut Turn,
+    batch: &mut Batch,
+    request: &Bind,
+    tag: Tag,
+) -> Result<Bound, EngineError> {
+    if let Some(bound) = artefact::channel(turn.db(), &request.component, &tag).await? {
+        let (_, before) = crate::artefact::manifest(store, turn.db(), &request.component, &bound).await?;
+        let (_, after) =
+            crate::artefact::manifest(store, turn.db(), &request.component, &request.digest).await?;
+        let kept = |layer: &Descriptor| after.layers.iter().any(|one| one.digest == layer.digest);
+        if !before.layers.iter().all(kept) {
+            let reason = format!("{tag} holds attachments, which can be added to, not taken away");
+            return Ok(Bound::Refused(refusal(request, Some(bound), None, reason)));
+        }
+    }
+    move_channel(turn, batch, request, tag).await
 }
 
 /// Removes a channel; its history stays. A version cannot be removed.

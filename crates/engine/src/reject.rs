@@ -31,6 +31,9 @@ pub struct Judge {
     /// Why it is rejected; none accepts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// It may not be fetched either.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pulls: bool,
 }
 
 /// What became of it.
@@ -76,9 +79,17 @@ async fn reject(
         return Err(EngineError::precondition("a rejection needs a reason"));
     }
     let place = request.environment.as_ref().map_or("", EnvironmentName::as_str);
+    if request.pulls && !place.is_empty() {
+        return Err(EngineError::precondition("what is fetched is not fetched for an environment")
+            .with_hint("reject it for every environment: leave the environment out"));
+    }
     let known = promotion::all_rejections(turn.db(), &artefact.component).await?;
-    if known.iter().any(|(kind, digest, at, _)| kind == "digest" && *digest == artefact.digest && at == place)
-    {
+    let rejected = known
+        .iter()
+        .any(|(kind, digest, at, _)| kind == "digest" && *digest == artefact.digest && at == place);
+    let stopped =
+        promotion::pulls_rejected(turn.db(), &artefact.component, &artefact.digest).await?.is_some();
+    if rejected && (stopped || !request.pulls) {
         return Ok(Vec::new());
     }
     batch.change(Change::Rejected(Rejected {
@@ -86,8 +97,12 @@ async fn reject(
         what: RejectedThing::Digest(artefact.digest.clone()),
         environments: request.environment.iter().cloned().collect(),
         reason: reason.to_owned(),
+        pulls: request.pulls,
     }));
     Ok(vec![match &request.environment {
+        None if request.pulls => {
+            format!("{} may no longer be promoted anywhere, nor fetched", artefact.name())
+        }
         Some(environment) => format!("{} may no longer be promoted to {environment}", artefact.name()),
         None => format!("{} may no longer be promoted anywhere", artefact.name()),
     }])
@@ -116,7 +131,7 @@ async fn accept(
         let environments = place.parse().into_iter().collect();
         let component = artefact.component.clone();
         let reason = "accepted".to_owned();
-        batch.change(Change::Accepted(Rejected { component, what, environments, reason }));
+        batch.change(Change::Accepted(Rejected { component, what, environments, reason, pulls: false }));
     }
     Ok(words)
 }

@@ -1,16 +1,19 @@
-//! Store a manifest: its bytes exactly as they came, once everything that it needs is there.
+//! Store a manifest: its bytes exactly as they came, once everything that it needs is there, and with the names that it is to
+//! get.
+
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use semel_model::actor::Actor;
 use semel_model::digest::Digest;
 use semel_model::entry::{Change, ManifestStored};
-use semel_model::name::ComponentName;
+use semel_model::name::{ComponentName, Tag};
 use semel_oci::manifest::{InvalidManifest, ParsedManifest};
-use semel_store::Store;
 use semel_store::projections::artefact;
+use semel_store::{Store, content};
 
-use crate::batch::Batch;
 use crate::error::EngineError;
+use crate::publish::{Bind, Bound, Giving};
 
 /// A manifest as somebody sends it.
 #[derive(Debug, Clone)]
@@ -71,43 +74,114 @@ macro_rules! from_store {
 }
 from_store!(semel_store::sql::SqlError, semel_store::blobs::BlobError, semel_store::ledger::AppendError);
 
-/// Stores a manifest. Storing the same again changes nothing.
+/// A manifest that is stored now, and what became of the names that it was to get.
+#[derive(Debug, Clone)]
+pub struct Pushed {
+    /// The manifest.
+    pub stored: StoredManifest,
+    /// Each name that was decided, in the order asked. Behind a refused one none is decided.
+    pub names: Vec<Bound>,
+}
+
+/// Names for a manifest that is being stored.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Names<'a> {
+    /// Which.
+    pub tags: &'a [Tag],
+    /// Only if nobody has them yet.
+    pub absent: bool,
+}
+
+/// Stores a manifest without a name.
 pub async fn store_manifest(
     store: &Store,
     who: &Actor,
     manifest: Manifest<'_>,
     now: Timestamp,
 ) -> Result<StoredManifest, StoreManifestError> {
+    Ok(push(store, who, manifest, Names::default(), now).await?.stored)
+}
+
+/// Stores a manifest and gives it names, in one turn. The same again changes nothing. A manifest whose first name is refused
+/// is not recorded: who floods the store with overwrites leaves one refusal behind.
+pub async fn push(
+    store: &Store,
+    who: &Actor,
+    manifest: Manifest<'_>,
+    names: Names<'_>,
+    now: Timestamp,
+) -> Result<Pushed, StoreManifestError> {
     let parsed = ParsedManifest::parse(manifest.bytes, manifest.media_type)?;
     let digest = check_digest(&manifest)?;
-    require_contents(store, &manifest, &parsed)?;
+    require_contents(store, &manifest, &parsed).await?;
+    if !store.blobs().contains(&digest) {
+        put_bytes(store, &digest, manifest.bytes).await?;
+    }
     let subject = parsed.subject.as_ref().map(|subject| subject.digest.clone());
+    let mut giving = Giving::begin(store, who, now).await?;
+    // Since it was looked at, a collection may have had its turn; what it put into the trash comes back.
+    for needed in parsed.required_blobs() {
+        if needed.embedded().is_none() && !store.blobs().hold(&needed.digest)? {
+            return Err(missing(manifest.component, &needed.digest));
+        }
+    }
+    let row = artefact::manifest(giving.turn.db(), manifest.component, &digest).await?;
     let stored = StoredManifest {
         digest: digest.clone(),
         media_type: parsed.media_type.clone(),
         subject: subject.clone(),
-        already: true,
+        already: row.is_some(),
     };
-    if artefact::manifest(&mut store.reader().await?, manifest.component, &digest).await?.is_some()
-        && store.blobs().contains(&digest)
-    {
-        return Ok(stored);
-    }
-    put_bytes(store, &digest, manifest.bytes).await?;
-    let mut turn = store.turn().await?;
-    if artefact::manifest(turn.db(), manifest.component, &digest).await?.is_some() {
-        return Ok(stored);
-    }
-    let mut batch = Batch::new(who, now);
-    batch.change(Change::ManifestStored(ManifestStored {
+    let recorded = Change::ManifestStored(ManifestStored {
         component: manifest.component.clone(),
-        digest,
+        digest: digest.clone(),
         media_type: parsed.media_type,
         size: manifest.bytes.len() as u64,
         subject,
-    }));
-    turn.append(batch.into_leaves()).await?;
-    Ok(StoredManifest { already: false, ..stored })
+    });
+    let bound = give_names(&mut giving, &manifest, &digest, names).await?;
+    if bound.is_empty() || bound.iter().any(|one| !matches!(one, Bound::Refused(_))) {
+        giving.revive(manifest.component, &digest).await?;
+        if row.is_none() {
+            giving.batch.change_first(recorded);
+        }
+    }
+    giving.finish().await?;
+    Ok(Pushed { stored, names: bound })
+}
+
+async fn give_names(
+    giving: &mut Giving<'_>,
+    manifest: &Manifest<'_>,
+    digest: &Digest,
+    names: Names<'_>,
+) -> Result<Vec<Bound>, EngineError> {
+    let mut bound = Vec::with_capacity(names.tags.len());
+    let mut given = BTreeSet::new();
+    let mut known = None;
+    for tag in names.tags.iter().filter(|tag| given.insert(tag.as_str())) {
+        let component = match known.take() {
+            Some(component) => component,
+            None => giving.component(manifest.component, None).await?,
+        };
+        let request = Bind {
+            component: manifest.component.clone(),
+            tag: tag.clone(),
+            digest: digest.clone(),
+            commit: None,
+            location: None,
+            home: None,
+            absent: names.absent,
+        };
+        let outcome = giving.give(&component, &request).await?;
+        known = Some(component);
+        let refused = matches!(outcome, Bound::Refused(_));
+        bound.push(outcome);
+        if refused {
+            break;
+        }
+    }
+    Ok(bound)
 }
 
 fn check_digest(manifest: &Manifest<'_>) -> Result<Digest, StoreManifestError> {
@@ -126,22 +200,36 @@ async fn put_bytes(store: &Store, digest: &Digest, bytes: &[u8]) -> Result<(), E
     Ok(())
 }
 
-fn require_contents(
+/// Everything that the manifest needs is here, and this component may read it: who names the digest of other people's bytes
+/// does not get them.
+async fn require_contents(
     store: &Store,
     manifest: &Manifest<'_>,
     parsed: &ParsedManifest,
 ) -> Result<(), StoreManifestError> {
-    let children = parsed.required_manifests().into_iter();
-    let missing = parsed
-        .required_blobs()
-        .into_iter()
-        .chain(children)
-        .find(|needed| needed.embedded().is_none() && !store.blobs().contains(&needed.digest));
-    match missing {
-        Some(needed) => {
-            tracing::debug!(component = %manifest.component, blob = %needed.digest, "Refused a manifest without its content");
-            Err(StoreManifestError::MissingContent(needed.digest.clone()))
+    let mut conn = store.reader().await?;
+    for needed in parsed.required_blobs() {
+        let here = needed.embedded().is_some()
+            || content::is_readable(&mut conn, manifest.component, &needed.digest).await?
+                && store.blobs().hold(&needed.digest)?;
+        if !here {
+            return Err(missing(manifest.component, &needed.digest));
         }
-        None => Ok(()),
     }
+    for child in parsed.required_manifests() {
+        let row = artefact::manifest(&mut conn, manifest.component, &child.digest).await?;
+        if row.is_none() && child.embedded().is_none() {
+            return Err(missing(manifest.component, &child.digest));
+        }
+        // An artefact whose bytes expired is no part of a new one.
+        if let Some(gone) = content::first_missing(&mut conn, store.blobs(), &child.digest).await? {
+            return Err(missing(manifest.component, &gone));
+        }
+    }
+    Ok(())
+}
+
+fn missing(component: &ComponentName, digest: &Digest) -> StoreManifestError {
+    tracing::debug!(%component, blob = %digest, "Refused a manifest without its content");
+    StoreManifestError::MissingContent(digest.clone())
 }

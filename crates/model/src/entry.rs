@@ -10,9 +10,10 @@ use crate::actor::Actor;
 use crate::build::Line;
 use crate::canonical;
 use crate::digest::Digest;
+use crate::keep::Keep;
 use crate::name::{CommitId, ComponentName, EnvironmentName, Tag};
 use crate::pipeline::EvidenceResult;
-use crate::version::{TagPolicy, Version};
+use crate::version::{NamePattern, TagPolicy, Version};
 
 /// The format number of entries.
 pub const ENTRY_FORMAT: u32 = 1;
@@ -85,6 +86,16 @@ pub enum Change {
     Rejected(Rejected),
     /// A rejection was undone.
     Accepted(Rejected),
+    /// A component has other rules from now on.
+    ComponentChanged(ComponentChanged),
+    /// A version should not be used any more, or may be again.
+    VersionDeprecated(VersionDeprecated),
+    /// The bytes of a version are gone by rule; its name and meaning stay.
+    VersionExpired(VersionExpired),
+    /// The bytes of an expired version are back.
+    VersionRevived(VersionRevived),
+    /// A manifest that nothing held is no longer here.
+    ManifestRemoved(ManifestRemoved),
 }
 
 /// See [`Change::StoreCreated`].
@@ -425,6 +436,69 @@ pub struct Rejected {
     pub environments: Vec<EnvironmentName>,
     /// Why.
     pub reason: String,
+    /// Whether it may not be fetched either.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pulls: bool,
+}
+
+/// See [`Change::ComponentChanged`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComponentChanged {
+    /// Which component.
+    pub component: ComponentName,
+    /// How long bytes are kept, if that changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<Keep>,
+    /// Which names are versions beside those that look like one, if that changed. Applies to names that are not given yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patterns: Option<Vec<NamePattern>>,
+}
+
+/// See [`Change::VersionDeprecated`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionDeprecated {
+    /// Which component.
+    pub component: ComponentName,
+    /// Which of its versions.
+    pub version: Version,
+    /// Why it should not be used; none: it may be used again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// See [`Change::VersionExpired`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionExpired {
+    /// Which component.
+    pub component: ComponentName,
+    /// Which of its versions.
+    pub version: Version,
+    /// What it means, for ever.
+    pub digest: Digest,
+    /// The rule whose time was over, such as `trunk=90d`.
+    pub rule: String,
+}
+
+/// See [`Change::VersionRevived`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionRevived {
+    /// Which component.
+    pub component: ComponentName,
+    /// Which of its versions.
+    pub version: Version,
+    /// What it means, for ever.
+    pub digest: Digest,
+}
+
+/// See [`Change::ManifestRemoved`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestRemoved {
+    /// In which component.
+    pub component: ComponentName,
+    /// Which manifest.
+    pub digest: Digest,
+    /// Why, such as `deleted` or `branch=14d`.
+    pub reason: String,
 }
 
 /// What a rejection is about.
@@ -537,6 +611,11 @@ impl Change {
             Self::HoldReleased(_) => "HoldReleased",
             Self::Rejected(_) => "Rejected",
             Self::Accepted(_) => "Accepted",
+            Self::ComponentChanged(_) => "ComponentChanged",
+            Self::VersionDeprecated(_) => "VersionDeprecated",
+            Self::VersionExpired(_) => "VersionExpired",
+            Self::VersionRevived(_) => "VersionRevived",
+            Self::ManifestRemoved(_) => "ManifestRemoved",
         }
     }
 }

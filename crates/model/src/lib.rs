@@ -5,7 +5,7 @@
 //!
 //! Reading order: the identities ([`digest`], [`name`], [`version`]), what a project asks for ([`project`],
 //! [`config`], [`pipeline`]), what is recorded ([`actor`], [`entry`], [`merkle`], [`note`], [`statement`]), and the rules
-//! ([`build`], [`promotion`], [`deployment`]).
+//! ([`build`], [`promotion`], [`deployment`], [`keep`]).
 
 pub mod digest;
 pub mod name;
@@ -26,3 +26,4 @@ pub mod statement;
 pub mod build;
 pub mod promotion;
 pub mod deployment;
+pub mod keep;

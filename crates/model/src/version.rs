@@ -141,6 +141,91 @@ pub enum TagPolicy {
     Mirror,
 }
 
+/// Names that a component takes for versions although they do not look like one: `build-#`, `sha-*`, `release-*`.
+///
+/// `*` stands for any characters, `#` for one or more digits; everything else stands for itself. A pattern covers the whole name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct NamePattern(String);
+
+/// Why a text is no pattern for names.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is no pattern for names (write letters, digits, `.`, `_` and `-`, with `*` for anything and `#` for digits: build-#)"
+)]
+pub struct InvalidNamePattern(String);
+
+/// The most characters of a pattern. A name has at most 128.
+const MAX_PATTERN: usize = 128;
+
+impl NamePattern {
+    /// Whether a tag is covered.
+    pub fn matches(&self, tag: &Tag) -> bool {
+        // The ends of all parts of the tag that the pattern up to here can cover.
+        let text = tag.as_str().as_bytes();
+        let mut ends = vec![false; text.len() + 1];
+        ends[0] = true;
+        for symbol in self.0.bytes() {
+            ends = advance(symbol, &ends, text);
+        }
+        ends[text.len()]
+    }
+}
+
+/// The ends that are possible after one more symbol of a pattern.
+fn advance(symbol: u8, ends: &[bool], text: &[u8]) -> Vec<bool> {
+    let mut next = vec![false; ends.len()];
+    for at in 0..ends.len() {
+        let before = at > 0 && ends[at - 1];
+        let read = at.checked_sub(1).map(|last| text[last]);
+        next[at] = match symbol {
+            b'*' => ends[at] || (at > 0 && next[at - 1]),
+            b'#' => read.is_some_and(|byte| byte.is_ascii_digit()) && (before || next[at - 1]),
+            own => before && read == Some(own),
+        };
+    }
+    next
+}
+
+impl FromStr for NamePattern {
+    type Err = InvalidNamePattern;
+
+    fn from_str(text: &str) -> Result<Self, InvalidNamePattern> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'*' | b'#');
+        match !text.is_empty() && text.len() <= MAX_PATTERN && text.bytes().all(allowed) {
+            true => Ok(Self(text.to_owned())),
+            false => Err(InvalidNamePattern(text.chars().take(160).collect())),
+        }
+    }
+}
+
+impl fmt::Display for NamePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl Serialize for NamePattern {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for NamePattern {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl schemars::JsonSchema for NamePattern {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "NamePattern".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": "string", "description": "Names that are versions: build-#, release-*"})
+    }
+}
+
 /// What a tag means in a component.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TagMeaning {
@@ -152,9 +237,8 @@ pub enum TagMeaning {
     Attachment(Tag),
 }
 
-/// Reads a tag under a component's policy. Names that were reserved or patterns of the component are the caller's
-/// to look up first.
-pub fn meaning_of(tag: &Tag, policy: TagPolicy) -> TagMeaning {
+/// Reads a tag under a component's policy and its own patterns. Names that were reserved are the caller's to look up first.
+pub fn meaning_of(tag: &Tag, policy: TagPolicy, patterns: &[NamePattern]) -> TagMeaning {
     if is_attachment(tag.as_str()) {
         return TagMeaning::Attachment(tag.clone());
     }
@@ -163,7 +247,9 @@ pub fn meaning_of(tag: &Tag, policy: TagPolicy) -> TagMeaning {
         TagPolicy::Strict => TagMeaning::Version(Version::named(tag.clone())),
         TagPolicy::Release => match tag.as_str().parse::<Version>() {
             Ok(version) => TagMeaning::Version(version),
-            Err(_) if is_commit_name(tag.as_str()) => TagMeaning::Version(Version::named(tag.clone())),
+            Err(_) if is_commit_name(tag.as_str()) || patterns.iter().any(|pattern| pattern.matches(tag)) => {
+                TagMeaning::Version(Version::named(tag.clone()))
+            }
             Err(_) => TagMeaning::Channel(tag.clone()),
         },
     }
@@ -295,13 +381,13 @@ mod tests {
     fn the_usual_tag_set_of_a_release_is_read_as_versions_and_channels() {
         for version in ["1.4.2", "v1.4.2", "1.4.2-rc.1", "sha-4f1c2ab"] {
             assert!(
-                matches!(meaning_of(&tag(version), TagPolicy::Release), TagMeaning::Version(_)),
+                matches!(meaning_of(&tag(version), TagPolicy::Release, &[]), TagMeaning::Version(_)),
                 "{version}"
             );
         }
         for channel in ["1.4", "1", "v1", "latest", "3.12-slim", "20240101", "main"] {
             assert!(
-                matches!(meaning_of(&tag(channel), TagPolicy::Release), TagMeaning::Channel(_)),
+                matches!(meaning_of(&tag(channel), TagPolicy::Release, &[]), TagMeaning::Channel(_)),
                 "{channel}"
             );
         }
@@ -316,12 +402,37 @@ mod tests {
     #[test]
     fn policies_decide_what_a_tag_is() {
         assert_eq!(
-            meaning_of(&tag("latest"), TagPolicy::Strict),
+            meaning_of(&tag("latest"), TagPolicy::Strict, &[]),
             TagMeaning::Version(Version::named(tag("latest")))
         );
-        assert_eq!(meaning_of(&tag("1.4.2"), TagPolicy::Mirror), TagMeaning::Channel(tag("1.4.2")));
+        assert_eq!(meaning_of(&tag("1.4.2"), TagPolicy::Mirror, &[]), TagMeaning::Channel(tag("1.4.2")));
         let attachment = format!("sha256-{}.sig", Digest::of(b"x").hex());
-        assert!(matches!(meaning_of(&tag(&attachment), TagPolicy::Strict), TagMeaning::Attachment(_)));
+        assert!(matches!(meaning_of(&tag(&attachment), TagPolicy::Strict, &[]), TagMeaning::Attachment(_)));
+    }
+
+    #[test]
+    fn a_pattern_of_the_component_makes_versions_of_other_names() {
+        let cases = [
+            ("build-#", "build-482", true),
+            ("build-#", "build-", false),
+            ("build-#", "build-4x", false),
+            ("#", "20240101", true),
+            ("#", "1.4", false),
+            ("rel-*", "rel-", true),
+            ("rel-*", "xrel-1", false),
+            ("*-#.#", "a-b-10.2", true),
+            ("*-#.#", "a-b-10.", false),
+            ("**", "x", true),
+        ];
+        for (pattern, name, expected) in cases {
+            let pattern: NamePattern = pattern.parse().unwrap();
+            assert_eq!(pattern.matches(&tag(name)), expected, "{pattern} {name}");
+            let read = meaning_of(&tag(name), TagPolicy::Release, std::slice::from_ref(&pattern));
+            assert_eq!(matches!(read, TagMeaning::Version(_)), expected, "{pattern} {name}");
+        }
+        for bad in ["", "a b", "a/b", "ä"] {
+            assert!(bad.parse::<NamePattern>().is_err(), "{bad}");
+        }
     }
 
     #[test]

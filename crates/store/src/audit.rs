@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use semel_model::digest::Digest;
-use semel_model::entry::{Change, Leaf};
+use semel_model::entry::Leaf;
 use semel_model::merkle::{self, Hash};
 use semel_model::note::Checkpoint;
 use semel_model::promotion::{self, Decision};
@@ -14,7 +14,7 @@ use crate::Store;
 use crate::blobs::BlobError;
 use crate::entry_files::Contents;
 use crate::ledger::{self, ReadError};
-use crate::projections::{self, artefact, promotion as promotions};
+use crate::projections::{self, artefact, document, promotion as promotions};
 use crate::schema;
 use crate::sql::{Conn, Db, SqlError};
 
@@ -343,7 +343,7 @@ async fn hash_blobs(
         }
         for recorded in &leaves {
             if let Leaf::Entry(entry) = &recorded.leaf {
-                named.extend(documents(&entry.change));
+                named.extend(document::of(&entry.change));
             }
         }
         from += leaves.len() as u64;
@@ -371,25 +371,5 @@ fn contents_of(store: &Store, digest: &Digest) -> Vec<Digest> {
             manifest.required_blobs().into_iter().map(|descriptor| descriptor.digest.clone()).collect()
         }
         Err(_) => Vec::new(),
-    }
-}
-
-/// The documents that an entry names; manifests are found through their own table.
-fn documents(change: &Change) -> Vec<Digest> {
-    match change {
-        Change::BuildReserved(body) => vec![body.source.clone()],
-        Change::BuildFailed(body) => body.log.iter().cloned().collect(),
-        Change::VersionPublished(body) => body.log.iter().cloned().collect(),
-        Change::EvidenceAttached(body) => {
-            std::iter::once(&body.envelope).chain(&body.attachment).cloned().collect()
-        }
-        Change::PipelineApplied(body) => vec![body.pipeline.clone()],
-        Change::PromotionGranted(body) | Change::PromotionRefused(body) => {
-            std::iter::once(&body.decision).chain(&body.statement).cloned().collect()
-        }
-        Change::DeploymentStarted(body) => {
-            vec![body.config.clone(), body.decision.clone(), body.target.clone()]
-        }
-        _ => Vec::new(),
     }
 }

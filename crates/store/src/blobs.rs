@@ -99,6 +99,11 @@ impl Blobs {
         Self { dir: store.join("blobs"), uploads: store.join("uploads"), running: Arc::default() }
     }
 
+    /// The store's directory.
+    pub(crate) fn root(&self) -> &Path {
+        self.dir.parent().expect("blobs lie in the store's directory")
+    }
+
     /// Where a blob lies.
     pub fn path(&self, digest: &Digest) -> PathBuf {
         let hex = digest.hex();

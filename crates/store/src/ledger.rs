@@ -1,22 +1,26 @@
 //! The ledger: append, read, prove.
 //!
-//! A change is made in a [`Turn`]: the only writer among all processes, at a known head, with the projections at that head.
-//! [`Turn::append`] is one transaction: leaves, tree nodes, projections and the signed checkpoint; then the batch is made
-//! durable in the entry files, and only then does the caller hear of it.
+//! A change is made in a [`Turn`]: the only writer among all processes, at a known size, with the projections at that size.
+//! [`Turn::append`] writes leaves, tree nodes and projections. Turns that wait for each other share one transaction, which
+//! is closed with a signed checkpoint; then the batch is made durable in the entry files, and only then do their callers
+//! hear of it.
 
+use std::sync::Arc;
+
+use ed25519_dalek::SigningKey;
 use jiff::Timestamp;
 use semel_model::actor::Actor;
 use semel_model::entry::{Change, Entry, InvalidLeaf, Leaf};
 use semel_model::merkle::{self, Hash, Node};
 use semel_model::note::{Checkpoint, NoteError};
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, watch};
 
-use crate::Store;
 use crate::entry_files::Batch;
-use crate::keys::{KeyError, KeyRing};
+use crate::keys::KeyError;
 use crate::lock::Held;
 use crate::projections;
 use crate::sql::{Conn, SqlError, Value};
+use crate::{Store, content};
 
 /// How far the ledger has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +88,12 @@ pub enum AppendError {
         /// How many entries were signed.
         signed: u64,
     },
+    /// The changes that were to become durable together did not.
+    #[error(transparent)]
+    Together(Arc<Self>),
+    /// Whoever was to make the change durable went away.
+    #[error("the ledger's writer was stopped before the change was durable; try again")]
+    Abandoned,
 }
 
 /// A proof or an entry could not be read.
@@ -117,40 +127,85 @@ pub enum ReadError {
     NoCheckpoint,
 }
 
+/// The writing side of a store in one process: a connection, and the turns whose transaction is open.
+#[derive(Debug, Default)]
+pub(crate) struct Writer {
+    conn: Option<Conn>,
+    group: Option<Group>,
+}
+
+/// Turns that share one transaction, one checkpoint and one sync of everything. None of them is acknowledged before all are
+/// durable. A new turn joins while the one that will close the group waits behind it for its place in the queue.
+#[derive(Debug)]
+struct Group {
+    id: u64,
+    /// How many leaves the ledger had before it.
+    base: u64,
+    /// How many it has behind the last turn that is kept.
+    size: u64,
+    /// How many turns are kept in it.
+    turns: usize,
+    /// Whether a turn was given up in the middle, and its statements are still to be undone.
+    dirty: bool,
+    /// The ledger's key, once the ledger was found to extend what it has signed.
+    key: Option<SigningKey>,
+    /// Whether something changed that is no entry and that answers from memory rest on.
+    touched: bool,
+    outcome: watch::Sender<Option<Outcome>>,
+    /// The lock among processes.
+    _lock: Held,
+}
+
+type Outcome = Result<(), Arc<AppendError>>;
+
+/// The most turns that are made durable at once.
+const MAX_TURNS: usize = 64;
+
 /// The exclusive right to decide and to record. Given up when it is dropped.
 #[derive(Debug)]
 pub struct Turn {
     store: Store,
-    conn: Option<Conn>,
-    committed: bool,
-    head: Head,
-    // Given up in this order: the connection (in `drop`), the lock among processes, the place in this process.
-    _lock: Held,
-    writer: OwnedMutexGuard<Option<Conn>>,
+    writer: OwnedMutexGuard<Writer>,
+    kept: bool,
 }
 
 impl Turn {
     pub(crate) async fn take(store: &Store) -> Result<Self, AppendError> {
         let mut writer = store.writer().await;
-        let lock =
-            store.lock().acquire().await.map_err(|source| AppendError::Io { what: "the lock", source })?;
-        let mut conn = match writer.take() {
-            Some(conn) => conn,
-            None => store.connect().await?,
-        };
-        conn.begin().await?;
-        let head = head(&mut conn).await.map_err(read_to_append)?;
-        Ok(Self { store: store.clone(), conn: Some(conn), committed: false, head, writer, _lock: lock })
+        if writer.group.as_ref().is_some_and(|group| group.turns >= MAX_TURNS) {
+            writer.close_group(store).await;
+        }
+        writer.undo_given_up().await?;
+        match writer.group {
+            Some(_) => writer.conn()?.script("SAVEPOINT turn").await?,
+            None => writer.open_group(store).await?,
+        }
+        Ok(Self { store: store.clone(), writer, kept: false })
     }
 
-    /// The head that everything read in this turn belongs to.
-    pub fn head(&self) -> &Head {
-        &self.head
+    /// How many leaves the ledger has, with those of turns that are not durable yet. Everything read in this turn belongs
+    /// to it.
+    pub fn size(&self) -> u64 {
+        self.group().size
     }
 
-    /// The database, with the projections at [`Turn::head`].
+    fn group(&self) -> &Group {
+        self.writer.group.as_ref().expect("a turn has its group until it is kept")
+    }
+
+    fn group_mut(&mut self) -> &mut Group {
+        self.writer.group.as_mut().expect("a turn has its group until it is kept")
+    }
+
+    /// The database, with the projections at [`Turn::size`].
     pub fn db(&mut self) -> &mut Conn {
-        self.conn.as_mut().expect("a turn has its connection until it is dropped")
+        self.writer.conn.as_mut().expect("a turn has its connection until it is dropped")
+    }
+
+    /// Says that this turn changes what is no entry, but what others may answer from memory: a blob came, went, or may be
+    /// read elsewhere. See [`Store::generation`].
+    pub fn touch(&mut self) {
+        self.group_mut().touched = true;
     }
 
     /// Records changes by one actor at one time. See [`Turn::append`].
@@ -164,76 +219,186 @@ impl Turn {
         self.append(changes.into_iter().map(entry).collect()).await
     }
 
-    /// Appends leaves; returns the sequence number of the first. With no leaves, only what was written to operational
-    /// tables is kept.
+    /// Appends leaves; returns the sequence number of the first, once they are durable. With no leaves, only what was written
+    /// to operational tables is kept.
     pub async fn append(mut self, leaves: Vec<Leaf>) -> Result<u64, AppendError> {
-        let first = self.head.size;
-        if leaves.is_empty() {
-            self.commit().await?;
-            return Ok(first);
+        let first = self.size();
+        if !leaves.is_empty() {
+            self.refuse_to_fork().await?;
+            let bytes: Vec<Vec<u8>> = leaves.iter().map(Leaf::to_bytes).collect::<Result<_, _>>()?;
+            insert(self.db(), first, &leaves, &bytes).await?;
+            let blobs = self.store.blobs().clone();
+            content::read_leaves(self.db(), &blobs, &leaves).await?;
         }
-        let keys = self.store.keys().clone();
-        self.refuse_to_fork(&keys).await?;
-        let bytes: Vec<Vec<u8>> = leaves.iter().map(Leaf::to_bytes).collect::<Result<_, _>>()?;
-        let expected = self.head.clone();
-        insert(self.db(), &expected, &leaves, &bytes).await?;
-        let origin = self.store.origin().to_owned();
-        let note = sign(self.db(), &origin, &keys).await?;
-        self.commit().await?;
-        self.level_files().await?;
-        keys.remember_checkpoint(&note)?;
-        Ok(first)
+        if self.group().turns > 0 {
+            self.db().script("RELEASE SAVEPOINT turn").await?;
+        }
+        let mut outcome = self.keep(leaves.len() as u64);
+        let made = outcome.wait_for(Option::is_some).await.map(|made| made.clone());
+        match made {
+            Ok(Some(Ok(()))) => Ok(first),
+            Ok(Some(Err(error))) => Err(AppendError::Together(error)),
+            Ok(None) | Err(_) => Err(AppendError::Abandoned),
+        }
     }
 
-    async fn commit(&mut self) -> Result<(), AppendError> {
-        self.db().commit().await?;
-        self.committed = true;
-        Ok(())
+    /// Leaves the turn in its group, and lets the next one in. The first of a group sees to it that it is closed: it queues
+    /// again, behind those who wait already, and they join. Whoever waits for the outcome may go away; it is closed all
+    /// the same.
+    fn keep(mut self, leaves: u64) -> watch::Receiver<Option<Outcome>> {
+        self.kept = true;
+        let store = self.store.clone();
+        let group = self.group_mut();
+        group.turns += 1;
+        group.size += leaves;
+        let (id, outcome, is_first) = (group.id, group.outcome.subscribe(), group.turns == 1);
+        drop(self);
+        if is_first {
+            tokio::spawn(async move {
+                let mut writer = store.writer().await;
+                if writer.group.as_ref().is_some_and(|group| group.id == id) {
+                    writer.close_group(&store).await;
+                }
+            });
+        }
+        outcome
     }
 
     /// Signs only what extends what this key has signed before (invariant I9).
-    async fn refuse_to_fork(&mut self, keys: &KeyRing) -> Result<(), AppendError> {
-        let Some(note) = keys.last_checkpoint()? else { return Ok(()) };
-        let Ok(signed) = Checkpoint::read_unverified(&note) else { return Ok(()) };
-        if signed.size > self.head.size {
-            return Err(AppendError::Behind { found: self.head.size, signed: signed.size });
+    async fn refuse_to_fork(&mut self) -> Result<(), AppendError> {
+        if self.group().key.is_some() {
+            return Ok(());
         }
-        let root = root(self.db(), signed.size).await.map_err(read_to_append)?;
-        if root == signed.root { Ok(()) } else { Err(AppendError::Forked { signed: signed.size }) }
+        let (keys, base) = (self.store.keys().clone(), self.group().base);
+        let key = keys.ledger_key()?;
+        if let Some(signed) = keys.last_checkpoint()?.and_then(|note| Checkpoint::read_unverified(&note).ok())
+        {
+            if signed.size > base {
+                return Err(AppendError::Behind { found: base, signed: signed.size });
+            }
+            if root(self.db(), signed.size).await.map_err(read_to_append)? != signed.root {
+                return Err(AppendError::Forked { signed: signed.size });
+            }
+        }
+        self.group_mut().key = Some(key);
+        Ok(())
     }
 
     /// Finishes the append of somebody who crashed between the database and the entry files. Files that end before what was
     /// finished once are damaged, which is not for this to mend: `semel audit verify` reports them.
     pub(crate) async fn finish_broken_append(mut self, finished: u64) -> Result<(), AppendError> {
-        let keys = self.store.keys().clone();
-        self.refuse_to_fork(&keys).await?;
-        self.commit().await?;
+        self.refuse_to_fork().await?;
         let have = self.store.entry_files().size();
         if have.map_err(|source| AppendError::Io { what: "the entry files", source })? < finished {
             return Ok(());
         }
-        self.level_files().await?;
+        let store = self.store.clone();
+        level_files(&store, self.db()).await?;
         let note = checkpoint(self.db()).await.map_err(read_to_append)?;
-        Ok(keys.remember_checkpoint(&note)?)
-    }
-
-    /// Brings the entry files level with the database: this batch, and any whose writer crashed before its file.
-    async fn level_files(&mut self) -> Result<(), AppendError> {
-        let failed = |source| AppendError::Io { what: "the entry files", source };
-        let files = self.store.entry_files().clone();
-        let have = files.repair().map_err(failed)?;
-        let missing = batches_from(self.db(), have).await.map_err(read_to_append)?;
-        files.append(&missing).map_err(failed)
+        Ok(store.keys().remember_checkpoint(&note)?)
     }
 }
 
-/// A connection whose transaction was not committed is closed, which gives the transaction up; one that was goes back for the
-/// next turn.
+/// A transaction of which no turn was kept is given up with its connection; of one that others share, only this turn's part.
 impl Drop for Turn {
     fn drop(&mut self) {
-        let conn = self.conn.take();
-        *self.writer = conn.filter(|_| self.committed);
+        if self.kept {
+            return;
+        }
+        match &mut self.writer.group {
+            Some(group) if group.turns > 0 => group.dirty = true,
+            _ => *self.writer = Writer::default(),
+        }
     }
+}
+
+impl Writer {
+    fn conn(&mut self) -> Result<&mut Conn, AppendError> {
+        self.conn.as_mut().ok_or(AppendError::Abandoned)
+    }
+
+    /// Begins a transaction, with the right of all processes to write.
+    async fn open_group(&mut self, store: &Store) -> Result<(), AppendError> {
+        let lock =
+            store.lock().acquire().await.map_err(|source| AppendError::Io { what: "the lock", source })?;
+        let mut conn = match self.conn.take() {
+            Some(conn) => conn,
+            None => store.connect().await?,
+        };
+        conn.begin().await?;
+        let size = size(&mut conn).await?;
+        store
+            .generation_file()
+            .level(size)
+            .map_err(|source| AppendError::Io { what: "the generation", source })?;
+        self.conn = Some(conn);
+        self.group = Some(Group {
+            id: store.next_group(),
+            base: size,
+            size,
+            turns: 0,
+            dirty: false,
+            key: None,
+            touched: false,
+            outcome: watch::Sender::new(None),
+            _lock: lock,
+        });
+        Ok(())
+    }
+
+    async fn undo_given_up(&mut self) -> Result<(), AppendError> {
+        if self.group.as_ref().is_some_and(|group| group.dirty) {
+            self.conn()?.script("ROLLBACK TO SAVEPOINT turn; RELEASE SAVEPOINT turn").await?;
+            self.group.as_mut().expect("it is there").dirty = false;
+        }
+        Ok(())
+    }
+
+    /// Makes a group durable and tells all of its turns. On a failure the connection is closed, which gives up what it had
+    /// not committed.
+    async fn close_group(&mut self, store: &Store) {
+        let made = self.make_durable(store).await.map_err(Arc::new);
+        if made.is_err() {
+            self.conn = None;
+        }
+        if let Some(group) = self.group.take() {
+            drop(group.outcome.send(Some(made)));
+        }
+    }
+
+    /// Database, entry files, the checkpoint beside the keys: in this order, each before the next.
+    async fn make_durable(&mut self, store: &Store) -> Result<(), AppendError> {
+        self.undo_given_up().await?;
+        let (base, size) = self.group.as_ref().map_or((0, 0), |group| (group.base, group.size));
+        let (touched, key) =
+            self.group.as_ref().map_or((false, None), |group| (group.touched, group.key.clone()));
+        let conn = self.conn()?;
+        let Some(key) = key.filter(|_| size > base) else {
+            conn.commit().await?;
+            return advance(store, size, touched);
+        };
+        let note = sign(conn, store.origin(), &key).await?;
+        conn.commit().await?;
+        advance(store, size, touched)?;
+        level_files(store, conn).await?;
+        Ok(store.keys().remember_checkpoint(&note)?)
+    }
+}
+
+/// Moves the generation of the store on, before anybody hears of the change.
+fn advance(store: &Store, size: u64, touched: bool) -> Result<(), AppendError> {
+    let generation = store.generation_file();
+    let moved = generation.level(size).and_then(|()| if touched { generation.bump() } else { Ok(()) });
+    moved.map_err(|source| AppendError::Io { what: "the generation", source })
+}
+
+/// Brings the entry files level with the database: this batch, and any whose writer crashed before its file.
+async fn level_files(store: &Store, conn: &mut Conn) -> Result<(), AppendError> {
+    let failed = |source| AppendError::Io { what: "the entry files", source };
+    let files = store.entry_files();
+    let have = files.repair().map_err(failed)?;
+    let missing = batches_from(conn, have).await.map_err(read_to_append)?;
+    files.append(&missing).map_err(failed)
 }
 
 /// Times are recorded in milliseconds.
@@ -248,18 +413,18 @@ fn read_to_append(error: ReadError) -> AppendError {
     }
 }
 
-/// Inserts leaves behind an expected head and folds them into the projections.
+/// Inserts leaves behind an expected number of them and folds them into the projections.
 pub(crate) async fn insert(
     conn: &mut Conn,
-    expected: &Head,
+    expected: u64,
     leaves: &[Leaf],
     bytes: &[Vec<u8>],
 ) -> Result<(), AppendError> {
     let found = size(conn).await?;
-    if found != expected.size {
-        return Err(AppendError::HeadMoved { expected: expected.size, found });
+    if found != expected {
+        return Err(AppendError::HeadMoved { expected, found });
     }
-    for ((seq, leaf), bytes) in (expected.size..).zip(leaves).zip(bytes) {
+    for ((seq, leaf), bytes) in (expected..).zip(leaves).zip(bytes) {
         insert_leaf(conn, seq, leaf, bytes).await?;
         projections::apply(conn, seq, leaf).await?;
     }
@@ -298,10 +463,10 @@ async fn insert_leaf(conn: &mut Conn, seq: u64, leaf: &Leaf, bytes: &[u8]) -> Re
     Ok(())
 }
 
-async fn sign(conn: &mut Conn, origin: &str, keys: &KeyRing) -> Result<String, AppendError> {
+async fn sign(conn: &mut Conn, origin: &str, key: &SigningKey) -> Result<String, AppendError> {
     let head = head(conn).await.map_err(read_to_append)?;
     let checkpoint = Checkpoint { origin: origin.to_owned(), size: head.size, root: head.root };
-    let note = checkpoint.sign(&keys.ledger_key()?);
+    let note = checkpoint.sign(key);
     store_note(conn, head.size, &note).await?;
     Ok(note)
 }

@@ -1,7 +1,7 @@
 //! What lasts: blobs, the ledger, and what is folded from it.
 //!
 //! ```text
-//! store.json  store.lock  semel.db  ledger/entries-<n>  blobs/sha256/ab/abcdef…  uploads/<id>  trash/
+//! store.json  store.lock  semel.db  generation  ledger/entries-<n>  blobs/sha256/ab/abcdef…  uploads/<id>  trash/
 //! ```
 //!
 //! The only SQL, the only raw file writes and the only keys of Semel are here. Knows nothing of HTTP.
@@ -17,8 +17,13 @@ pub mod entry_files;
 pub mod ledger;
 pub mod projections;
 pub mod lease;
+pub mod content;
+pub mod draft;
+mod generation;
 
 pub mod blobs;
+mod trash;
+pub mod scrub;
 
 pub mod audit;
 pub mod recover;
@@ -27,6 +32,7 @@ pub mod backup;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
 use semel_model::actor::{Actor, ActorKind, AuthMethod};
@@ -38,10 +44,11 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use crate::blobs::Blobs;
 use crate::durable::Access;
 use crate::entry_files::EntryFiles;
+use crate::generation::Generation;
 use crate::keys::{KeyError, KeyRing};
-use crate::ledger::{AppendError, Turn};
+use crate::ledger::{AppendError, ReadError, Turn, Writer};
 use crate::lock::StoreLock;
-use crate::schema::SchemaError;
+use crate::schema::{Migrated, SchemaError};
 use crate::sql::{Conn, Db, SqlError};
 
 /// The format of the store's directory that this program writes and reads.
@@ -79,8 +86,10 @@ struct Inner {
     identity: Identity,
     keys: KeyRing,
     db: Db,
-    /// The connection that writes, when no turn has it.
-    writer: Arc<Mutex<Option<Conn>>>,
+    /// What writes, when no turn has it.
+    writer: Arc<Mutex<Writer>>,
+    groups: AtomicU64,
+    generation: Generation,
     lock: StoreLock,
     files: EntryFiles,
     blobs: Blobs,
@@ -108,6 +117,16 @@ pub enum OpenError {
     /// Its database is gone.
     #[error("the store at {0} has lost its database semel.db: run `semel recover`")]
     NoDatabase(PathBuf),
+    /// Its blobs are somebody else's, or a file system is not mounted.
+    #[error(
+        "{path} is not the blobs of store {id}: is the right file system mounted there? Nothing was read, collected or changed"
+    )]
+    ForeignBlobs {
+        /// The directory of the blobs.
+        path: PathBuf,
+        /// Whose they should be.
+        id: String,
+    },
     /// It lies where neither locks nor durable writes can be relied on.
     #[error(
         "{dir} lies on a network file system ({kind}), where a store would lose data; put it on a local disk"
@@ -147,6 +166,9 @@ pub enum OpenError {
     /// A key failed.
     #[error("cannot make the store's keys")]
     Key(#[from] KeyError),
+    /// The ledger could not be folded into new tables.
+    #[error("cannot fold the store's ledger again")]
+    Fold(#[from] ReadError),
     /// The first entry failed.
     #[error("cannot begin the store's ledger")]
     Append(#[from] AppendError),
@@ -165,6 +187,16 @@ impl Store {
         }
     }
 
+    /// The blobs say whose they are, so that an empty or foreign file system mounted in their place is never taken for a store
+    /// that lost everything, and never collected.
+    pub fn require_own_blobs(&self) -> Result<(), OpenError> {
+        let path = self.dir().join("blobs").join(OWNER_FILE);
+        match std::fs::read_to_string(&path) {
+            Ok(owner) if owner.trim() == self.id() => Ok(()),
+            _ => Err(OpenError::ForeignBlobs { path: self.dir().join("blobs"), id: self.id().to_owned() }),
+        }
+    }
+
     /// Whether a crash broke the creation off before the first entry.
     async fn is_unfinished(&self) -> Result<bool, OpenError> {
         Ok(ledger::size(&mut self.reader().await?).await? == 0)
@@ -180,6 +212,7 @@ impl Store {
         }
         let store = Self::assemble(place, identity)?;
         store.bring_schema_up_to_date().await?;
+        store.require_own_blobs()?;
         // A store that cannot be written can still be read; who appends to it will hear why it cannot.
         drop(store.finish_broken_append().await);
         Ok(store)
@@ -208,7 +241,9 @@ impl Store {
             if dir.join("semel.db").exists() {
                 return Err(OpenError::NotAStore(dir.clone()));
             }
-            let bytes = serde_json::to_vec_pretty(&new_identity(place)?).expect("an identity is JSON");
+            let identity = new_identity(place)?;
+            mark_blobs(dir, &identity.id).map_err(io_error("mark", dir))?;
+            let bytes = serde_json::to_vec_pretty(&identity).expect("an identity is JSON");
             durable::create(&path, &bytes, Access::Shared).map_err(io_error("write", &path))?;
         }
         drop(held);
@@ -220,7 +255,7 @@ impl Store {
     /// Writes the first entry, unless it is there.
     async fn begin_ledger(&self, now: Timestamp) -> Result<(), OpenError> {
         let turn = self.turn().await?;
-        if turn.head().size > 0 {
+        if turn.size() > 0 {
             return Ok(());
         }
         let actor = local_actor(self.keys().pseudonym("local", "store")?, "store");
@@ -239,6 +274,8 @@ impl Store {
             keys: KeyRing::at(&place.keys, &identity.id),
             db: Db::at(&dir.join("semel.db")),
             writer: Arc::default(),
+            groups: AtomicU64::new(0),
+            generation: Generation::at(&dir.join("generation")),
             lock: StoreLock::at(dir.join("store.lock")),
             files: EntryFiles::at(dir.join("ledger")),
             blobs: Blobs::at(&dir),
@@ -253,7 +290,21 @@ impl Store {
             return Ok(());
         }
         let _held = self.0.lock.acquire().await.map_err(io_error("lock", &self.0.dir))?;
-        Ok(schema::migrate(&mut conn).await?)
+        if schema::migrate(&mut conn).await? == Migrated::Older {
+            self.fold_again(&mut conn).await?;
+        }
+        Ok(())
+    }
+
+    /// An older database has columns and tables that nothing was folded into yet.
+    async fn fold_again(&self, conn: &mut Conn) -> Result<(), OpenError> {
+        mark_blobs(self.dir(), self.id()).map_err(io_error("mark", self.dir()))?;
+        conn.begin().await?;
+        projections::rebuild(conn).await?;
+        for (digest, error) in content::read_all(conn, self.blobs()).await?.unreadable {
+            tracing::error!(manifest.digest = %digest, %error, "A manifest cannot be read; run `semel audit verify`");
+        }
+        Ok(conn.commit().await?)
     }
 
     /// The directory.
@@ -304,8 +355,22 @@ impl Store {
         self.0.db.reader().await
     }
 
-    pub(crate) async fn writer(&self) -> OwnedMutexGuard<Option<Conn>> {
+    pub(crate) async fn writer(&self) -> OwnedMutexGuard<Writer> {
         Arc::clone(&self.0.writer).lock_owned().await
+    }
+
+    pub(crate) fn next_group(&self) -> u64 {
+        self.0.groups.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn generation_file(&self) -> &Generation {
+        &self.0.generation
+    }
+
+    /// A number that changes with everything that a name or the readability of a blob rests on, in whatever process of this
+    /// host. What was read from the database *after* asking for it is true while it stays the same. Costs one system call.
+    pub fn generation(&self) -> u64 {
+        self.0.generation.now()
     }
 
     pub(crate) async fn connect(&self) -> Result<Conn, SqlError> {
@@ -384,12 +449,30 @@ pub fn read_identity(dir: &Path) -> Result<Identity, OpenError> {
     serde_json::from_slice(&bytes).map_err(damaged)
 }
 
+/// The file among the blobs that names the store that they belong to.
+const OWNER_FILE: &str = "store-id";
+
+/// Marks blobs as those of a store.
+pub(crate) fn mark_blobs(dir: &Path, id: &str) -> io::Result<()> {
+    durable::replace(&dir.join("blobs").join(OWNER_FILE), format!("{id}\n").as_bytes(), Access::Shared)
+}
+
 const SUBDIRECTORIES: [&str; 4] = ["blobs/sha256", "ledger", "uploads", "trash"];
 
 fn prepare_directory(dir: &Path) -> Result<(), OpenError> {
     let mut foreign = false;
     if let Ok(listing) = std::fs::read_dir(dir) {
-        let ours = ["store.json", "store.lock", "semel.db", "blobs", "ledger", "uploads", "trash"];
+        let ours = [
+            "store.json",
+            "store.lock",
+            "semel.db",
+            "generation",
+            "blobs",
+            "ledger",
+            "uploads",
+            "trash",
+            "quarantine",
+        ];
         foreign = listing.flatten().any(|item| {
             let name = item.file_name().to_string_lossy().into_owned();
             !ours.iter().any(|own| name.starts_with(own)) && !name.starts_with(".tmp-")

@@ -5,11 +5,12 @@ use std::path::Path;
 use semel_model::entry::Leaf;
 use semel_model::note::{Checkpoint, LedgerKey};
 
+use crate::blobs::Blobs;
 use crate::entry_files::{Batch, EntryFiles};
-use crate::ledger::{self, AppendError, Head, ReadError};
+use crate::ledger::{self, AppendError, ReadError};
 use crate::lock::StoreLock;
 use crate::sql::{Conn, Db, SqlError};
-use crate::{OpenError, Place, Store, durable, projections, read_identity, schema};
+use crate::{OpenError, Place, Store, content, durable, projections, read_identity, schema};
 
 /// What a recovery did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,19 +67,31 @@ pub async fn recover(place: &Place) -> Result<Recovered, RecoverError> {
     let lock = StoreLock::at(place.dir.join("store.lock"));
     let _held = lock.acquire().await.map_err(RecoverError::Place)?;
     let contents = EntryFiles::at(place.dir.join("ledger")).read().map_err(RecoverError::Files)?;
+    mark_unmarked_blobs(place, &identity.id).map_err(RecoverError::Place)?;
     let database = place.dir.join("semel.db");
     if database.exists() {
         let mut conn = Db::at(&database).connect().await?;
-        return extend(&mut conn, &contents.batches, &key).await;
+        return extend(&mut conn, place, &contents.batches, &key).await;
     }
     let temporary = place.dir.join(durable::temporary_name(".tmp-recover-"));
     let mut conn = Db::at(&temporary).connect().await?;
-    let recovered = extend(&mut conn, &contents.batches, &key).await?;
+    let recovered = extend(&mut conn, place, &contents.batches, &key).await?;
     // Closing writes the journal into the file, which is whole under its name from then on.
     conn.close().await?;
     remove_journal(&place.dir).map_err(RecoverError::Place)?;
     durable::rename_into_place(&temporary, &database).map_err(RecoverError::Place)?;
     Ok(recovered)
+}
+
+/// A store of an older program has blobs that do not say whose they are. Empty ones are left so: they may be a file system
+/// that is not mounted.
+fn mark_unmarked_blobs(place: &Place, id: &str) -> std::io::Result<()> {
+    let blobs = place.dir.join("blobs");
+    let any = std::fs::read_dir(blobs.join("sha256"))?.next().is_some();
+    match any && !blobs.join(crate::OWNER_FILE).exists() {
+        true => crate::mark_blobs(&place.dir, id),
+        false => Ok(()),
+    }
 }
 
 /// The journal of the lost database would be played into the new one.
@@ -92,12 +105,20 @@ fn remove_journal(dir: &Path) -> std::io::Result<()> {
     durable::sync_dir(dir)
 }
 
-async fn extend(conn: &mut Conn, batches: &[Batch], key: &LedgerKey) -> Result<Recovered, RecoverError> {
+async fn extend(
+    conn: &mut Conn,
+    place: &Place,
+    batches: &[Batch],
+    key: &LedgerKey,
+) -> Result<Recovered, RecoverError> {
     schema::migrate(conn).await?;
     conn.begin().await?;
     let before = ledger::size(conn).await?;
     for batch in batches.iter().filter(|batch| batch.first >= before) {
         take_in(conn, batch, key).await?;
+    }
+    for (digest, error) in content::read_all(conn, &Blobs::at(&place.dir)).await?.unreadable {
+        tracing::error!(manifest.digest = %digest, %error, "A manifest cannot be read; run `semel audit verify`");
     }
     conn.commit().await?;
     let entries = ledger::size(conn).await?;
@@ -115,8 +136,7 @@ async fn take_in(conn: &mut Conn, batch: &Batch, key: &LedgerKey) -> Result<(), 
         .map(|bytes| Leaf::parse(bytes))
         .collect::<Result<_, _>>()
         .map_err(AppendError::Leaf)?;
-    let expected = Head { size, root: ledger::root(conn, size).await? };
-    ledger::insert(conn, &expected, &leaves, &batch.leaves).await?;
+    ledger::insert(conn, size, &leaves, &batch.leaves).await?;
     let signed = Checkpoint::verify(&batch.note, key).map_err(|_| RecoverError::NotSigned(batch.end()))?;
     let head = ledger::head(conn).await?;
     if (signed.size, signed.root) != (head.size, head.root) {

@@ -20,7 +20,7 @@ pub enum TableKind {
 }
 
 /// Every table of the store.
-pub const TABLES: [(&str, TableKind); 24] = [
+pub const TABLES: [(&str, TableKind); 29] = [
     ("entry", TableKind::Ledger),
     ("node", TableKind::Ledger),
     ("checkpoint", TableKind::Ledger),
@@ -41,6 +41,11 @@ pub const TABLES: [(&str, TableKind); 24] = [
     ("event", TableKind::Projection { key: "environment, component, seq" }),
     ("hold", TableKind::Projection { key: "environment, component" }),
     ("rejection", TableKind::Projection { key: "component, kind, digest, environment" }),
+    ("document", TableKind::Projection { key: "digest" }),
+    ("content", TableKind::Operational),
+    ("readable", TableKind::Operational),
+    ("draft", TableKind::Operational),
+    ("checked", TableKind::Operational),
     ("lease", TableKind::Operational),
     ("identity", TableKind::Operational),
     ("observed_at", TableKind::Operational),
@@ -48,9 +53,10 @@ pub const TABLES: [(&str, TableKind); 24] = [
 ];
 
 /// The migrations in order: name and text. Never edited once released; the tidy test compares their digests.
-pub const MIGRATIONS: [(&str, &str); 2] = [
+pub const MIGRATIONS: [(&str, &str); 3] = [
     ("0001_initial", include_str!("../migrations/0001_initial.sql")),
     ("0001_immutable.sqlite", include_str!("../migrations/0001_immutable.sqlite.sql")),
+    ("0002_repository", include_str!("../migrations/0002_repository.sql")),
 ];
 
 const MIGRATION_TABLE: &str =
@@ -76,14 +82,24 @@ pub enum SchemaError {
     },
 }
 
+/// What a database was before its migrations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Migrated {
+    /// Empty.
+    New,
+    /// Of an older program: its projections must be folded again.
+    Older,
+}
+
 /// Applies the migrations that a database has not seen, in one transaction.
-pub async fn migrate(conn: &mut Conn) -> Result<(), SchemaError> {
+pub async fn migrate(conn: &mut Conn) -> Result<Migrated, SchemaError> {
     let failed = |name: &str| {
         let name = name.to_owned();
         move |source| SchemaError::Apply { name, source }
     };
     conn.begin().await.map_err(failed("(begin)"))?;
     conn.script(MIGRATION_TABLE).await.map_err(failed("(table)"))?;
+    let mut before = Migrated::New;
     for (name, text) in MIGRATIONS {
         let digest = semel_model::digest::Digest::of(text.as_bytes());
         let row = conn
@@ -91,7 +107,7 @@ pub async fn migrate(conn: &mut Conn) -> Result<(), SchemaError> {
             .await
             .map_err(failed(name))?;
         match row {
-            Some(row) if row.text(0) == digest.as_str() => {}
+            Some(row) if row.text(0) == digest.as_str() => before = Migrated::Older,
             Some(_) => return Err(SchemaError::Foreign { name: name.to_owned() }),
             None => {
                 conn.script(text).await.map_err(failed(name))?;
@@ -104,7 +120,8 @@ pub async fn migrate(conn: &mut Conn) -> Result<(), SchemaError> {
             }
         }
     }
-    conn.commit().await.map_err(failed("(commit)"))
+    conn.commit().await.map_err(failed("(commit)"))?;
+    Ok(before)
 }
 
 /// Whether a database has seen all migrations.

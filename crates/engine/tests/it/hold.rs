@@ -18,6 +18,7 @@ async fn judged(world: &World, place: Option<&str>, reason: Option<&str>) -> Res
         version: "1.0.0".to_owned(),
         environment: place.map(environment),
         reason: reason.map(str::to_owned),
+        pulls: false,
     };
     judge(&world.store, &world.who, request, world.now()).await
 }

@@ -34,6 +34,7 @@ use semel_model::name::{CommitId, ComponentName, EnvironmentName};
 use semel_oci::descriptor::Descriptor;
 use semel_oci::manifest::ImageManifest;
 use semel_oci::media_type;
+use semel_store::blobs::Stored;
 use semel_store::{Place, Store, audit, ledger};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -81,8 +82,8 @@ impl World {
 
     /// Stores an artefact with these bytes and this configuration contract.
     async fn artefact_with(&self, content: &str, contract: Option<&str>) -> Digest {
-        let layer = self.store.blobs().put(content.as_bytes()).unwrap();
-        self.store.blobs().put(b"{}").unwrap();
+        let layer = self.upload(content.as_bytes()).await;
+        self.upload(b"{}").await;
         let annotations = contract.map(|text| ("dev.semel.contract".to_owned(), text.to_owned()));
         let manifest = ImageManifest {
             artifact_type: Some(media_type::SEMEL_ARCHIVE.to_owned()),
@@ -103,6 +104,12 @@ impl World {
             .await
             .unwrap()
             .digest
+    }
+
+    async fn upload(&self, bytes: &[u8]) -> Stored {
+        let stored = self.store.blobs().put(bytes).unwrap();
+        semel_engine::content::received(&self.store, &component(), &stored.digest).await.unwrap();
+        stored
     }
 
     async fn bind(&self, tag: &str, digest: &Digest) -> Result<Bound, EngineError> {
@@ -274,6 +281,7 @@ fn name(tag: &str, digest: &Digest) -> Bind {
         commit: None,
         location: None,
         home: None,
+        absent: false,
     }
 }
 

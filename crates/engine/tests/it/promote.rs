@@ -132,6 +132,7 @@ async fn a_rejected_digest_is_refused_until_it_is_accepted() {
         version: "1.0.0".to_owned(),
         environment: None,
         reason: reason.map(str::to_owned),
+        pulls: false,
     };
     world.promote("1.0.0", "staging").await;
     let rejection = judge(Some("loses orders"));

@@ -86,6 +86,7 @@ async fn what_was_rejected_is_passed_over_with_its_reason() {
         version: "1.1.0".to_owned(),
         environment: None,
         reason: Some("loses orders".to_owned()),
+        pulls: false,
     };
     judge(&world.store, &world.who, rejection, world.now()).await.unwrap();
     let found = back(&world, None).await.unwrap();

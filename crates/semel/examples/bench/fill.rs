@@ -72,7 +72,7 @@ pub(crate) async fn fill(scratch: &Scratch, versions: u64) -> Result<Filled, Err
         }
     }
     rustix::fs::sync();
-    let entries = store.turn().await?.head().size;
+    let entries = store.turn().await?.size();
     store.close().await;
     Ok(Filled { entries, blobs: writer.blobs, took: started.elapsed() })
 }

@@ -33,6 +33,7 @@ pub(super) async fn run(args: &PublishArgs, cli: &Cli, session: &Session) -> Out
         digest: copied.descriptor.digest,
         commit,
         location: Some(from.place.clone()),
+        absent: false,
     };
     push::name(bind, session).await
 }

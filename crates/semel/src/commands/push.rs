@@ -29,6 +29,7 @@ pub(super) async fn run(args: &PushArgs, cli: &Cli, session: &Session) -> Outcom
         commit: super::commit(args.commit.as_ref())?.or_else(|| from.commit.clone()),
         location: None,
         home: from.home_of(&component),
+        absent: false,
     };
     name(bind, session).await
 }
@@ -41,7 +42,7 @@ pub(super) async fn refuse_renamed_copy(
     session: &Session,
 ) -> Result<(), Failure> {
     let Some(home) = from.home_of(component) else { return Ok(()) };
-    let is_version = matches!(meaning_of(tag, TagPolicy::Release), TagMeaning::Version(_));
+    let is_version = matches!(meaning_of(tag, TagPolicy::Release, &[]), TagMeaning::Version(_));
     if !is_version || from.tag.as_ref() == Some(tag) || session.facts().await?.id == home {
         return Ok(());
     }

@@ -30,7 +30,10 @@ async fn judge(
     session: &Session,
 ) -> Result<Judged, Failure> {
     let (component, version) = artefact(version, cli, session)?;
-    Ok(session.client.call(&Judge { component, version, environment: environment.cloned(), reason }).await?)
+    Ok(session
+        .client
+        .call(&Judge { component, version, environment: environment.cloned(), reason, pulls: false })
+        .await?)
 }
 
 fn say(judged: &Judged, nothing: &str, session: &Session) {

@@ -9,20 +9,51 @@ use http::header::{
     RANGE,
 };
 use http::{HeaderValue, Method, StatusCode};
+use semel_engine::content::{self as engine_content, Released};
 use semel_model::digest::Digest;
+use semel_model::name::ComponentName;
 use semel_oci::error::ErrorCode;
 use semel_oci::range::{self, Requested};
 use semel_oci::transport;
+use semel_store::blobs::BlobError;
+use semel_store::content;
+use serde_json::json;
 
 use super::{Asked, CONTENT_DIGEST, IMMUTABLE, Result, entity_tag};
 use crate::App;
 use crate::error::Refusal;
 
-pub(super) async fn answer(app: &App, asked: &Asked, digest: &Digest) -> Result {
+pub(super) async fn answer(app: &App, asked: &Asked, name: &ComponentName, digest: &Digest) -> Result {
     match asked.method {
-        Method::GET | Method::HEAD => get(app, asked, digest).await,
-        Method::DELETE => Err(keep(asked)),
-        _ => Err(asked.not_allowed("GET, HEAD")),
+        Method::GET | Method::HEAD => {
+            require_readable(app, name, digest).await?;
+            get(app, asked, digest).await
+        }
+        Method::DELETE => delete(app, asked, name, digest).await,
+        _ => Err(asked.not_allowed("GET, HEAD, DELETE")),
+    }
+}
+
+/// A blob of another component is as good as not here: who may read that one can mount it. One in the trash comes back.
+async fn require_readable(app: &App, name: &ComponentName, digest: &Digest) -> Result<()> {
+    let readable = content::is_readable(&mut app.store().reader().await?, name, digest).await?;
+    if readable && (app.store().blobs().contains(digest) || app.store().blobs().hold(digest)?) {
+        return Ok(());
+    }
+    Err(BlobError::Unknown(digest.clone()).into())
+}
+
+async fn delete(app: &App, asked: &Asked, name: &ComponentName, digest: &Digest) -> Result {
+    match engine_content::release(app.store(), name, digest).await? {
+        Released::Gone => Ok(StatusCode::ACCEPTED.into_response()),
+        Released::Unknown => Err(BlobError::Unknown(digest.clone()).into()),
+        Released::Needed(manifests) => Err(asked
+            .not_allowed("GET, HEAD")
+            .message(format!(
+                "{digest} stays: {} needs it",
+                manifests.first().map_or("a manifest", Digest::as_str)
+            ))
+            .detail(json!({"reason": "needed", "manifests": manifests}))),
     }
 }
 
@@ -91,11 +122,4 @@ fn with_length(mut response: Response, length: u64) -> Response {
 
 fn value(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).expect("digests and ranges are visible ASCII")
-}
-
-/// Other manifests may need the blob.
-fn keep(asked: &Asked) -> Refusal {
-    asked
-        .not_allowed("GET, HEAD")
-        .message("blobs are removed by collection, when nothing needs them any more")
 }

@@ -3,16 +3,20 @@
 //! Bytes and media type go out exactly as they came in. Whether a name may be given is the engine's to say; a refused
 //! overwrite is 409 `DENIED`, for which clients stop, and never a code at which they convert the manifest and push again.
 
+use std::collections::BTreeSet;
+
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use semel_engine::publish::{self, Bind, Bound, Overwrite};
-use semel_engine::store_manifest::{Manifest, StoreManifestError, StoredManifest, store_manifest};
-use semel_model::actor::Actor;
+use semel_engine::publish::{self, Bound, Overwrite};
+use semel_engine::pull::{self, NameKind, Named, Pull};
+use semel_engine::remove::{self, Removed};
+use semel_engine::store_manifest::{Manifest, Names, StoreManifestError, StoredManifest, push};
 use semel_model::digest::Digest;
+use semel_model::keep::Holder;
 use semel_model::name::{ComponentName, Tag};
 use semel_oci::error::ErrorCode;
 use semel_oci::manifest::{InvalidManifest, MAX_MANIFEST_BYTES};
@@ -22,7 +26,7 @@ use semel_store::blobs::BlobError;
 use semel_store::projections::artefact;
 use serde_json::json;
 
-use super::names::{self, Kind, Named};
+use super::names;
 use super::uploads::pieces;
 use super::{Asked, CONTENT_DIGEST, IMMUTABLE, OCI_SUBJECT, OCI_TAG, Result, entity_tag};
 use crate::App;
@@ -71,18 +75,44 @@ async fn find(
     let (digest, caching) = match reference {
         TagOrDigest::Digest(digest) => (Some(digest.clone()), IMMUTABLE),
         TagOrDigest::Tag(tag) => {
-            (names::look_up(&mut conn, name, tag).await?.map(|named| named.digest), "no-cache")
+            (pull::look_up(&mut conn, name, tag).await?.map(|named| named.digest), "no-cache")
         }
     };
-    let found = match digest {
-        Some(digest) => artefact::manifest(&mut conn, name, &digest).await?,
-        None => None,
+    let found = match &digest {
+        Some(digest) => pull::find(&mut conn, name, digest).await?,
+        None => Pull::Unknown,
     };
-    if let Some(manifest) = found {
-        return Ok((manifest, caching));
+    match found {
+        Pull::Found { manifest, .. } => Ok((manifest, caching)),
+        Pull::Rejected { digest, reason } => Err(pulls_rejected(name, &digest, &reason)),
+        Pull::Expired { version, digest, expired } => {
+            Err(expired_refusal(name, &version.to_string(), &digest, &expired))
+        }
+        Pull::Unknown => {
+            names::require_component(&mut conn, name).await?;
+            Err(unknown(name, reference))
+        }
     }
-    names::require_component(&mut conn, name).await?;
-    Err(unknown(name, reference))
+}
+
+fn pulls_rejected(name: &ComponentName, digest: &Digest, reason: &str) -> Refusal {
+    let message = format!("{digest} of {name} must not be fetched: {reason}");
+    Refusal::with_status(StatusCode::FORBIDDEN, ErrorCode::Denied, message)
+        .detail(json!({"reason": "rejected", "digest": digest}))
+}
+
+fn expired_refusal(
+    name: &ComponentName,
+    version: &str,
+    digest: &Digest,
+    expired: &artefact::Expired,
+) -> Refusal {
+    let artefact::Expired { time, rule } = expired;
+    let message = format!(
+        "the bytes of {name} {version} were removed on {time} by the rule {rule}; pushing {digest} again brings it back"
+    );
+    Refusal::new(ErrorCode::ManifestUnknown, message)
+        .detail(json!({"reason": "expired", "digest": digest, "expired": time, "rule": rule}))
 }
 
 fn unknown(name: &ComponentName, reference: &TagOrDigest) -> Refusal {
@@ -113,7 +143,6 @@ fn without_bytes(error: BlobError) -> Refusal {
 async fn put(app: &App, asked: &Asked, name: &ComponentName, reference: &TagOrDigest, body: Body) -> Result {
     let tags = tags_to_bind(asked, reference)?;
     let bytes = read_body(body).await?;
-    require_absent(app, asked, name, reference).await?;
     let who = app.registry_actor().await?;
     let manifest = Manifest {
         component: name,
@@ -124,9 +153,43 @@ async fn put(app: &App, asked: &Asked, name: &ComponentName, reference: &TagOrDi
             TagOrDigest::Tag(_) => None,
         },
     };
-    let stored = store_manifest(app.store(), &who, manifest, app.now()).await?;
-    let accepted = bind_all(app, &who, name, &stored.digest, tags).await?;
-    Ok(pushed(name, &stored, asked, accepted))
+    let absent = must_be_new(asked);
+    let by_name = matches!(reference, TagOrDigest::Tag(_));
+    let names = Names { tags: &tags, absent: absent && by_name };
+    let pushed = push(app.store(), &who, manifest, names, app.now()).await?;
+    if absent && pushed.stored.already && !by_name {
+        return Err(exists(&pushed.stored.digest, format!("{name} has {} already", pushed.stored.digest)));
+    }
+    let accepted = accepted(&pushed.names, &tags, names.absent)?;
+    Ok(answer_push(name, &pushed.stored, asked, accepted))
+}
+
+/// The names that were given. The first refusal is the answer; the names before it are given, and it says so.
+fn accepted(names: &[Bound], tags: &[Tag], absent: bool) -> Result<HeaderMap> {
+    let mut accepted = HeaderMap::new();
+    for (bound, tag) in names.iter().zip(tags) {
+        match bound {
+            Bound::Refused(overwrite) => match &overwrite.bound {
+                Some(bound) if absent => return Err(exists(bound, &overwrite.reason)),
+                _ => return Err(refused(overwrite.clone()).headers(accepted)),
+            },
+            Bound::Published { .. } | Bound::Already { .. } | Bound::Moved { .. } => {
+                let header = HeaderValue::from_str(tag.as_str()).expect("a tag is visible ASCII");
+                accepted.append(OCI_TAG, header);
+            }
+        }
+    }
+    Ok(accepted)
+}
+
+/// `If-None-Match: *` asks for a name, or a digest, that is not here yet. Whether it is, is decided in the turn that gives it.
+fn must_be_new(asked: &Asked) -> bool {
+    asked.header(&IF_NONE_MATCH).is_some_and(|tags| tags.trim() == "*")
+}
+
+fn exists(bound: &Digest, message: impl Into<String>) -> Refusal {
+    Refusal::with_status(StatusCode::PRECONDITION_FAILED, ErrorCode::Denied, message)
+        .detail(json!({"reason": "exists", "bound": bound}))
 }
 
 /// The tag of the path, or those of the parameters beside a digest.
@@ -140,7 +203,9 @@ fn tags_to_bind(asked: &Asked, reference: &TagOrDigest) -> Result<Vec<Tag>> {
     };
     let tags: Result<Vec<Tag>> =
         asked.query.all("tag").map(|text| text.parse().map_err(|_| invalid(text))).collect();
-    let tags = tags?;
+    let mut tags = tags?;
+    let mut seen = BTreeSet::new();
+    tags.retain(|tag| seen.insert(tag.to_string()));
     if tags.len() > MAX_TAGS {
         let message = format!("at most {MAX_TAGS} tags can be given at once");
         return Err(Refusal::with_status(StatusCode::URI_TOO_LONG, ErrorCode::Unsupported, message));
@@ -171,62 +236,6 @@ fn too_large() -> Refusal {
     Refusal::with_status(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid, message)
 }
 
-/// `If-None-Match: *` asks for a name that nobody has yet.
-async fn require_absent(
-    app: &App,
-    asked: &Asked,
-    name: &ComponentName,
-    reference: &TagOrDigest,
-) -> Result<()> {
-    if asked.header(&IF_NONE_MATCH).map(str::trim) != Some("*") {
-        return Ok(());
-    }
-    let mut conn = app.store().reader().await?;
-    let there = match reference {
-        TagOrDigest::Digest(digest) => {
-            artefact::manifest(&mut conn, name, digest).await?.map(|found| found.digest)
-        }
-        TagOrDigest::Tag(tag) => names::look_up(&mut conn, name, tag).await?.map(|named| named.digest),
-    };
-    match there {
-        Some(bound) => {
-            let message = format!("it is there already, as {bound}");
-            Err(Refusal::with_status(StatusCode::PRECONDITION_FAILED, ErrorCode::Denied, message)
-                .detail(json!({"reason": "exists", "bound": bound})))
-        }
-        None => Ok(()),
-    }
-}
-
-/// Gives the names one after the other. The first refusal is the answer; the names before it are given, and it says so.
-async fn bind_all(
-    app: &App,
-    who: &Actor,
-    name: &ComponentName,
-    digest: &Digest,
-    tags: Vec<Tag>,
-) -> Result<HeaderMap> {
-    let mut accepted = HeaderMap::new();
-    for tag in tags {
-        let header = HeaderValue::from_str(tag.as_str()).expect("a tag is visible ASCII");
-        let request = Bind {
-            component: name.clone(),
-            tag,
-            digest: digest.clone(),
-            commit: None,
-            location: None,
-            home: None,
-        };
-        match publish::bind(app.store(), who, request, app.now()).await? {
-            Bound::Refused(overwrite) => return Err(refused(overwrite).headers(accepted)),
-            Bound::Published { .. } | Bound::Already { .. } | Bound::Moved { .. } => {
-                accepted.append(OCI_TAG, header);
-            }
-        }
-    }
-    Ok(accepted)
-}
-
 fn refused(overwrite: Overwrite) -> Refusal {
     let reason = match (&overwrite.bound, &overwrite.next_free) {
         (Some(_), _) => "version_bound",
@@ -236,13 +245,19 @@ fn refused(overwrite: Overwrite) -> Refusal {
     let detail = json!({
         "reason": reason,
         "bound": overwrite.bound,
+        "bound_at": overwrite.bound_at,
         "pushed": overwrite.pushed,
         "next_free": overwrite.next_free,
     });
     Refusal::with_status(StatusCode::CONFLICT, ErrorCode::Denied, overwrite.reason).detail(detail)
 }
 
-fn pushed(name: &ComponentName, stored: &StoredManifest, asked: &Asked, accepted: HeaderMap) -> Response {
+fn answer_push(
+    name: &ComponentName,
+    stored: &StoredManifest,
+    asked: &Asked,
+    accepted: HeaderMap,
+) -> Response {
     let reference = TagOrDigest::Digest(stored.digest.clone());
     let location = Route::Manifest { name: name.clone(), reference }.to_string();
     let headers = [(LOCATION, location), (CONTENT_DIGEST, stored.digest.to_string())];
@@ -282,20 +297,49 @@ fn told(error: &InvalidManifest) -> String {
 }
 
 async fn delete(app: &App, asked: &Asked, name: &ComponentName, reference: &TagOrDigest) -> Result {
-    let TagOrDigest::Tag(tag) = reference else {
-        find(app, name, reference).await?;
-        return Err(keep(asked, "manifests are removed by collection, when nothing needs them any more"));
+    let tag = match reference {
+        TagOrDigest::Digest(digest) => return delete_digest(app, asked, name, digest).await,
+        TagOrDigest::Tag(tag) => tag,
     };
     let mut conn = app.store().reader().await?;
-    let Some(named) = names::look_up(&mut conn, name, tag).await? else {
+    let Some(named) = pull::look_up(&mut conn, name, tag).await? else {
         names::require_component(&mut conn, name).await?;
         return Err(unknown(name, reference));
     };
     drop(conn);
     match named.kind {
-        Kind::Channel => remove(app, name, tag).await,
-        _ => Err(keep_name(asked, name, tag, &named)),
+        NameKind::Channel => remove(app, name, tag).await,
+        _ => {
+            let holders = remove::holders_of(app.store(), name, &named.digest, app.now()).await?;
+            Err(keep_name(asked, name, tag, &named, &holders))
+        }
     }
+}
+
+/// A digest goes when nothing holds it; what does is named.
+async fn delete_digest(app: &App, asked: &Asked, name: &ComponentName, digest: &Digest) -> Result {
+    let who = app.registry_actor().await?;
+    match remove::remove_manifest(app.store(), &who, name, digest, app.now()).await? {
+        Removed::Gone => Ok(StatusCode::ACCEPTED.into_response()),
+        Removed::Held(holders) => {
+            let message = format!("{digest} stays: {}", words(&holders));
+            Err(keep(asked, &message).detail(json!({"reason": "held", "holders": holders})))
+        }
+        Removed::Unknown => {
+            names::require_component(&mut app.store().reader().await?, name).await?;
+            Err(unknown(name, &TagOrDigest::Digest(digest.clone())))
+        }
+    }
+}
+
+/// The first few holders in words.
+fn words(holders: &[Holder]) -> String {
+    const FEW: usize = 3;
+    let mut words: Vec<String> = holders.iter().take(FEW).map(ToString::to_string).collect();
+    if holders.len() > FEW {
+        words.push(format!("{} more", holders.len() - FEW));
+    }
+    words.join(", ")
 }
 
 async fn remove(app: &App, name: &ComponentName, tag: &Tag) -> Result {
@@ -304,18 +348,18 @@ async fn remove(app: &App, name: &ComponentName, tag: &Tag) -> Result {
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
-fn keep_name(asked: &Asked, name: &ComponentName, tag: &Tag, named: &Named) -> Refusal {
+fn keep_name(asked: &Asked, name: &ComponentName, tag: &Tag, named: &Named, holders: &[Holder]) -> Refusal {
     let digest = &named.digest;
     let (reason, message) = match named.kind {
-        Kind::Version => ("version_bound", format!("{name} {tag} is bound to {digest} for ever")),
-        Kind::Environment => {
+        NameKind::Version => ("version_bound", format!("{name} {tag} is bound to {digest} for ever")),
+        NameKind::Environment => {
             ("environment", format!("{tag} is an environment: its tag is what was last deployed there"))
         }
-        Kind::Channel | Kind::Attachment => {
+        NameKind::Channel | NameKind::Attachment => {
             ("attachment", format!("{tag} holds attachments, which are kept"))
         }
     };
-    keep(asked, &message).detail(json!({"reason": reason, "bound": digest}))
+    keep(asked, &message).detail(json!({"reason": reason, "bound": digest, "holders": holders}))
 }
 
 fn keep(asked: &Asked, message: &str) -> Refusal {

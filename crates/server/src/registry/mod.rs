@@ -4,13 +4,14 @@
 //! blobs      content by digest: ranges, conditions, streaming
 //! uploads    sessions by which blobs come in
 //! manifests  artefacts by digest and by name: pull, push, the rules of names, delete
-//! names      what a tag means in a component
+//! names      whether a component is there
 //! tags       lists of tags and of components, in pages
 //! referrers  what refers to an artefact
 //! ```
 //!
 //! Reads a request, calls the store or the engine, and says the result in the words of the specification. Names are given and
-//! refused by the engine; a blob is the same in every repository, so it is looked up by its digest alone.
+//! refused by the engine. A blob's bytes are the same in every component, but each component's clients read only those that
+//! came to it.
 
 mod blobs;
 mod uploads;
@@ -62,7 +63,7 @@ async fn answer(app: &App, request: Request) -> Result {
     match route {
         Route::Base => base(&asked),
         Route::Catalog => tags::catalog(app, &asked).await,
-        Route::Blob { digest, .. } => blobs::answer(app, &asked, &digest).await,
+        Route::Blob { name, digest } => blobs::answer(app, &asked, &name, &digest).await,
         Route::Uploads { name } => uploads::start(app, &asked, &name, body).await,
         Route::Upload { name, id } => uploads::answer(app, &asked, &name, &id, body).await,
         Route::Manifest { name, reference } => manifests::answer(app, &asked, &name, &reference, body).await,

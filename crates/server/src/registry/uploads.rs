@@ -14,6 +14,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, LOCATION, RANGE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use semel_engine::content;
 use semel_model::digest::Digest;
 use semel_model::name::ComponentName;
 use semel_oci::error::ErrorCode;
@@ -65,12 +66,15 @@ pub(super) async fn start(app: &App, asked: &Asked, name: &ComponentName, body: 
     let blobs = app.store().blobs();
     if let Some(mounted) = asked.query.first("mount") {
         let digest = read_digest(mounted)?;
-        if blobs.contains(&digest) {
+        let from = asked.query.first("from").and_then(|from| from.parse().ok());
+        let named = asked.query.first("from").is_some();
+        if named == from.is_some() && content::mount(app.store(), name, from.as_ref(), &digest).await? {
             return Ok(created(name, &digest));
         }
     }
     if let Some(digest) = asked.query.digest()? {
         blobs.put_stream(pieces(body), &digest).await?;
+        content::received(app.store(), name, &digest).await?;
         return Ok(created(name, &digest));
     }
     require_known_algorithm(asked)?;
@@ -113,6 +117,7 @@ async fn finish(app: &App, asked: &Asked, name: &ComponentName, id: &str, body: 
     let _session = app.sessions().enter(id).await?;
     take(app, asked, name, id, body).await?;
     app.store().blobs().finish_upload(id, &digest).await?;
+    content::received(app.store(), name, &digest).await?;
     Ok(created(name, &digest))
 }
 

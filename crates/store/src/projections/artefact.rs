@@ -2,7 +2,8 @@
 
 use semel_model::digest::Digest;
 use semel_model::entry::{
-    ChannelMoved, Entry, LocationRecorded, ManifestStored, OverwriteRefused, VersionPublished,
+    ChannelMoved, Entry, LocationRecorded, ManifestRemoved, ManifestStored, OverwriteRefused,
+    VersionDeprecated, VersionExpired, VersionPublished, VersionRevived,
 };
 use semel_model::name::{CommitId, ComponentName, Tag};
 use semel_model::version::Version;
@@ -20,6 +21,8 @@ pub struct Manifest {
     pub size: u64,
     /// What it refers to.
     pub subject: Option<Digest>,
+    /// When it was stored, or a channel last let go of it.
+    pub seen: String,
 }
 
 /// A published version.
@@ -41,25 +44,46 @@ pub struct Published {
     pub time: String,
     /// The place of its entry.
     pub seq: u64,
+    /// Why it should not be used any more, if somebody said so.
+    pub deprecated: Option<String>,
+    /// When and by which rule its bytes were removed, if they were.
+    pub expired: Option<Expired>,
+}
+
+/// The bytes of a version are gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expired {
+    /// Since when.
+    pub time: String,
+    /// The rule whose time was over, such as `trunk=90d`.
+    pub rule: String,
 }
 
 /// The columns that [`read_published`] takes, in its order.
 macro_rules! select_version {
     ($rest:literal) => {
-        concat!("SELECT component, name, digest, number, commit_id, log, time, seq ", "FROM version ", $rest)
+        concat!(
+            "SELECT component, name, digest, number, commit_id, log, time, seq, deprecated, expired, expired_rule ",
+            "FROM version ",
+            $rest
+        )
     };
 }
 
 /// The columns that [`read_manifest`] takes, in its order.
 macro_rules! select_manifest {
     ($rest:literal) => {
-        concat!("SELECT digest, media_type, size, subject ", "FROM manifest ", $rest)
+        concat!("SELECT digest, media_type, size, subject, seen ", "FROM manifest ", $rest)
     };
 }
 
-pub(super) async fn manifest_stored(conn: &mut Conn, body: &ManifestStored) -> Result<(), SqlError> {
+pub(super) async fn manifest_stored(
+    conn: &mut Conn,
+    entry: &Entry,
+    body: &ManifestStored,
+) -> Result<(), SqlError> {
     conn.execute(
-        "INSERT INTO manifest (component, digest, media_type, size, subject) VALUES ($1, $2, $3, $4, $5) \
+        "INSERT INTO manifest (component, digest, media_type, size, subject, seen) VALUES ($1, $2, $3, $4, $5, $6) \
          ON CONFLICT DO NOTHING",
         &[
             text(&body.component),
@@ -67,7 +91,60 @@ pub(super) async fn manifest_stored(conn: &mut Conn, body: &ManifestStored) -> R
             body.media_type.as_str().into(),
             body.size.into(),
             opt_text(body.subject.as_ref()),
+            text(&entry.time),
         ],
+    )
+    .await
+    .map(drop)
+}
+
+pub(super) async fn manifest_removed(conn: &mut Conn, body: &ManifestRemoved) -> Result<(), SqlError> {
+    conn.execute(
+        "DELETE FROM manifest WHERE component = $1 AND digest = $2",
+        &[text(&body.component), text(&body.digest)],
+    )
+    .await
+    .map(drop)
+}
+
+pub(super) async fn deprecated(conn: &mut Conn, body: &VersionDeprecated) -> Result<(), SqlError> {
+    conn.execute(
+        "UPDATE version SET deprecated = $3 WHERE component = $1 AND name = $2",
+        &[text(&body.component), text(&body.version), body.reason.clone().into()],
+    )
+    .await
+    .map(drop)
+}
+
+pub(super) async fn expired(conn: &mut Conn, entry: &Entry, body: &VersionExpired) -> Result<(), SqlError> {
+    conn.execute(
+        "UPDATE version SET expired = $3, expired_rule = $4 WHERE component = $1 AND name = $2",
+        &[text(&body.component), text(&body.version), text(&entry.time), body.rule.as_str().into()],
+    )
+    .await
+    .map(drop)
+}
+
+/// A revived version counts from now on, for its bytes were needed again.
+pub(super) async fn revived(conn: &mut Conn, entry: &Entry, body: &VersionRevived) -> Result<(), SqlError> {
+    conn.execute(
+        "UPDATE version SET expired = NULL, expired_rule = NULL WHERE component = $1 AND name = $2",
+        &[text(&body.component), text(&body.version)],
+    )
+    .await?;
+    see(conn, &body.component, &body.digest, entry).await
+}
+
+/// The time from which an artefact without names is counted.
+async fn see(
+    conn: &mut Conn,
+    component: &ComponentName,
+    digest: &Digest,
+    entry: &Entry,
+) -> Result<(), SqlError> {
+    conn.execute(
+        "UPDATE manifest SET seen = $3 WHERE component = $1 AND digest = $2",
+        &[text(component), text(digest), text(&entry.time)],
     )
     .await
     .map(drop)
@@ -109,6 +186,9 @@ pub(super) async fn channel_moved(
     body: &ChannelMoved,
 ) -> Result<(), SqlError> {
     let place = [text(&body.component), text(&body.channel)];
+    if let Some(from) = &body.from {
+        see(conn, &body.component, from, entry).await?;
+    }
     conn.execute("DELETE FROM channel WHERE component = $1 AND name = $2", &place).await?;
     if let Some(to) = &body.to {
         let [component, name] = place;
@@ -231,6 +311,7 @@ fn read_manifest(row: &Row) -> Manifest {
         media_type: row.text(1),
         size: row.count(2),
         subject: super::opt_parsed(row.opt_text(3)),
+        seen: row.text(4),
     }
 }
 
@@ -244,6 +325,31 @@ pub async fn version(
         .row(select_version!("WHERE component = $1 AND name = $2"), &[text(component), text(version)])
         .await?;
     Ok(row.as_ref().map(read_published))
+}
+
+/// The versions of a digest in a component, oldest first.
+pub async fn versions_of(
+    conn: &mut Conn,
+    component: &ComponentName,
+    digest: &Digest,
+) -> Result<Vec<Published>, SqlError> {
+    let rows = conn
+        .rows(
+            select_version!("WHERE digest = $2 AND component = $1 ORDER BY seq"),
+            &[text(component), text(digest)],
+        )
+        .await?;
+    Ok(rows.iter().map(read_published).collect())
+}
+
+/// Those of them whose bytes are gone by rule.
+pub async fn expired_versions(
+    conn: &mut Conn,
+    component: &ComponentName,
+    digest: &Digest,
+) -> Result<Vec<Version>, SqlError> {
+    let versions = versions_of(conn, component, digest).await?;
+    Ok(versions.into_iter().filter(|one| one.expired.is_some()).map(|one| one.version).collect())
 }
 
 /// The version of a build number.
@@ -308,6 +414,8 @@ fn read_published(row: &Row) -> Published {
         log: super::opt_parsed(row.opt_text(5)),
         time: row.text(6),
         seq: row.count(7),
+        deprecated: row.opt_text(8),
+        expired: row.opt_text(9).zip(row.opt_text(10)).map(|(time, rule)| Expired { time, rule }),
     }
 }
 
@@ -324,6 +432,84 @@ pub async fn channel(
         )
         .await?;
     Ok(row.map(|row| super::parsed(row.text(0))))
+}
+
+/// Where a channel pointed and when, newest first.
+pub async fn channel_moves(
+    conn: &mut Conn,
+    component: &ComponentName,
+    channel: &Tag,
+    limit: u64,
+) -> Result<Vec<ChannelMove>, SqlError> {
+    let rows = conn
+        .rows(
+            "SELECT digest, time, seq FROM channel_move WHERE component = $1 AND name = $2 \
+             ORDER BY seq DESC LIMIT $3",
+            &[text(component), text(channel), limit.into()],
+        )
+        .await?;
+    Ok(rows.iter().map(read_move).collect())
+}
+
+/// The last move of a channel that was recorded before a time in RFC 3339 (milliseconds, UTC).
+pub async fn channel_move_before(
+    conn: &mut Conn,
+    component: &ComponentName,
+    channel: &Tag,
+    time: &str,
+) -> Result<Option<ChannelMove>, SqlError> {
+    let moves = channel_moves(conn, component, channel, i64::MAX.unsigned_abs()).await?;
+    Ok(moves.into_iter().find(|one| super::is_at_or_before(&one.time, time)))
+}
+
+/// A channel moved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChannelMove {
+    /// Where it pointed from then on; none: it was removed.
+    pub digest: Option<Digest>,
+    /// When.
+    pub time: String,
+    /// The place of its entry.
+    pub seq: u64,
+}
+
+fn read_move(row: &Row) -> ChannelMove {
+    ChannelMove { digest: super::opt_parsed(row.opt_text(0)), time: row.text(1), seq: row.count(2) }
+}
+
+/// The channels of a component that point to a digest.
+pub async fn channels_of(
+    conn: &mut Conn,
+    component: &ComponentName,
+    digest: &Digest,
+) -> Result<Vec<Tag>, SqlError> {
+    let rows = conn
+        .rows(
+            "SELECT name FROM channel WHERE component = $1 AND digest = $2 ORDER BY name",
+            &[text(component), text(digest)],
+        )
+        .await?;
+    Ok(rows.into_iter().map(|row| super::parsed(row.text(0))).collect())
+}
+
+/// The digests of a component that have bytes, in order behind one; with the time from which those without names count.
+pub async fn with_bytes(
+    conn: &mut Conn,
+    component: &ComponentName,
+    after: &str,
+    limit: u64,
+) -> Result<Vec<Manifest>, SqlError> {
+    let rows = conn
+        .rows(
+            select_manifest!(
+                "WHERE component = $1 AND digest > $2 AND NOT EXISTS (SELECT 1 FROM version \
+                 WHERE version.component = manifest.component AND version.digest = manifest.digest \
+                 AND version.expired IS NOT NULL) ORDER BY digest LIMIT $3"
+            ),
+            &[text(component), after.into(), limit.into()],
+        )
+        .await?;
+    Ok(rows.iter().map(read_manifest).collect())
 }
 
 /// The tags of a component behind a name, in byte order: versions, channels, and environments with a deployment.

@@ -1,10 +1,14 @@
 //! Components: who gives them versions, and how their tags are read.
 
-use semel_model::entry::ComponentCreated;
+use semel_model::canonical;
+use semel_model::entry::{ComponentChanged, ComponentCreated};
+use semel_model::keep::Keep;
 use semel_model::name::ComponentName;
-use semel_model::version::TagPolicy;
+use semel_model::version::{NamePattern, TagPolicy};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use crate::sql::{Conn, Row, SqlError, text};
+use crate::sql::{Conn, Row, SqlError, Value, text};
 
 /// A component as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +21,17 @@ pub struct Component {
     pub home: String,
     /// The newest build number given.
     pub last_build: u64,
+    /// How long the bytes of its artefacts are kept.
+    pub keep: Keep,
+    /// Which names are versions beside those that look like one.
+    pub patterns: Vec<NamePattern>,
+}
+
+/// The columns that [`read`] takes, in its order.
+macro_rules! select_component {
+    ($rest:literal) => {
+        concat!("SELECT name, policy, home, last_build, keep, patterns FROM component ", $rest)
+    };
 }
 
 pub(super) async fn created(conn: &mut Conn, body: &ComponentCreated) -> Result<(), SqlError> {
@@ -26,6 +41,28 @@ pub(super) async fn created(conn: &mut Conn, body: &ComponentCreated) -> Result<
     )
     .await
     .map(drop)
+}
+
+pub(super) async fn changed(conn: &mut Conn, body: &ComponentChanged) -> Result<(), SqlError> {
+    if let Some(keep) = &body.keep {
+        let values = [text(&body.component), json(keep)];
+        conn.execute("UPDATE component SET keep = $2 WHERE name = $1", &values).await?;
+    }
+    if let Some(patterns) = &body.patterns {
+        let values = [text(&body.component), json(patterns)];
+        conn.execute("UPDATE component SET patterns = $2 WHERE name = $1", &values).await?;
+    }
+    Ok(())
+}
+
+fn json(value: &impl Serialize) -> Value {
+    String::from_utf8(canonical::bytes(value)).expect("JSON is UTF-8").into()
+}
+
+fn from_json<T: DeserializeOwned + Default>(column: Option<String>) -> T {
+    column.map_or_else(T::default, |text| {
+        serde_json::from_str(&text).expect("the fold writes only well-formed values")
+    })
 }
 
 fn policy_text(policy: TagPolicy) -> &'static str {
@@ -38,19 +75,14 @@ fn policy_text(policy: TagPolicy) -> &'static str {
 
 /// One component.
 pub async fn get(conn: &mut Conn, name: &ComponentName) -> Result<Option<Component>, SqlError> {
-    let row = conn
-        .row("SELECT name, policy, home, last_build FROM component WHERE name = $1", &[text(name)])
-        .await?;
+    let row = conn.row(select_component!("WHERE name = $1"), &[text(name)]).await?;
     Ok(row.as_ref().map(read))
 }
 
 /// All components behind a name, in order.
 pub async fn list(conn: &mut Conn, after: &str, limit: u64) -> Result<Vec<Component>, SqlError> {
     let rows = conn
-        .rows(
-            "SELECT name, policy, home, last_build FROM component WHERE name > $1 ORDER BY name LIMIT $2",
-            &[after.into(), limit.into()],
-        )
+        .rows(select_component!("WHERE name > $1 ORDER BY name LIMIT $2"), &[after.into(), limit.into()])
         .await?;
     Ok(rows.iter().map(read).collect())
 }
@@ -65,5 +97,7 @@ fn read(row: &Row) -> Component {
         },
         home: row.text(2),
         last_build: row.count(3),
+        keep: from_json(row.opt_text(4)),
+        patterns: from_json(row.opt_text(5)),
     }
 }

@@ -246,6 +246,43 @@ pub async fn successes(
     Ok(rows.into_iter().map(read).collect())
 }
 
+/// Where an artefact is being deployed, or is among the newest `window` successes, which are those that an environment may
+/// go back to.
+pub async fn within_reach(
+    conn: &mut Conn,
+    component: &ComponentName,
+    digest: &Digest,
+    window: u64,
+) -> Result<Vec<(EnvironmentName, u64)>, SqlError> {
+    let rows = conn
+        .rows(
+            "SELECT environment, generation FROM deployment WHERE component = $1 AND digest = $2 AND (state = 'started' \
+             OR (state = 'succeeded' AND (SELECT COUNT(*) FROM deployment AS later \
+             WHERE later.component = deployment.component AND later.environment = deployment.environment \
+             AND later.state = 'succeeded' AND later.generation > deployment.generation) < $3)) \
+             ORDER BY environment, generation",
+            &[text(component), text(digest), window.into()],
+        )
+        .await?;
+    Ok(rows.into_iter().map(|row| (super::parsed(row.text(0)), row.count(1))).collect())
+}
+
+/// When an artefact was last deployed anywhere, if it ever was.
+pub async fn last_deployed(
+    conn: &mut Conn,
+    component: &ComponentName,
+    digest: &Digest,
+) -> Result<Option<String>, SqlError> {
+    let row = conn
+        .row(
+            "SELECT COALESCE(finished, started) FROM deployment WHERE component = $1 AND digest = $2 \
+             ORDER BY started DESC LIMIT 1",
+            &[text(component), text(digest)],
+        )
+        .await?;
+    Ok(row.map(|row| row.text(0)))
+}
+
 /// The deployments of an artefact, newest first.
 pub async fn of_digest(conn: &mut Conn, digest: &Digest) -> Result<Vec<Deployment>, SqlError> {
     let rows = conn

@@ -10,6 +10,7 @@ pub mod evidence;
 pub mod pipeline;
 pub mod promotion;
 pub mod deployment;
+pub mod document;
 
 use semel_model::entry::{Change, Entry, Leaf};
 use semel_model::name::{ComponentName, EnvironmentName};
@@ -24,10 +25,15 @@ pub async fn apply(conn: &mut Conn, seq: u64, leaf: &Leaf) -> Result<(), SqlErro
     match &entry.change {
         Change::StoreCreated(_) => Ok(()),
         Change::ComponentCreated(body) => component::created(conn, body).await,
+        Change::ComponentChanged(body) => component::changed(conn, body).await,
         Change::BuildReserved(body) => build::reserved(conn, entry, body).await,
         Change::BuildFailed(body) => build::failed(conn, body).await,
         Change::CommitMatched(body) => build::matched(conn, &body.component, &body.commit, body.number).await,
-        Change::ManifestStored(body) => artefact::manifest_stored(conn, body).await,
+        Change::ManifestStored(body) => artefact::manifest_stored(conn, entry, body).await,
+        Change::ManifestRemoved(body) => artefact::manifest_removed(conn, body).await,
+        Change::VersionDeprecated(body) => artefact::deprecated(conn, body).await,
+        Change::VersionExpired(body) => artefact::expired(conn, entry, body).await,
+        Change::VersionRevived(body) => artefact::revived(conn, entry, body).await,
         Change::VersionPublished(body) => artefact::published(conn, seq, entry, body).await,
         Change::ChannelMoved(body) => artefact::channel_moved(conn, seq, entry, body).await,
         Change::OverwriteRefused(body) => artefact::overwrite_refused(conn, entry, body).await,
@@ -46,6 +52,7 @@ pub async fn apply(conn: &mut Conn, seq: u64, leaf: &Leaf) -> Result<(), SqlErro
         Change::Rejected(body) => promotion::rejected(conn, entry, body).await,
         Change::Accepted(body) => promotion::accepted(conn, body).await,
     }?;
+    document::named(conn, &entry.change).await?;
     remember_event(conn, seq, entry).await
 }
 
@@ -112,13 +119,19 @@ pub async fn dump(conn: &mut Conn) -> Result<Vec<(&'static str, Vec<String>)>, S
 
 /// Reads a value that the fold wrote: its type was checked then.
 #[expect(clippy::needless_pass_by_value, reason = "columns come as owned texts")]
-fn parsed<T: std::str::FromStr<Err: std::fmt::Debug>>(text: String) -> T {
+pub(crate) fn parsed<T: std::str::FromStr<Err: std::fmt::Debug>>(text: String) -> T {
     text.parse().expect("the fold writes only well-formed values")
 }
 
 /// As [`parsed`], for what may be absent.
 fn opt_parsed<T: std::str::FromStr<Err: std::fmt::Debug>>(text: Option<String>) -> Option<T> {
     text.map(parsed)
+}
+
+/// Whether a recorded time lies at or before another; a text that is no time lies nowhere.
+fn is_at_or_before(time: &str, limit: &str) -> bool {
+    let read = |text: &str| text.parse::<jiff::Timestamp>().ok();
+    read(time).zip(read(limit)).is_some_and(|(time, limit)| time <= limit)
 }
 
 /// Versions are read through the tag that they are.

@@ -133,8 +133,9 @@ pub(super) async fn rejected(conn: &mut Conn, entry: &Entry, body: &Rejected) ->
     let (kind, digest) = thing(&body.what);
     for environment in rows_of(body) {
         conn.execute(
-            "INSERT INTO rejection (component, kind, digest, environment, reason, time) VALUES ($1, $2, $3, $4, $5, $6) \
-             ON CONFLICT DO NOTHING",
+            "INSERT INTO rejection (component, kind, digest, environment, reason, time, pulls) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7) \
+             ON CONFLICT (component, kind, digest, environment) DO UPDATE SET pulls = $7 WHERE rejection.pulls < $7",
             &[
                 text(&body.component),
                 kind.into(),
@@ -142,6 +143,7 @@ pub(super) async fn rejected(conn: &mut Conn, entry: &Entry, body: &Rejected) ->
                 environment.into(),
                 body.reason.as_str().into(),
                 text(&entry.time),
+                i64::from(body.pulls).into(),
             ],
         )
         .await?;
@@ -180,6 +182,38 @@ pub async fn rejections(
         .into_iter()
         .map(|row| RejectionFact { reason: row.text(0), time: super::parsed(row.text(1)) })
         .collect())
+}
+
+/// Why a digest may not be fetched, if somebody said so.
+pub async fn pulls_rejected(
+    conn: &mut Conn,
+    component: &ComponentName,
+    digest: &Digest,
+) -> Result<Option<String>, SqlError> {
+    let row = conn
+        .row(
+            "SELECT reason FROM rejection WHERE component = $1 AND kind = 'digest' AND digest = $2 AND pulls = 1 \
+             ORDER BY time LIMIT 1",
+            &[text(component), text(digest)],
+        )
+        .await?;
+    Ok(row.map(|row| row.text(0)))
+}
+
+/// When a digest was last promoted, if it ever was.
+pub async fn last_granted(
+    conn: &mut Conn,
+    component: &ComponentName,
+    digest: &Digest,
+) -> Result<Option<String>, SqlError> {
+    let row = conn
+        .row(
+            "SELECT time FROM promotion WHERE component = $1 AND digest = $2 AND outcome = 'granted' \
+             ORDER BY seq DESC LIMIT 1",
+            &[text(component), text(digest)],
+        )
+        .await?;
+    Ok(row.map(|row| row.text(0)))
 }
 
 /// Every rejection in force of a component: kind, digest, environment (empty: everywhere), reason.

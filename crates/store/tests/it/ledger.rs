@@ -51,7 +51,84 @@ async fn a_turn_that_is_given_up_leaves_nothing_behind() {
     drop(turn);
     assert_eq!(store.name_of("x").await.unwrap(), "x");
     let turn = store.turn().await.unwrap();
-    assert_eq!(turn.head().size, 1);
+    assert_eq!(turn.size(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn turns_that_wait_for_each_other_are_made_durable_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = new_store(dir.path()).await;
+    let who = actor(&store).await;
+    let first = store.turn().await.unwrap();
+    let given_up = first.size();
+    let tasks: Vec<_> = (0..40)
+        .map(|number| {
+            let (store, who) = (store.clone(), who.clone());
+            tokio::spawn(async move {
+                let mut turn = store.turn().await.unwrap();
+                let row = [format!("writer-{number}").into()];
+                turn.db()
+                    .execute("INSERT INTO identity (subject, issuer, name) VALUES ($1, 'local', $1)", &row)
+                    .await
+                    .unwrap();
+                // Every fourth is given up in the middle, and every other has nothing to record.
+                match number % 4 {
+                    0 => drop(turn),
+                    1 => drop(turn.append(Vec::new()).await.unwrap()),
+                    _ => drop(turn.record(&who, now(), vec![created(&store, number)]).await.unwrap()),
+                }
+                number
+            })
+        })
+        .collect();
+    drop(first);
+    for task in tasks {
+        let number = task.await.unwrap();
+        let subject = format!("writer-{number}");
+        let rows = store
+            .reader()
+            .await
+            .unwrap()
+            .rows("SELECT name FROM identity WHERE subject = $1", &[subject.as_str().into()])
+            .await
+            .unwrap();
+        assert_eq!(rows.len(), usize::from(number % 4 != 0), "what is acknowledged is there: {subject}");
+    }
+    let mut conn = store.reader().await.unwrap();
+    assert_eq!(ledger::size(&mut conn).await.unwrap(), given_up + 20);
+    let checkpoints = ledger::checkpoints(&mut conn, given_up).await.unwrap();
+    assert!(checkpoints.len() < 20, "{} checkpoints for 20 records", checkpoints.len());
+    assert_eq!(audit::verify(&store).await.unwrap().problems, Vec::<String>::new());
+}
+
+fn created(store: &Store, number: u32) -> Change {
+    Change::ComponentCreated(ComponentCreated {
+        component: format!("c{number}").parse().unwrap(),
+        policy: TagPolicy::Release,
+        home: store.id().to_owned(),
+    })
+}
+
+#[tokio::test]
+async fn a_change_is_made_durable_also_when_nobody_waits_for_it_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = new_store(dir.path()).await;
+    let who = actor(&store).await;
+    let turn = store.turn().await.unwrap();
+    let before = turn.size();
+    {
+        let mut waiting = Box::pin(turn.record(&who, now(), vec![created(&store, 1)]));
+        // Polled until it waits for the disk, and then forgotten.
+        while store.generation() >> 20 == before {
+            if let std::task::Poll::Ready(done) = futures_util::poll!(waiting.as_mut()) {
+                done.unwrap();
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(store.turn().await.unwrap().size(), before + 1);
+    assert_eq!(audit::verify(&store).await.unwrap().problems, Vec::<String>::new());
 }
 
 #[tokio::test]
