@@ -2,9 +2,9 @@
 //!
 //! 1. *judge*: every artefact that still has its bytes is judged by its component's rules ([`semel_model::keep`]); one whose time is over
 //!    expires (its versions stay, their bytes may go), or is forgotten when it has no version.
-//! 2. *sweep*: a blob that nothing in any component needs, and that nobody relied on for a while, goes into the trash, from
+//! 2. *purge*: what lay in the trash long enough is removed.
+//! 3. *sweep*: a blob that nothing in any component needs, and that nobody relied on for a while, goes into the trash, from
 //!    where it comes back when it is asked for.
-//! 3. *purge*: what lay in the trash long enough is removed.
 //!
 //! What is needed is asked of the database, never derived from a listing of files: a listing only proposes. Whatever cannot
 //! be read stops the collection before anything is removed; missing bytes are reported and never remove a name.
@@ -119,7 +119,7 @@ pub struct Kept {
     pub holders: Vec<Holder>,
 }
 
-/// Judges, sweeps and purges.
+/// Judges, purges and sweeps.
 pub async fn collect(
     store: &Store,
     who: &Actor,
@@ -132,9 +132,9 @@ pub async fn collect(
     if request.dry_run {
         count_freed(store, &mut done).await?;
     }
-    let grace = before(now, request.grace.unwrap_or(GRACE));
-    sweep(store, &mut done, grace).await?;
+    // Before the sweep: what goes into the trash now lies there until another time.
     purge(store, &mut done, before(now, request.trash.unwrap_or(TRASH))).await?;
+    sweep(store, &mut done, before(now, request.grace.unwrap_or(GRACE))).await?;
     done.damaged = scrub::damaged(store).await?.into_iter().map(|(digest, _)| digest).collect();
     Ok(done)
 }

@@ -348,8 +348,11 @@ async fn hash_blobs(
         }
         from += leaves.len() as u64;
     }
-    for digest in artefact::all_manifests(conn).await? {
-        named.extend(contents_of(store, &digest));
+    for (digest, has_bytes) in artefact::all_manifests(conn).await? {
+        // The bytes of what has expired may be gone; what it says stays.
+        if has_bytes {
+            named.extend(contents_of(store, &digest));
+        }
         named.insert(digest);
     }
     for digest in named {

@@ -13,6 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use semel_model::digest::Algorithm;
 use serde::{Deserialize, Serialize};
 
 use crate::durable::{self, Access};
@@ -101,7 +102,7 @@ pub async fn backup(store: &Store, to: &Path, now: Timestamp) -> Result<Copied, 
     copy_all(&store.dir().join("ledger"), &target.join("ledger"))?;
     copy_all(store.keys().dir(), &keys)?;
     drop(turn);
-    let (blobs, kept) = copy_missing(&store.dir().join("blobs"), &target.join("blobs"))?;
+    let (blobs, kept) = copy_blobs(store.dir(), &target)?;
     copy_file(&store.dir().join("store.json"), &target.join("store.json"))?;
     let manifest = Manifest { format: 1, store: store.id().to_owned(), entries, checkpoint, time: now };
     let path = to.join("backup.json");
@@ -147,7 +148,7 @@ pub async fn restore(from: &Path, place: &Place) -> Result<Copied, BackupError> 
         durable::create_dir(&place.dir.join(dir)).map_err(at(&place.dir))?;
     }
     let source = from.join("store");
-    let (blobs, kept) = copy_missing(&source.join("blobs"), &place.dir.join("blobs"))?;
+    let (blobs, kept) = copy_blobs(&source, &place.dir)?;
     copy_all(&source.join("ledger"), &place.dir.join("ledger"))?;
     copy_file(&source.join("semel.db"), &place.dir.join("semel.db"))?;
     let keys = place.keys.join(&manifest.store);
@@ -177,6 +178,25 @@ fn copy_all(from: &Path, to: &Path) -> Result<(), BackupError> {
         }
     }
     Ok(())
+}
+
+/// Copies the blobs of a store that the copy does not have, and says whose they are.
+fn copy_blobs(from: &Path, to: &Path) -> Result<(u64, u64), BackupError> {
+    let (mut copied, mut kept) = (0, 0);
+    for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+        let source = from.join("blobs").join(algorithm.as_str());
+        if !source.exists() {
+            continue;
+        }
+        let target = to.join("blobs").join(algorithm.as_str());
+        durable::create_dir(&target).map_err(at(&target))?;
+        let (more, already) = copy_missing(&source, &target)?;
+        copied += more;
+        kept += already;
+    }
+    let owner = Path::new("blobs").join(crate::OWNER_FILE);
+    copy_file(&from.join(&owner), &to.join(&owner))?;
+    Ok((copied, kept))
 }
 
 /// Copies the files below a directory that the copy does not have, and counts both.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test panics for the test")]
 
 mod attest;
+mod collect;
 mod deploy;
 mod hold;
 mod look;

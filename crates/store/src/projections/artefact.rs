@@ -539,10 +539,18 @@ pub async fn locations(conn: &mut Conn, digest: &Digest) -> Result<Vec<(String, 
     Ok(rows.into_iter().map(|row| (row.text(0), row.text(1))).collect())
 }
 
-/// Every blob that some manifest row names, for checking that the bytes are there: the manifests themselves.
-pub async fn all_manifests(conn: &mut Conn) -> Result<Vec<Digest>, SqlError> {
-    let rows = conn.rows("SELECT DISTINCT digest FROM manifest ORDER BY digest", &[]).await?;
-    Ok(rows.into_iter().map(|row| super::parsed(row.text(0))).collect())
+/// Every manifest, for checking that its bytes are there; with whether those of what it needs must be, which is so unless
+/// it has expired in every component.
+pub async fn all_manifests(conn: &mut Conn) -> Result<Vec<(Digest, bool)>, SqlError> {
+    let rows = conn
+        .rows(
+            "SELECT digest, CAST(MIN(CASE WHEN EXISTS (SELECT 1 FROM version WHERE version.component = manifest.component \
+             AND version.digest = manifest.digest AND version.expired IS NOT NULL) THEN 1 ELSE 0 END) AS BIGINT) \
+             FROM manifest GROUP BY digest ORDER BY digest",
+            &[],
+        )
+        .await?;
+    Ok(rows.into_iter().map(|row| (super::parsed(row.text(0)), row.int(1) == 0)).collect())
 }
 
 /// How many versions of a component were published behind a place in the ledger.
