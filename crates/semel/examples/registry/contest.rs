@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use crate::Error;
 use crate::figure::{Figure, Measured, Unit};
 use crate::load::{self, Until, Work};
 use crate::machine::Watch;
 use crate::servers::Server;
 use crate::usage::{self, Usage};
+use crate::{Error, interrupt};
 
 /// Measures every server (or whatever stands for one) in every round; the result of each is its median round.
 pub(crate) fn in_turn<S>(
@@ -23,6 +23,7 @@ pub(crate) fn in_turn<S>(
     let mut all = vec![Vec::new(); servers.len()];
     for round in 0..rounds {
         for (server, measured) in servers.iter().zip(&mut all) {
+            interrupt::check()?;
             measured.push(measure(server, round).map_err(|error| format!("{what}: {error}"))?);
         }
     }

@@ -161,7 +161,7 @@ impl Figure {
     /// Asks that the first server reaches at most so many times what the second does.
     pub(crate) fn at_most(mut self, base: &str, times: f64, server: &str) -> Result<Self, Error> {
         let ratio = self.of(base)?.value / self.of(server)?.value;
-        self.verdicts.push(Verdict::new(format!("× slower: {server}"), ratio, Bound::AtMost(times)));
+        self.verdicts.push(Verdict::new(format!("× as long: {server}"), ratio, Bound::AtMost(times)));
         Ok(self)
     }
 

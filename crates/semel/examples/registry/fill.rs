@@ -11,7 +11,7 @@ use semel_model::version::{TagPolicy, Version};
 use semel_oci::media_type;
 use semel_store::{Place, Store};
 
-use crate::Error;
+use crate::{Error, interrupt};
 
 /// The component that is measured.
 pub(crate) const SUBJECT: &str = "bench/subject";
@@ -95,6 +95,7 @@ impl<'a> Writer<'a> {
     }
 
     async fn append(&mut self) -> Result<(), Error> {
+        interrupt::check()?;
         let changes = std::mem::take(&mut self.changes);
         self.store.turn().await?.record(&self.actor, Timestamp::UNIX_EPOCH, changes).await?;
         Ok(())

@@ -50,16 +50,16 @@ impl Layers {
 }
 
 impl Layer {
-    /// The content in pieces; all but the last are [`Layer::whole_piece`].
+    /// The content in pieces.
     pub(crate) fn pieces(&self) -> impl Iterator<Item = Cow<'_, [u8]>> {
-        let (whole, rest) = before_stamp(self.size, &self.piece);
-        let last = [rest, &self.stamp].concat();
-        std::iter::repeat_n(Cow::Borrowed(self.whole_piece()), whole).chain(std::iter::once(Cow::Owned(last)))
+        let (times, whole, last) = self.parts();
+        std::iter::repeat_n(Cow::Borrowed(whole), times).chain(std::iter::once(Cow::Owned(last)))
     }
 
-    /// What most pieces are.
-    pub(crate) fn whole_piece(&self) -> &[u8] {
-        &self.piece
+    /// How many times it has which piece, and what comes after that.
+    pub(crate) fn parts(&self) -> (usize, &[u8], Vec<u8>) {
+        let (times, rest) = before_stamp(self.size, &self.piece);
+        (times, &self.piece, [rest, &self.stamp].concat())
     }
 }
 

@@ -22,6 +22,7 @@ mod content;
 mod memory;
 
 mod options;
+mod interrupt;
 mod servers;
 mod http;
 mod load;
@@ -53,6 +54,7 @@ fn main() -> Result<ExitCode, Error> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let mut options = Options::parse(&words)?;
     let program = options.program.take().map_or_else(program::release_build, Ok)?;
+    interrupt::watch()?;
     let bench = Bench { scratch: Scratch::new(program)?, options };
     machine::require_disk(&bench.scratch.path(""))?;
     let mut report = Report::new(bench.options.json);

@@ -98,18 +98,14 @@ fn place(location: Option<String>) -> Result<String, Error> {
     Ok(rest[path..].to_owned())
 }
 
-/// The content in chunks (RFC 9112, section 7.1). Whole pieces are framed once.
+/// The content in chunks (RFC 9112, section 7.1). The piece that comes again and again is framed once.
 async fn send_in_chunks(connection: &mut Connection, layer: &Layer) -> Result<(), Error> {
-    let whole = layer.whole_piece();
+    let (times, whole, last) = layer.parts();
     let framed = chunk(whole);
-    for piece in layer.pieces() {
-        let size = piece.len() as u64;
-        if piece.len() == whole.len() {
-            connection.send_body(&framed, size).await?;
-        } else {
-            connection.send_body(&chunk(&piece), size).await?;
-        }
+    for _ in 0..times {
+        connection.send_body(&framed, whole.len() as u64).await?;
     }
+    connection.send_body(&chunk(&last), last.len() as u64).await?;
     connection.send_body(b"0\r\n\r\n", 0).await
 }
 

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::Error;
-use crate::figure::{Bound, Figure, Measured, Verdict};
+use crate::figure::{Bound, Figure, Measured, Unit, Verdict};
 
 /// Collects the figures.
 #[derive(Debug)]
@@ -62,7 +62,9 @@ fn show(figure: &Figure) {
 fn line(measured: &Measured) -> String {
     let digits = usize::from(measured.value < 100.0);
     let value = format!("{:.digits$} {}", measured.value, measured.unit.name());
+    let is_rate = matches!(measured.unit, Unit::MibPerSecond | Unit::PerSecond);
     let besides = [
+        (is_rate && measured.p50_millis.is_none()).then(|| "none finished in its time".to_owned()),
         measured.p50_millis.map(|millis| format!("p50 {millis:.2} ms")),
         measured.p99_millis.map(|millis| format!("p99 {millis:.2} ms")),
         measured.cpu_micros_per_request.map(|micros| format!("CPU {micros:.1} µs")),
