@@ -83,5 +83,5 @@ fn judged(verdict: &Verdict) -> String {
         Bound::Below(limit) => format!("below {limit}"),
     };
     let met = if verdict.met { "met" } else { "MISSED" };
-    format!("{:.2} {}, {target}: {met}", verdict.value, verdict.what)
+    format!("{:.3} {}, {target}: {met}", verdict.value, verdict.what)
 }
