@@ -10,7 +10,8 @@ use semel_model::entry::{Change, ChannelMoved};
 use semel_store::{Place, Store};
 
 use crate::fill::COMPONENT;
-use crate::scratch::{Scratch, output};
+use crate::project::output;
+use crate::scratch::Scratch;
 use crate::{Error, Line};
 
 /// The word that makes this program a writer: `append-entries STORE KEYS COUNT NAME`.

@@ -32,7 +32,8 @@ use semel_store::keys::Role;
 use serde_json::json;
 
 use crate::Error;
-use crate::scratch::{Scratch, output};
+use crate::project::output;
+use crate::scratch::Scratch;
 
 /// The component that the project builds.
 pub(crate) const COMPONENT: &str = "bench/service";

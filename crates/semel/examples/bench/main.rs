@@ -10,14 +10,23 @@
 
 #![expect(clippy::print_stdout, reason = "the report of a benchmark is its output")]
 
+#[path = "../shared/program.rs"]
+mod program;
+#[path = "../shared/scratch.rs"]
 mod scratch;
+#[path = "../shared/content.rs"]
+mod content;
+#[path = "../shared/memory.rs"]
+mod memory;
+
+mod project;
 mod fill;
 mod verbs;
 mod transfer;
 mod appends;
 
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use crate::scratch::Scratch;
 
@@ -69,7 +78,7 @@ fn main() -> Result<ExitCode, Error> {
         return runtime.block_on(appends::write(rest)).map(|()| ExitCode::SUCCESS);
     }
     let options = parse(&words)?;
-    let program = options.program.clone().map_or_else(release_build, Ok)?;
+    let program = options.program.clone().map_or_else(program::release_build, Ok)?;
     let scratch = Scratch::new(program)?;
     let lines = runtime.block_on(measure(&scratch, &options))?;
     Ok(if lines.iter().all(|line| line.met) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -121,15 +130,4 @@ fn parse(words: &[String]) -> Result<Options, Error> {
         }
     }
     Ok(options)
-}
-
-/// Builds the program as it is released; the benchmark measures nothing else.
-fn release_build() -> Result<PathBuf, Error> {
-    let built = Command::new(env!("CARGO")).args(["build", "--release", "--package", "semel"]).status()?;
-    if !built.success() {
-        return Err("the release build failed".into());
-    }
-    let example = std::env::current_exe()?;
-    let target = example.ancestors().nth(3).ok_or("the benchmark runs from the target directory")?;
-    Ok(target.join("release/semel"))
 }

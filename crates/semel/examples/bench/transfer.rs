@@ -12,10 +12,10 @@ use semel_oci::client::{BlobSource, RegistryClient};
 use semel_oci::transport::{BoxRead, Transport};
 use tokio::io::{AsyncRead, ReadBuf};
 
+use crate::content::{MIB, block};
 use crate::scratch::Scratch;
-use crate::{Error, Line};
+use crate::{Error, Line, memory};
 
-const MIB: u64 = 1024 * 1024;
 const MEMORY_MIB: u64 = 64;
 
 pub(crate) async fn measure(scratch: &Scratch, blob_mib: u64) -> Result<Vec<Line>, Error> {
@@ -87,19 +87,6 @@ impl BlobSource for Content {
     }
 }
 
-/// One mebibyte without a pattern that a disk could make use of (xorshift64, Marsaglia 2003).
-fn block() -> Vec<u8> {
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    let mut bytes = Vec::with_capacity(1024 * 1024);
-    while bytes.len() < bytes.capacity() {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes
-}
-
 struct ContentReader {
     block: Vec<u8>,
     at: u64,
@@ -138,13 +125,8 @@ impl Server {
         Ok(Self { child, address: line.trim().to_owned() })
     }
 
-    /// The most memory that was resident so far (`proc(5)`, `VmHWM`).
     fn peak_memory_mib(&self) -> Result<u64, Error> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line =
-            status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("the system tells VmHWM")?;
-        let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
-        Ok(kib.div_ceil(1024))
+        Ok(memory::of(self.child.id(), "VmHWM")?.div_ceil(MIB))
     }
 
     fn stop(&mut self) -> Result<(), Error> {

@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::fill::version;
-use crate::scratch::{Scratch, output};
+use crate::project::output;
+use crate::scratch::Scratch;
 use crate::{Error, Line, Options};
 
 const READ: Duration = Duration::from_millis(50);

@@ -3,8 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use semel_store::Place;
-
 use crate::Error;
 
 /// One directory, removed at the end.
@@ -25,27 +23,17 @@ impl Scratch {
         self.dir.path().join(name)
     }
 
-    /// The git project.
-    pub(crate) fn project(&self) -> PathBuf {
-        self.path("project")
-    }
-
-    /// The large store, where the program looks for the user's own.
-    pub(crate) fn store(&self) -> Place {
-        Place { dir: self.path("data/semel"), keys: self.keys() }
-    }
-
     /// The keys of all stores here.
     pub(crate) fn keys(&self) -> PathBuf {
         self.path("config/semel/keys")
     }
 
-    /// A command of Semel in the project.
+    /// A command of Semel in the directory of the project.
     pub(crate) fn semel<S: AsRef<str>>(&self, words: &[S]) -> Command {
         self.command(&self.program, words)
     }
 
-    /// Any command in the project, with nothing of the caller's environment but the `PATH`.
+    /// Any command there, with nothing of the caller's environment but the `PATH`.
     pub(crate) fn command<S: AsRef<str>>(&self, program: &Path, words: &[S]) -> Command {
         #[expect(
             clippy::disallowed_methods,
@@ -55,7 +43,7 @@ impl Scratch {
         let mut command = Command::new(program);
         command
             .args(words.iter().map(AsRef::as_ref))
-            .current_dir(self.project())
+            .current_dir(self.path("project"))
             .env_clear()
             .env("PATH", path)
             .env("HOME", self.dir.path())
@@ -67,18 +55,4 @@ impl Scratch {
             .stdin(Stdio::null());
         command
     }
-
-    /// Runs git in the project and gives what it printed.
-    pub(crate) fn git(&self, words: &[&str]) -> Result<String, Error> {
-        output(self.command(Path::new("git"), words))
-    }
-}
-
-/// Runs a command to its end; anything but success is an error with what it said.
-pub(crate) fn output(mut command: Command) -> Result<String, Error> {
-    let done = command.output()?;
-    if done.status.success() {
-        return Ok(String::from_utf8_lossy(&done.stdout).trim().to_owned());
-    }
-    Err(format!("{command:?} ended with {}: {}", done.status, String::from_utf8_lossy(&done.stderr)).into())
 }
