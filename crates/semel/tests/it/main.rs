@@ -7,6 +7,9 @@
 )]
 
 mod environment;
+mod http;
+mod layout;
+mod random;
 mod transcript;
 
 mod bad_input;

@@ -1,0 +1,163 @@
+//! curl: the protocol request by request, as a script speaks it.
+
+use std::fs;
+
+use semel_model::digest::Digest;
+use semel_oci::descriptor::{Annotations, Descriptor};
+use semel_oci::manifest::ImageManifest;
+use semel_oci::media_type;
+
+use super::story::{self, Client};
+use super::{NAME, Shop, succeeded};
+use crate::environment::{Ran, finish, has};
+
+/// curl, with the bytes of each image in files.
+pub(super) struct Curl<'a>(pub(super) &'a Shop);
+
+impl Curl<'_> {
+    /// One request, whose body comes from standard input. The client fails when the server says no, and prints why.
+    pub(super) fn ask(&self, words: &[&str], path: &str, body: &str) -> Ran {
+        let url = match path.strip_prefix('/') {
+            Some(_) => format!("http://{}{path}", self.0.serving.address),
+            None => format!("http://{}/v2/{NAME}/{path}", self.0.serving.address),
+        };
+        let mut command = self.0.program("curl", "images");
+        command.args(["--silent", "--show-error", "--fail-with-body"]).args(words).arg(url);
+        finish(command, body)
+    }
+
+    pub(super) fn ok(&self, words: &[&str], path: &str, body: &str) -> String {
+        succeeded(&format!("curl {words:?} {path}"), self.ask(words, path, body))
+    }
+
+    /// A blob in one request.
+    pub(super) fn blob(&self, content: &str) -> Digest {
+        let digest = Digest::of(content.as_bytes());
+        let words = ["--data-binary", "@-", "--header", "content-type: application/octet-stream"];
+        self.ok(&words, &format!("blobs/uploads/?digest={digest}"), content);
+        digest
+    }
+
+    /// A blob in two pieces and a closing request.
+    fn blob_in_pieces(&self, content: &str) {
+        let half = content.len() / 2;
+        let head = self.ok(
+            &["--request", "POST", "--output", "/dev/null", "--dump-header", "-"],
+            "blobs/uploads/",
+            "",
+        );
+        let location = |head: &str| {
+            let of = |line: &str| line.to_ascii_lowercase().starts_with("location: ");
+            head.lines().find(|line| of(line)).unwrap()["location: ".len()..].to_owned()
+        };
+        let mut upload = location(&head);
+        for (piece, range) in [
+            (&content[..half], format!("0-{}", half - 1)),
+            (&content[half..], format!("{half}-{}", content.len() - 1)),
+        ] {
+            let range = format!("content-range: {range}");
+            let words = [
+                "--request",
+                "PATCH",
+                "--data-binary",
+                "@-",
+                "--header",
+                &range,
+                "--header",
+                "content-type: application/octet-stream",
+                "--output",
+                "/dev/null",
+                "--dump-header",
+                "-",
+            ];
+            upload = location(&self.ok(&words, &upload, piece));
+        }
+        let digest = Digest::of(content.as_bytes());
+        self.ok(&["--request", "PUT"], &format!("{upload}?digest={digest}"), "");
+    }
+
+    /// A manifest under a name.
+    pub(super) fn manifest(&self, reference: &str, media_type: &str, manifest: &str) -> Ran {
+        let kind = format!("content-type: {media_type}");
+        let words = ["--request", "PUT", "--data-binary", "@-", "--header", &kind];
+        self.ask(&words, &format!("manifests/{reference}"), manifest)
+    }
+}
+
+impl Client for Curl<'_> {
+    fn make(&self, label: &str) {
+        let manifest = ImageManifest {
+            artifact_type: None,
+            config: Descriptor::of(media_type::OCI_CONFIG, config(label).as_bytes()),
+            layers: vec![Descriptor::of(media_type::OCI_LAYER_TAR, layer(label).as_bytes())],
+            subject: None,
+            annotations: Annotations::new(),
+        };
+        fs::write(self.0.path(label), manifest.encode().bytes).unwrap();
+    }
+
+    fn push(&self, label: &str, reference: &str) -> Ran {
+        self.blob(&config(label));
+        self.blob_in_pieces(&layer(label));
+        let manifest = fs::read_to_string(self.0.path(label)).unwrap();
+        let (_, tag) = reference.rsplit_once(':').unwrap();
+        self.manifest(tag, media_type::OCI_MANIFEST, &manifest)
+    }
+
+    fn pull(&self, reference: &str) -> String {
+        let of = |digest: &str| digest.strip_prefix("sha256:").is_some();
+        let name = match reference.rsplit_once('@') {
+            Some((_, digest)) if of(digest) => digest,
+            _ => reference.rsplit_once(':').unwrap().1,
+        };
+        let accept = format!("accept: {}", media_type::OCI_MANIFEST);
+        let manifest = self.ok(&["--header", &accept], &format!("manifests/{name}"), "");
+        Digest::of(manifest.as_bytes()).to_string()
+    }
+}
+
+fn config(label: &str) -> String {
+    format!("{{\"architecture\":\"amd64\",\"os\":\"linux\",\"author\":\"{label}\"}}")
+}
+
+fn layer(label: &str) -> String {
+    label.repeat(5_000)
+}
+
+#[test]
+fn curl_goes_through_the_story() {
+    if has("curl") {
+        let shop = Shop::open();
+        story::tell(&shop, &Curl(&shop));
+    }
+}
+
+#[test]
+fn curl_gets_whole_blobs_and_parts_of_them() {
+    if !has("curl") {
+        return;
+    }
+    let shop = Shop::open();
+    let curl = Curl(&shop);
+    let content: String = (0..40_000).map(|number| char::from(b'a' + (number % 23) as u8)).collect();
+    let blob = format!("blobs/{}", curl.blob(&content));
+    let cases: [(&[&str], &str); 6] = [
+        (&[], &content),
+        (&["--range", "2-11"], &content[2..12]),
+        (&["--range", "39990-"], &content[39_990..]),
+        (&["--range", "-7"], &content[39_993..]),
+        (&["--range", "39990-99999"], &content[39_990..]),
+        (&["--continue-at", "30000"], &content[30_000..]),
+    ];
+    for (words, expected) in cases {
+        assert_eq!(curl.ok(words, &blob, ""), expected, "{words:?}");
+    }
+    let status = ["--output", "/dev/null", "--write-out", "%{http_code}"];
+    for (words, path, expected) in [
+        (&["--range", "40000-"][..], blob.as_str(), "416"),
+        (&["--head"], &blob, "200"),
+        (&[], "manifests/9.9.9", "404"),
+    ] {
+        assert_eq!(curl.ask(&[&status[..], words].concat(), path, "").stdout, expected, "{words:?} {path}");
+    }
+}
