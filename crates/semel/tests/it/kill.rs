@@ -58,8 +58,12 @@ fn killed_builds_are_completed_under_the_version_that_they_had() {
 #[test]
 fn killed_pushes_are_completed_with_the_same_bytes() {
     let environment = TestEnvironment::empty();
-    layout(&environment.beside("layout0"), 0);
-    let mut killer = Killer::new(2, &environment, &["push", "oci:../layout0", "other/thing@1.0.0"]);
+    for (dir, seed) in [("first", 0), ("measured", PUSHES + 1)] {
+        layout(&environment.beside(dir), seed);
+    }
+    // Making the store takes longer than a push.
+    environment.ok(&["push", "oci:../first", "other/thing@0.1.0"]);
+    let mut killer = Killer::new(2, &environment, &["push", "oci:../measured", "other/thing@1.0.0"]);
     for number in 1..=PUSHES {
         let dir = format!("layout{number}");
         let digest = layout(&environment.beside(&dir), number);
@@ -70,7 +74,7 @@ fn killed_pushes_are_completed_with_the_same_bytes() {
     }
     killer.was_in_time(PUSHES);
     let listed = environment.ok(&["--json", "versions", "-c", "other/thing", "-n", "1000"]).json();
-    assert_eq!(listed["versions"].as_array().unwrap().len() as u64, PUSHES + 1, "no version is lost");
+    assert_eq!(listed["versions"].as_array().unwrap().len() as u64, PUSHES + 2, "no version is lost");
     environment.ok(&["audit", "verify"]);
 }
 
