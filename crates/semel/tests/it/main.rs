@@ -18,6 +18,7 @@ mod formats;
 mod kill;
 mod output;
 mod races;
+mod serve_kill;
 mod serve_stop;
 mod story;
 mod tidy;
