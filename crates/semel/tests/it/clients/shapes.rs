@@ -1,4 +1,4 @@
-//! Artefacts of unusual shape: many platforms, many layers, large manifests, layers that are elsewhere.
+//! Artefacts of every shape: what Semel builds, many platforms, many layers, large manifests, layers that are elsewhere.
 
 use std::fs;
 
@@ -12,14 +12,41 @@ use super::docker::{self, Docker};
 use super::podman::Podman;
 use super::skopeo::Skopeo;
 use super::story::Client as _;
-use super::{Shop, succeeded};
-use crate::environment::has;
+use super::{NAME, Shop, succeeded};
+use crate::environment::{TestEnvironment, has};
 use crate::layout::{Layout, only_entry};
 
 /// As large as the manifests that other people's clients read.
 const MANIFEST_BYTES: usize = 4 * 1024 * 1024;
 /// More would be beyond what Docker Engine unpacks.
 const LAYERS: usize = 100;
+
+#[test]
+fn what_was_built_is_pulled_by_its_version_and_by_its_digest() {
+    if !has("skopeo") {
+        return;
+    }
+    let environment = TestEnvironment::project();
+    environment.edit("semel.toml", "kind = \"archive\"", "kind = \"image\"");
+    environment.edit("semel.toml", "tiny/service", NAME);
+    environment.commit("feat: an image");
+    let digest = environment.build();
+    let shop = Shop::around(environment);
+    for reference in ["0.1.0", &digest] {
+        let reference = shop.reference(reference);
+        assert_eq!(Skopeo(&shop).pull(&reference), digest, "{reference}");
+        if has("podman") {
+            let podman = Podman { shop: &shop, program: "podman" };
+            assert_eq!(podman.pull(&reference), digest, "{reference}");
+        }
+    }
+    if Docker::is_here() {
+        assert_eq!(docker::pulled(&shop, &[("0.1.0", &[]), (&digest, &[])]), [&*digest, &*digest]);
+    }
+    let repository = format!("docker://{}/{NAME}", shop.serving.address);
+    let tags = shop.ok("skopeo", &["list-tags", "--tls-verify=false", &repository]);
+    assert!(tags.contains("\"0.1.0\""), "{tags}");
+}
 
 #[test]
 fn an_index_of_two_platforms_is_copied_whole_and_each_client_takes_its_own() {

@@ -7,8 +7,8 @@ use semel_model::digest::Digest;
 use semel_oci::media_type;
 
 use super::story::{self, Client};
-use super::{NAME, Shop, succeeded};
-use crate::environment::{Ran, TestEnvironment, has};
+use super::{Shop, succeeded};
+use crate::environment::{Ran, has};
 use crate::layout::{Layout, only_entry};
 
 /// skopeo, with one layout for each image.
@@ -55,31 +55,6 @@ fn skopeo_goes_through_the_story() {
         let shop = Shop::open();
         story::tell(&shop, &Skopeo(&shop));
     }
-}
-
-#[test]
-fn skopeo_copies_the_digest_that_was_built() {
-    if !has("skopeo") {
-        return;
-    }
-    let environment = TestEnvironment::project();
-    environment.edit("semel.toml", "kind = \"archive\"", "kind = \"image\"");
-    environment.edit("semel.toml", "tiny/service", NAME);
-    environment.commit("feat: an image");
-    let digest = environment.build();
-    let shop = Shop::around(environment);
-    for reference in ["0.1.0", &digest] {
-        assert_eq!(Skopeo(&shop).pull(&shop.reference(reference)), digest, "{reference}");
-    }
-    let listed = shop.ok(
-        "skopeo",
-        &[
-            "list-tags",
-            "--tls-verify=false",
-            &format!("docker://{}", shop.reference("0.1.0").replace(":0.1.0", "")),
-        ],
-    );
-    assert!(listed.contains("\"0.1.0\""), "{listed}");
 }
 
 #[test]
