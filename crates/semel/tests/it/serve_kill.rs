@@ -23,15 +23,15 @@ use crate::random::Random;
 /// Rounds with a store of their own, at the same time.
 const STORES: [u64; 2] = [1, 2];
 /// How often a server is killed on each store while clients are at work.
-const KILLS: u64 = 260;
+const KILLS: u64 = 250;
 /// After how many rounds another server is killed while it starts.
 const START_KILLED_EVERY: u64 = 10;
 /// After how many rounds everything is verified.
-const VERIFY_EVERY: u64 = 52;
+const VERIFY_EVERY: u64 = 50;
 /// How many clients work at the same time.
 const CLIENTS: u64 = 3;
 /// The most requests that are fulfilled before a server is killed.
-const REQUESTS: u64 = 30;
+const REQUESTS: u64 = 24;
 /// The longest that it lives after that.
 const LAST_MILLIS: u64 = 20;
 /// The longest that a server lives which is killed while it starts.
@@ -40,12 +40,13 @@ const START_MILLIS: u64 = 100;
 const LAYER_BYTES: usize = 150_000;
 
 /// What a client does, over and over, until nobody answers any more.
-const WORK: [fn(&mut Client) -> io::Result<()>; 5] = [
+const WORK: [fn(&mut Client) -> io::Result<()>; 6] = [
     Client::push_in_one_request,
     Client::push_in_pieces,
     Client::push_what_others_push_too,
     Client::move_channel,
     Client::delete_channel,
+    Client::delete_version,
 ];
 
 #[test]
@@ -242,6 +243,13 @@ impl Client {
         assert!([202, 404].contains(&answer.status), "{channel}: {answer:?}");
         lock(&self.told).channels.insert(channel, vec![None]);
         Ok(())
+    }
+
+    /// Whoever wants a version gone is told that it stays.
+    fn delete_version(&mut self) -> io::Result<()> {
+        let known = lock(&self.told).versions.last_key_value().map(|(version, _)| version.clone());
+        let Some(version) = known else { return Ok(()) };
+        self.expect(405, "DELETE", &manifest(&version), &[], b"").map(drop)
     }
 
     /// The channel that this client alone changes.

@@ -105,10 +105,9 @@ impl Client for Curl<'_> {
     }
 
     fn pull(&self, reference: &str) -> String {
-        let of = |digest: &str| digest.strip_prefix("sha256:").is_some();
-        let name = match reference.rsplit_once('@') {
-            Some((_, digest)) if of(digest) => digest,
-            _ => reference.rsplit_once(':').unwrap().1,
+        let name = match reference.split_once('@') {
+            Some((_, digest)) => digest,
+            None => reference.rsplit_once(':').unwrap().1,
         };
         let accept = format!("accept: {}", media_type::OCI_MANIFEST);
         let manifest = self.ok(&["--header", &accept], &format!("manifests/{name}"), "");

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use semel_model::digest::Digest;
+use semel_oci::descriptor::Annotations;
 use semel_oci::media_type;
 
 use super::story::{self, Client};
@@ -58,24 +59,35 @@ fn skopeo_goes_through_the_story() {
 }
 
 #[test]
-fn schema_2_is_served_byte_for_byte_as_it_was_pushed() {
+fn schema_2_and_lists_of_it_are_served_byte_for_byte_as_they_were_pushed() {
     if !has("skopeo") {
         return;
     }
     let shop = Shop::open();
     let skopeo = Skopeo(&shop);
-    skopeo.make("first");
-    let remote = |tag: &str| format!("docker://{}", shop.reference(tag));
+    let layout = skopeo.layout("of-two");
+    let images = ["amd64", "arm64"].map(|architecture| {
+        let layer = layout.layer("greeting", architecture);
+        (architecture, layout.image(architecture, &[layer], Annotations::new()))
+    });
+    layout.name(&[("image", &images[0].1), ("list", &layout.index(&images))]);
     let dir = |name: &str| format!("dir:{}", shop.path(name).display());
-    let converted =
-        skopeo.copy(&["--format", "v2s2"], &skopeo.layout("first").place("made"), &dir("converted"));
-    succeeded("to schema 2", converted);
-    succeeded("push", skopeo.copy(&["--preserve-digests"], &dir("converted"), &remote("2.0.0")));
-    let pushed = fs::read(shop.path("converted").join("manifest.json")).unwrap();
-    let served = shop.manifest("2.0.0");
-    assert_eq!(served.header("content-type"), media_type::DOCKER_MANIFEST);
-    assert_eq!(served.header("docker-content-digest"), Digest::of(&pushed).as_str());
-    assert_eq!(served.body, pushed);
-    succeeded("pull", skopeo.copy(&[], &remote("2.0.0"), &dir("pulled")));
-    assert_eq!(fs::read(shop.path("pulled").join("manifest.json")).unwrap(), pushed);
+    let manifest = |name: &str| fs::read(shop.path(name).join("manifest.json")).unwrap();
+    for (made, tag, media_type) in
+        [("image", "2.0.0", media_type::DOCKER_MANIFEST), ("list", "2.1.0", media_type::DOCKER_MANIFEST_LIST)]
+    {
+        let (converted, pulled) = (format!("converted-{made}"), format!("pulled-{made}"));
+        let remote = format!("docker://{}", shop.reference(tag));
+        let copy = |words: &[&str], from: &str, to: &str| {
+            succeeded(made, skopeo.copy(&[&["--all"], words].concat(), from, to))
+        };
+        copy(&["--format=v2s2"], &layout.place(made), &dir(&converted));
+        copy(&["--preserve-digests"], &dir(&converted), &remote);
+        let served = shop.manifest(tag);
+        assert_eq!(served.header("content-type"), media_type);
+        assert_eq!(served.body, manifest(&converted));
+        assert_eq!(served.header("docker-content-digest"), Digest::of(&served.body).as_str());
+        copy(&[], &remote, &dir(&pulled));
+        assert_eq!(manifest(&pulled), manifest(&converted));
+    }
 }
