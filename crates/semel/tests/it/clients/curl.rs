@@ -11,6 +11,9 @@ use super::story::{self, Client};
 use super::{NAME, Shop, succeeded};
 use crate::environment::{Ran, finish, has};
 
+/// What follows from standard input are bytes, and nothing is done to them.
+const BYTES: [&str; 4] = ["--data-binary", "@-", "--header", "content-type: application/octet-stream"];
+
 /// curl, with the bytes of each image in files.
 pub(super) struct Curl<'a>(pub(super) &'a Shop);
 
@@ -33,47 +36,31 @@ impl Curl<'_> {
     /// A blob in one request.
     pub(super) fn blob(&self, content: &str) -> Digest {
         let digest = Digest::of(content.as_bytes());
-        let words = ["--data-binary", "@-", "--header", "content-type: application/octet-stream"];
-        self.ok(&words, &format!("blobs/uploads/?digest={digest}"), content);
+        self.ok(&BYTES, &format!("blobs/uploads/?digest={digest}"), content);
         digest
     }
 
     /// A blob in two pieces and a closing request.
     fn blob_in_pieces(&self, content: &str) {
-        let half = content.len() / 2;
-        let head = self.ok(
-            &["--request", "POST", "--output", "/dev/null", "--dump-header", "-"],
-            "blobs/uploads/",
-            "",
-        );
-        let location = |head: &str| {
-            let of = |line: &str| line.to_ascii_lowercase().starts_with("location: ");
-            head.lines().find(|line| of(line)).unwrap()["location: ".len()..].to_owned()
-        };
-        let mut upload = location(&head);
-        for (piece, range) in [
-            (&content[..half], format!("0-{}", half - 1)),
-            (&content[half..], format!("{half}-{}", content.len() - 1)),
-        ] {
-            let range = format!("content-range: {range}");
-            let words = [
-                "--request",
-                "PATCH",
-                "--data-binary",
-                "@-",
-                "--header",
-                &range,
-                "--header",
-                "content-type: application/octet-stream",
-                "--output",
-                "/dev/null",
-                "--dump-header",
-                "-",
-            ];
-            upload = location(&self.ok(&words, &upload, piece));
+        let (first, second) = content.split_at(content.len() / 2);
+        let mut upload = self.location(&["--request", "POST"], "blobs/uploads/", "");
+        for (piece, start) in [(first, 0), (second, first.len())] {
+            let range = format!("content-range: {start}-{}", start + piece.len() - 1);
+            let words = [&BYTES[..], &["--request", "PATCH", "--header", &range]].concat();
+            upload = self.location(&words, &upload, piece);
         }
         let digest = Digest::of(content.as_bytes());
         self.ok(&["--request", "PUT"], &format!("{upload}?digest={digest}"), "");
+    }
+
+    /// Where an upload goes on.
+    fn location(&self, words: &[&str], path: &str, body: &str) -> String {
+        let head = self.ok(&[words, &["--output", "/dev/null", "--dump-header", "-"]].concat(), path, body);
+        let value = |line: &str| {
+            let (name, value) = line.split_once(": ")?;
+            name.eq_ignore_ascii_case("location").then(|| value.to_owned())
+        };
+        head.lines().find_map(value).unwrap_or_else(|| panic!("no location: {head}"))
     }
 
     /// A manifest under a name.
