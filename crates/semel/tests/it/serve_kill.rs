@@ -31,7 +31,7 @@ const VERIFY_EVERY: u64 = 50;
 /// How many clients work at the same time.
 const CLIENTS: u64 = 3;
 /// The most requests that are fulfilled before a server is killed.
-const REQUESTS: u64 = 24;
+const REQUESTS: u64 = 30;
 /// The longest that it lives after that.
 const LAST_MILLIS: u64 = 20;
 /// The longest that a server lives which is killed while it starts.
@@ -40,13 +40,14 @@ const START_MILLIS: u64 = 100;
 const LAYER_BYTES: usize = 150_000;
 
 /// What a client does, over and over, until nobody answers any more.
-const WORK: [fn(&mut Client) -> io::Result<()>; 6] = [
+const WORK: [fn(&mut Client) -> io::Result<()>; 7] = [
     Client::push_in_one_request,
     Client::push_in_pieces,
     Client::push_what_others_push_too,
     Client::move_channel,
     Client::delete_channel,
     Client::delete_version,
+    Client::delete_digest,
 ];
 
 #[test]
@@ -108,13 +109,18 @@ fn pause(millis: u64) {
     std::thread::sleep(Duration::from_millis(millis));
 }
 
+/// What a name may mean: more than one thing while nobody knows whether the last request was fulfilled.
+type Candidates = Vec<Option<Digest>>;
+
 /// What clients were told, and rely on.
 #[derive(Default)]
 struct Told {
     /// What each version means, once anybody was told. No version is ever taken out or changed.
     versions: BTreeMap<String, Digest>,
-    /// What each channel may mean. More than one while nobody knows whether the last request was fulfilled.
-    channels: BTreeMap<String, Vec<Option<Digest>>>,
+    /// What each channel may mean.
+    channels: BTreeMap<String, Candidates>,
+    /// What may be under each digest that was pushed without a name since the last check.
+    nameless: BTreeMap<Digest, Candidates>,
     /// Versions that were pushed since the last check, whether anybody was told so or not.
     news: Vec<(String, Image)>,
 }
@@ -139,9 +145,10 @@ impl Told {
             }
         }
         for (channel, candidates) in &mut self.channels {
-            let found = look(address, channel);
-            assert!(candidates.contains(&found), "channel {channel} is {found:?}, not one of {candidates:?}");
-            *candidates = vec![found];
+            *candidates = vec![check(address, channel, candidates)];
+        }
+        for (digest, candidates) in std::mem::take(&mut self.nameless) {
+            check(address, digest.as_str(), &candidates);
         }
     }
 
@@ -151,7 +158,7 @@ impl Told {
         for (version, digest) in &self.versions {
             assert_eq!(look(address, version).as_ref(), Some(digest), "version {version}");
         }
-        assert!(self.versions.len() as u64 > KILLS, "only {} versions were pushed", self.versions.len());
+        assert!(self.versions.len() as u64 > KILLS / 2, "only {} versions were pushed", self.versions.len());
     }
 }
 
@@ -159,17 +166,24 @@ fn lock(told: &Mutex<Told>) -> MutexGuard<'_, Told> {
     told.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What is under a name is one of what may be there.
+fn check(address: &str, reference: &str, candidates: &Candidates) -> Option<Digest> {
+    let found = look(address, reference);
+    assert!(candidates.contains(&found), "{reference} is {found:?}, not one of {candidates:?}");
+    found
+}
+
 /// The digest of the bytes under a name.
-fn look(address: &str, tag: &str) -> Option<Digest> {
-    let answer = http::send(address, "GET", &manifest(tag), &[], b"").unwrap();
+fn look(address: &str, reference: &str) -> Option<Digest> {
+    let answer = http::send(address, "GET", &manifest(reference), &[], b"").unwrap();
     match answer.status {
         200 => {
             let digest = Digest::of(&answer.body);
-            assert_eq!(answer.header("docker-content-digest"), digest.as_str(), "{tag}");
+            assert_eq!(answer.header("docker-content-digest"), digest.as_str(), "{reference}");
             Some(digest)
         }
         404 => None,
-        _ => panic!("{tag}: {answer:?}"),
+        _ => panic!("{reference}: {answer:?}"),
     }
 }
 
@@ -199,9 +213,7 @@ impl Client {
 
     fn push_in_one_request(&mut self) -> io::Result<()> {
         let image = self.image();
-        for blob in [&image.config, &image.layer] {
-            self.blob_in_one_request(blob)?;
-        }
+        self.blobs(&image)?;
         let version = format!("{}.{}.{}", self.round, self.number, self.count);
         self.bind(&version, &image)
     }
@@ -217,17 +229,13 @@ impl Client {
     /// A version that every client of this round wants, each with bytes of its own.
     fn push_what_others_push_too(&mut self) -> io::Result<()> {
         let image = self.image();
-        for blob in [&image.config, &image.layer] {
-            self.blob_in_one_request(blob)?;
-        }
+        self.blobs(&image)?;
         self.bind(&format!("0.{}.{}", self.round, self.count / 4), &image)
     }
 
     fn move_channel(&mut self) -> io::Result<()> {
         let image = self.image();
-        for blob in [&image.config, &image.layer] {
-            self.blob_in_one_request(blob)?;
-        }
+        self.blobs(&image)?;
         let (channel, digest) = (self.channel(), image.manifest.descriptor.digest.clone());
         self.may_become(Some(digest.clone()));
         let answer = self.put(&channel, &image)?;
@@ -250,6 +258,28 @@ impl Client {
         let known = lock(&self.told).versions.last_key_value().map(|(version, _)| version.clone());
         let Some(version) = known else { return Ok(()) };
         self.expect(405, "DELETE", &manifest(&version), &[], b"").map(drop)
+    }
+
+    /// An artefact without a name goes, unless something holds it: whatever is answered is so.
+    fn delete_digest(&mut self) -> io::Result<()> {
+        let image = self.image();
+        self.blobs(&image)?;
+        let digest = image.manifest.descriptor.digest.clone();
+        let (here, gone) = (Some(digest.clone()), None);
+        let tell = |candidates: &[&Option<Digest>]| {
+            let candidates = candidates.iter().copied().cloned().collect();
+            lock(&self.told).nameless.insert(digest.clone(), candidates);
+        };
+        tell(&[&here, &gone]);
+        let answer = self.put(digest.as_str(), &image)?;
+        assert_eq!(answer.status, 201, "{digest}: {answer:?}");
+        let answer = self.send("DELETE", &manifest(digest.as_str()), &[], b"")?;
+        match answer.status {
+            202 => tell(&[&gone]),
+            405 => tell(&[&here]),
+            _ => panic!("{digest}: {answer:?}"),
+        }
+        Ok(())
     }
 
     /// The channel that this client alone changes.
@@ -278,6 +308,11 @@ impl Client {
     fn put(&self, tag: &str, image: &Image) -> io::Result<Answer> {
         let kind = [("content-type", media_type::OCI_MANIFEST)];
         self.send("PUT", &manifest(tag), &kind, &image.manifest.bytes)
+    }
+
+    fn blobs(&self, image: &Image) -> io::Result<()> {
+        self.blob_in_one_request(&image.config)?;
+        self.blob_in_one_request(&image.layer)
     }
 
     fn blob_in_one_request(&self, bytes: &[u8]) -> io::Result<()> {
