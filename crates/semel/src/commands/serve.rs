@@ -2,6 +2,7 @@
 
 use semel_server::{App, serve};
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::Outcome;
 use crate::cli::{Cli, ServeArgs};
@@ -29,18 +30,34 @@ pub(super) async fn run(args: &ServeArgs, cli: &Cli, settings: &Settings, output
         output.data(&format!("http://{address}"));
     }
     let app = App::new(store, now, settings.user());
-    serve::serve(app, listener, ended()).await;
-    output.done("stopped; what was being sent was finished");
-    Ok(Exit::Done)
+    let (ask, asked) = tokio::sync::oneshot::channel::<()>();
+    tokio::select! {
+        () = serve::serve(app, listener, async { drop(asked.await) }) => {
+            output.done("stopped; what was being sent was finished");
+            Ok(Exit::Done)
+        }
+        () = asked_twice(ask) => {
+            output.done("stopped at once; uploads can be gone on with");
+            Ok(Exit::Interrupted)
+        }
+    }
 }
 
-/// Until the user or the system says stop.
-async fn ended() {
-    let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else {
+/// Passes the first request to stop on, and returns at the second one.
+async fn asked_twice(ask: tokio::sync::oneshot::Sender<()>) {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         return std::future::pending().await;
     };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
-    }
+    let mut next = async || {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    next().await;
+    // A server that has ended by itself hears nothing any more.
+    let _ = ask.send(());
+    next().await;
 }

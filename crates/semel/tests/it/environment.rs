@@ -2,12 +2,13 @@
 //! built program. Whatever was started in it ends with it.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use tempfile::TempDir;
 
 /// The component that [`TestEnvironment::project`] builds.
@@ -213,17 +214,19 @@ impl TestEnvironment {
         command
     }
 
-    /// Starts a server on a free port.
+    /// Starts a server on a free port. It logs what changes the store.
     pub(crate) fn serve(&self) -> Serving {
+        let log = self.beside("serve.log");
         let mut command = self.command(&["serve", "--listen", "127.0.0.1:0"]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.env("SEMEL_LOG", "info").env("NO_COLOR", "1");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(&log).unwrap());
         let mut child = command.spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
         let address =
             line.trim().strip_prefix("http://").unwrap_or_else(|| panic!("the server printed {line}"));
-        Serving { address: address.to_owned(), child, _stdout: stdout }
+        Serving { address: address.to_owned(), log, child, _stdout: stdout }
     }
 
     /// Every file of a directory beside the project, with its bytes.
@@ -264,9 +267,27 @@ impl Drop for TestEnvironment {
 pub(crate) struct Serving {
     /// Host and port.
     pub(crate) address: String,
+    log: PathBuf,
     child: Child,
     /// Kept open, so that the server can go on printing.
     _stdout: BufReader<ChildStdout>,
+}
+
+impl Serving {
+    /// What the server logged up to now.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Sends a signal to the server.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for the end of the server, and gives its exit code; −1: ended by a signal.
+    pub(crate) fn ended(mut self) -> i32 {
+        self.child.wait().unwrap().code().unwrap_or(-1)
+    }
 }
 
 impl Drop for Serving {
@@ -302,15 +323,31 @@ pub(crate) fn taken_port() -> (TcpListener, u16) {
 }
 
 /// Whether a program is there. A CI run must have it; elsewhere its absence is said and the test is left out.
-#[expect(clippy::print_stderr, reason = "a test that is left out says so")]
 pub(crate) fn has(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
-    if !found {
-        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{program} is needed where CI=true");
-        eprintln!("left out: {program} is not installed");
+    met(found, &format!("{program} is not installed"))
+}
+
+/// Whether all programs are there.
+pub(crate) fn has_all(programs: &[&str]) -> bool {
+    programs.iter().all(|program| has(program))
+}
+
+/// Whether a need of a test is met. In a CI run it must be; elsewhere what is lacking is said and the test is left out.
+#[expect(clippy::print_stderr, reason = "a test that is left out says so")]
+pub(crate) fn met(need: bool, lacking: &str) -> bool {
+    if !need {
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "where CI=true: {lacking}");
+        eprintln!("left out: {lacking}");
     }
-    found
+    need
+}
+
+/// Lets this process, and those that it starts, open more files than a shell does: a thousand connections are as many.
+pub(crate) fn allow_many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
 }
 
 /// Processes that lead into a directory.

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use semel_model::digest::Digest;
 
 use crate::environment::{Ran, TestEnvironment};
+use crate::layout::Layout;
+use crate::random::Random;
 
 /// How often each verb is killed: 210 times in all.
 const BUILDS: u64 = 60;
@@ -56,8 +58,12 @@ fn killed_builds_are_completed_under_the_version_that_they_had() {
 #[test]
 fn killed_pushes_are_completed_with_the_same_bytes() {
     let environment = TestEnvironment::empty();
-    layout(&environment.beside("layout0"), 0);
-    let mut killer = Killer::new(2, &environment, &["push", "oci:../layout0", "other/thing@1.0.0"]);
+    for (dir, seed) in [("first", 0), ("measured", PUSHES + 1)] {
+        layout(&environment.beside(dir), seed);
+    }
+    // Making the store takes longer than a push.
+    environment.ok(&["push", "oci:../first", "other/thing@0.1.0"]);
+    let mut killer = Killer::new(2, &environment, &["push", "oci:../measured", "other/thing@1.0.0"]);
     for number in 1..=PUSHES {
         let dir = format!("layout{number}");
         let digest = layout(&environment.beside(&dir), number);
@@ -68,7 +74,7 @@ fn killed_pushes_are_completed_with_the_same_bytes() {
     }
     killer.was_in_time(PUSHES);
     let listed = environment.ok(&["--json", "versions", "-c", "other/thing", "-n", "1000"]).json();
-    assert_eq!(listed["versions"].as_array().unwrap().len() as u64, PUSHES + 1, "no version is lost");
+    assert_eq!(listed["versions"].as_array().unwrap().len() as u64, PUSHES + 2, "no version is lost");
     environment.ok(&["audit", "verify"]);
 }
 
@@ -160,7 +166,7 @@ fn an_append_that_was_broken_off_before_its_file_is_finished() {
 
 /// Kills commands, at moments within the time that one took which was left alone.
 struct Killer {
-    random: u64,
+    random: Random,
     takes: Duration,
     /// How many commands did not end by themselves.
     hits: u64,
@@ -171,20 +177,12 @@ impl Killer {
     fn new(seed: u64, environment: &TestEnvironment, words: &[&str]) -> Self {
         let started = Instant::now();
         environment.ok(words);
-        Self { random: 0x9e37_79b9_7f4a_7c15 ^ seed, takes: started.elapsed(), hits: 0 }
-    }
-
-    /// A number below 1,000 (xorshift).
-    fn next(&mut self) -> u32 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        (self.random >> 20) as u32 % 1_000
+        Self { random: Random::new(seed), takes: started.elapsed(), hits: 0 }
     }
 
     /// Starts a command and kills it. What it had said by then.
     fn kill(&mut self, environment: &TestEnvironment, words: &[&str]) -> Ran {
-        let wait = self.takes * self.next() / 1_000;
+        let wait = self.takes * u32::try_from(self.random.below(1_000)).unwrap() / 1_000;
         let mut command = environment.command(words);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -221,28 +219,12 @@ fn reserved(said: &Ran) -> Option<String> {
     Some(line.split_once(": ")?.0.to_owned())
 }
 
-/// An OCI layout of one manifest with bytes of its own.
+/// An OCI layout of one image with bytes of its own.
 fn layout(dir: &Path, seed: u64) -> Digest {
-    let blobs = dir.join("blobs/sha256");
-    fs::create_dir_all(&blobs).unwrap();
-    let put = |bytes: &[u8]| {
-        let digest = Digest::of(bytes);
-        fs::write(blobs.join(digest.as_str().split_once(':').unwrap().1), bytes).unwrap();
-        digest
-    };
-    let layer: Vec<u8> = (0..200_000_u64).map(|at| (at.wrapping_mul(seed + 3) >> 5) as u8).collect();
-    let descriptor = |kind: &str, digest: &Digest, size: usize| serde_json::json!({"mediaType": format!("application/vnd.oci.image.{kind}"), "digest": digest.as_str(), "size": size});
-    let config = serde_json::json!({"architecture": "amd64", "os": "linux", "seed": seed}).to_string();
-    let manifest = serde_json::json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": descriptor("config.v1+json", &put(config.as_bytes()), config.len()),
-        "layers": [descriptor("layer.v1.tar", &put(&layer), layer.len())],
-    })
-    .to_string();
-    let digest = put(manifest.as_bytes());
-    let index = serde_json::json!({"schemaVersion": 2, "manifests": [descriptor("manifest.v1+json", &digest, manifest.len())]});
-    fs::write(dir.join("index.json"), index.to_string()).unwrap();
-    fs::write(dir.join("oci-layout"), "{\"imageLayoutVersion\":\"1.0.0\"}").unwrap();
-    digest
+    let layout = Layout::create(dir.to_owned());
+    let content: String =
+        (0..25_000_u64).map(|at| format!("{:08x}", at.wrapping_mul(seed + 3) as u32)).collect();
+    let image = layout.small(&content);
+    layout.name(&[("made", &image)]);
+    image.digest
 }

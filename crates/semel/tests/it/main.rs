@@ -7,6 +7,9 @@
 )]
 
 mod environment;
+mod http;
+mod layout;
+mod random;
 mod transcript;
 
 mod bad_input;
@@ -15,6 +18,8 @@ mod formats;
 mod kill;
 mod output;
 mod races;
+mod serve_kill;
+mod serve_stop;
 mod story;
 mod tidy;
 mod tour;

@@ -1,9 +1,15 @@
 //! Many processes at once on one store: one artefact, one winner, nothing lost.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::process::Stdio;
 
-use crate::environment::{COMPONENT, Ran, TestEnvironment};
+use semel_model::digest::Digest;
+use semel_oci::descriptor::{Annotations, Descriptor};
+use semel_oci::manifest::{EncodedManifest, ImageManifest};
+
+use crate::environment::{self, COMPONENT, Ran, TestEnvironment};
+use crate::http::{self, Answer};
 
 #[test]
 fn twenty_builds_of_one_commit_make_one_artefact() {
@@ -121,6 +127,106 @@ fn verification_is_not_disturbed_by_others_who_record() {
     for ran in at_once(&environment, &all) {
         assert_eq!(ran.code, 0, "{ran:?}");
     }
+}
+
+/// How many connections push at once.
+const PUSHES: usize = 1_000;
+/// How often the same refused push is repeated.
+const FLOOD: usize = 500;
+
+#[test]
+fn of_a_thousand_pushes_at_once_one_gets_the_version_and_the_others_hear_which() {
+    let environment = TestEnvironment::empty();
+    environment::allow_many_files();
+    let serving = environment.serve();
+    push_blob(&serving.address, b"{}");
+    let manifests: Vec<_> = (0..PUSHES).map(|number| manifest(&number.to_string())).collect();
+    let answers = push_at_once(&serving.address, "1.0.0", &manifests);
+    let of = |status: u16| answers.iter().zip(&manifests).filter(move |(answer, _)| answer.status == status);
+    let winners: Vec<_> = of(201).collect();
+    assert_eq!(
+        (winners.len(), of(409).count()),
+        (1, PUSHES - 1),
+        "one is told that it won, the others that not"
+    );
+    let bound = winners[0].1.descriptor.digest.as_str();
+    for (answer, manifest) in of(409) {
+        let error = &answer.json()["errors"][0];
+        assert_eq!(error["code"], "DENIED", "{error}");
+        assert_eq!(error["detail"]["bound"], bound, "{error}");
+        assert_eq!(error["detail"]["pushed"], manifest.descriptor.digest.as_str(), "{error}");
+        assert!(error["message"].as_str().unwrap().contains(bound), "{error}");
+    }
+    let served = http::send(&serving.address, "GET", &path("1.0.0"), &[], b"").unwrap();
+    assert_eq!(served.body, winners[0].1.bytes);
+    assert_eq!(recorded(&environment, "VersionPublished"), 1);
+    assert_eq!(
+        recorded(&environment, "OverwriteRefused"),
+        PUSHES - 1,
+        "each is told once to whoever asks later"
+    );
+    environment.ok(&["audit", "verify"]);
+}
+
+#[test]
+fn a_flood_of_refused_pushes_is_one_entry() {
+    let environment = TestEnvironment::empty();
+    environment::allow_many_files();
+    let serving = environment.serve();
+    push_blob(&serving.address, b"{}");
+    let (first, second) = (manifest("first"), manifest("second"));
+    push_at_once(&serving.address, "1.0.0", std::slice::from_ref(&first));
+    // What is stored under its digest is an entry of its own.
+    push_at_once(&serving.address, second.descriptor.digest.as_str(), std::slice::from_ref(&second));
+    let entries = || environment.ok(&["--json", "audit", "verify"]).json()["entries"].as_u64().unwrap();
+    let before = entries();
+    for answer in push_at_once(&serving.address, "1.0.0", &vec![second; FLOOD]) {
+        assert_eq!(answer.status, 409, "{answer:?}");
+        assert_eq!(answer.json()["errors"][0]["detail"]["bound"], first.descriptor.digest.as_str());
+    }
+    assert_eq!(entries(), before + 1);
+    assert_eq!(recorded(&environment, "OverwriteRefused"), 1);
+}
+
+/// An artefact whose only blob is the empty object.
+fn manifest(text: &str) -> EncodedManifest {
+    let manifest = ImageManifest {
+        artifact_type: Some("application/vnd.example.thing".to_owned()),
+        config: Descriptor::empty(),
+        layers: vec![Descriptor::empty()],
+        subject: None,
+        annotations: Annotations::from([("text".to_owned(), text.to_owned())]),
+    };
+    manifest.encode()
+}
+
+fn path(reference: &str) -> String {
+    format!("/v2/shop/api/manifests/{reference}")
+}
+
+fn push_blob(address: &str, bytes: &[u8]) {
+    let path = format!("/v2/shop/api/blobs/uploads/?digest={}", Digest::of(bytes));
+    assert_eq!(http::send(address, "POST", &path, &[], bytes).unwrap().status, 201);
+}
+
+/// Pushes manifests under one name: each has its connection and has said what is coming before the first one is sent.
+fn push_at_once(address: &str, reference: &str, manifests: &[EncodedManifest]) -> Vec<Answer> {
+    let begin = |manifest: &EncodedManifest| {
+        let kind = [("content-type", manifest.descriptor.media_type.as_str())];
+        http::begin(address, "PUT", &path(reference), &kind, manifest.bytes.len()).unwrap()
+    };
+    let mut connections: Vec<_> = manifests.iter().map(begin).collect();
+    for (connection, manifest) in connections.iter_mut().zip(manifests) {
+        connection.write_all(&manifest.bytes).unwrap();
+    }
+    connections.into_iter().map(|connection| http::receive(connection).unwrap()).collect()
+}
+
+/// How many entries of a kind the entry files hold.
+fn recorded(environment: &TestEnvironment, kind: &str) -> usize {
+    let needle = format!("\"kind\":\"{kind}\"");
+    let files = environment.bytes_below(&environment.store().join("ledger"));
+    files.iter().map(|(_, bytes)| String::from_utf8_lossy(bytes).matches(&needle).count()).sum()
 }
 
 fn words(words: &[&str]) -> Vec<String> {

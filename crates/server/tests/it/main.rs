@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod openapi;
-mod clients;
 mod registry;
 mod serving;
 mod uploads;
