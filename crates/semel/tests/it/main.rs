@@ -14,6 +14,7 @@ mod clients;
 mod formats;
 mod kill;
 mod output;
+mod push;
 mod races;
 mod story;
 mod tidy;
