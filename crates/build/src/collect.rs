@@ -176,6 +176,21 @@ pub fn collect(tree: &Path, spec: &ArtefactSpec) -> Result<Vec<PackFile>, Collec
     Ok(found.entries.into_values().map(|(file, _)| file).collect())
 }
 
+/// Finds all files of a directory that is to be an artefact as it is, by the rules of [`collect`].
+pub(crate) fn tree(dir: &Path) -> Result<Vec<PackFile>, CollectError> {
+    let whole = FileSpec { from: ".".to_owned(), to: "/".to_owned(), mode: None, layer: None };
+    let spec = ArtefactSpec {
+        kind: Kind::Archive,
+        entrypoint: Vec::new(),
+        files: vec![whole],
+        base: None,
+        needs: Vec::new(),
+        user: None,
+        workdir: None,
+    };
+    collect(dir, &spec)
+}
+
 /// Checks that what starts the artefact is in it, or in the base below it.
 ///
 /// A first word with a slash in front is a path inside the artefact, or, for an archive, of the host; a bare word is

@@ -10,8 +10,10 @@
 //! SQL: whether a build is needed at all, and which version it gets, is decided elsewhere. Time and environment are
 //! arguments. The working directory of the project is never read for content, and never written.
 //!
+//! [`files`] makes artefacts of what something else built: packages, disk images, charts, file trees.
+//!
 //! Reading order: [`source`], [`checkout`], [`recipe`], [`collect`], [`base`], [`package`], [`provenance`], [`pipeline`],
-//! and, for `semel init`, [`detect`].
+//! and, for `semel init`, [`detect`]; for `semel push`, [`files`] with [`disk`] and [`chart`].
 
 mod archive;
 pub mod base;
@@ -25,5 +27,9 @@ pub mod recipe;
 pub mod source;
 
 pub mod detect;
+
+pub mod chart;
+pub mod disk;
+pub mod files;
 
 pub use git::GitError;

@@ -166,7 +166,10 @@ pub async fn package(request: &PackageRequest<'_>) -> Result<Packaged, PackageEr
     }
     let (config, diff_ids) = match request.definition.artefact.kind {
         Kind::Image => image_config(request, &layers, &created),
-        Kind::Archive => (archive_config(request.definition), own_diff_ids(&layers)),
+        Kind::Archive => {
+            let spec = &request.definition.artefact;
+            (archive_config(&spec.entrypoint, &spec.needs), own_diff_ids(&layers))
+        }
     };
     let config_type = match request.definition.artefact.kind {
         Kind::Image => media_type::OCI_CONFIG,
@@ -192,6 +195,18 @@ pub async fn package(request: &PackageRequest<'_>) -> Result<Packaged, PackageEr
         layers,
         diff_ids,
     })
+}
+
+/// Packs the entries of a file tree as it is into one layer, a file named `scratch` that does not exist yet. There is no
+/// commit, so every time in it is 0.
+pub(crate) async fn tree(entries: Vec<PackFile>, scratch: &Path) -> Result<PackagedLayer, PackageError> {
+    let plan = LayerPlan {
+        name: None,
+        entries: with_parents(entries.iter(), &HashSet::new()),
+        mtime: 0,
+        scratch: scratch.to_owned(),
+    };
+    write_plan(plan).await
 }
 
 /// A layer to be written: entries sorted by path, each below a directory that is in it or in the base.
@@ -253,12 +268,15 @@ fn with_parents<'a>(files: impl Iterator<Item = &'a PackFile>, below: &HashSet<&
 
 async fn write_layer(plan: LayerPlan, layout: &Layout) -> Result<PackagedLayer, PackageError> {
     let scratch = plan.scratch.clone();
-    let written = tokio::task::spawn_blocking(move || write_entries(&plan)).await;
-    let layer = written.unwrap_or_else(|panic| {
-        Err(PackageError::Write { path: scratch.clone(), source: io::Error::other(panic) })
-    })?;
+    let layer = write_plan(plan).await?;
     put_in_place(&scratch, &layout.blob_path(&layer.digest))?;
     Ok(layer)
+}
+
+async fn write_plan(plan: LayerPlan) -> Result<PackagedLayer, PackageError> {
+    let path = plan.scratch.clone();
+    let written = tokio::task::spawn_blocking(move || write_entries(&plan)).await;
+    written.unwrap_or_else(|panic| Err(PackageError::Write { path, source: io::Error::other(panic) }))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the layout is scratch: it lasts as long as the build does")]
@@ -378,9 +396,8 @@ fn own_diff_ids(layers: &[PackagedLayer]) -> Vec<String> {
     layers.iter().map(|layer| layer.diff_id.to_string()).collect()
 }
 
-fn archive_config(definition: &Definition) -> Vec<u8> {
-    let spec = &definition.artefact;
-    canonical::bytes(&json!({ "v": 1, "entrypoint": spec.entrypoint, "needs": spec.needs }))
+pub(crate) fn archive_config(entrypoint: &[String], needs: &[String]) -> Vec<u8> {
+    canonical::bytes(&json!({ "v": 1, "entrypoint": entrypoint, "needs": needs }))
 }
 
 fn manifest_of(

@@ -1,26 +1,29 @@
 //! The client of a registry (distribution-spec 1.1): ours and everybody else's.
 //!
 //! It believes nothing that it has not hashed: a manifest is compared with its digest before it is handed out, a blob
-//! while it streams. Uploads go on after a broken connection from where the server says it is. It does not sign in.
+//! while it streams. What passes is waited out: after a broken connection or an answer like 503 the same is asked again,
+//! an upload goes on from where the server says it is, a download from where it broke off. It does not sign in.
 
 use std::fmt;
-use std::future::ready;
-use std::io::{self, SeekFrom};
-use std::path::PathBuf;
+use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
-use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LINK, LOCATION, RANGE, RETRY_AFTER};
-use http::{HeaderMap, Request, Response, StatusCode, Uri};
+use bytes::{Buf as _, Bytes};
+use futures_util::stream;
+use http::header::{
+    ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, LINK, LOCATION, RANGE, RETRY_AFTER,
+};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
+use http_body_util::BodyExt as _;
 use semel_model::digest::Digest;
 use semel_model::name::{ComponentName, Tag};
 use serde::Deserialize;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncSeekExt as _, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio_util::io::StreamReader;
 
 use crate::closure::ReadManifest;
 use crate::descriptor::{Descriptor, null_is_empty};
@@ -30,8 +33,10 @@ use crate::media_type;
 use crate::range;
 use crate::reference::TagOrDigest;
 use crate::route::Route;
-use crate::transport::{Body, BodyError, BoxRead, Transport, TransportError};
+use crate::transport::{Body, BodyError, BoxError, BoxRead, Transport, TransportError};
 use crate::verify::{Mismatch, VerifyingReader};
+
+pub use crate::source::{BlobSource, FileSource};
 
 /// The header in which a registry says which digest it means (distribution-spec 1.1).
 pub const CONTENT_DIGEST: &str = "docker-content-digest";
@@ -46,20 +51,24 @@ const PAGE: u32 = 1000;
 const MAX_PAGES: usize = 10_000;
 /// Up to here a blob is sent in one request; it costs little to send it again.
 const WHOLE_BYTES: u64 = 1024 * 1024;
+/// The longest pause before an attempt, whatever the registry asks for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Speaks to one registry. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct RegistryClient {
     transport: Transport,
     retry: Retry,
+    /// Whether the registry has ever answered. One that never did is not waited for: its address may be wrong.
+    reached: Arc<AtomicBool>,
 }
 
-/// How often an upload is taken up again.
+/// How often something that failed in passing is tried again without getting on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retry {
-    /// How often after the first failure.
+    /// How often after the first failure. Bytes that arrive begin the count anew.
     pub times: u32,
-    /// How long to wait before the first of them; doubled for each further one.
+    /// How long to wait before the first of them; doubled for each further one. A registry may ask for more.
     pub pause: Duration,
 }
 
@@ -96,19 +105,11 @@ pub struct FetchedBlob {
 pub enum Pushed {
     /// They were sent.
     Sent,
+    /// The registry had them in another repository and takes them from there.
+    Mounted,
     /// They were there already.
     Existed,
 }
-
-/// Bytes that can be read again from any position: what an upload needs to go on after a broken connection.
-pub trait BlobSource: Send + Sync {
-    /// Opens the bytes from a position on.
-    fn open(&self, offset: u64) -> BoxFuture<'_, io::Result<BoxRead>>;
-}
-
-/// The bytes of a file.
-#[derive(Debug, Clone)]
-pub struct FileSource(pub PathBuf);
 
 /// Why a registry did not do what it was asked. Each error names what was attempted.
 #[derive(Debug, thiserror::Error)]
@@ -215,7 +216,7 @@ impl ClientError {
     /// Whether the same may succeed in a moment.
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::Transport { .. } => true,
+            Self::Transport { .. } | Self::Answer { source: BodyError::Read(_), .. } => true,
             Self::Refused { status, .. } => matches!(status.as_u16(), 429 | 502 | 503 | 504),
             _ => false,
         }
@@ -223,9 +224,10 @@ impl ClientError {
 }
 
 impl RegistryClient {
-    /// A client that takes up a broken upload three times, after 0.5, 1 and 2 seconds.
+    /// A client that tries again four times, after 0.5, 1, 2 and 4 seconds.
     pub fn new(transport: Transport) -> Self {
-        Self { transport, retry: Retry { times: 3, pause: Duration::from_millis(500) } }
+        let retry = Retry { times: 4, pause: Duration::from_millis(500) };
+        Self { transport, retry, reached: Arc::default() }
     }
 
     /// The same client with another patience.
@@ -247,12 +249,15 @@ impl RegistryClient {
     ) -> Result<Option<ManifestHead>, ClientError> {
         let operation = format!("look up {}", shown(name, reference));
         let route = Route::Manifest { name: name.clone(), reference: reference.clone() };
-        let request = Request::head(route.to_string()).header(ACCEPT, media_type::MANIFEST_TYPES.join(", "));
-        let answer = self.send(&operation, request, Body::empty()).await?;
-        match answer.status() {
-            StatusCode::OK => {}
-            StatusCode::NOT_FOUND => return Ok(None),
-            _ => return Err(refused(operation, answer).await),
+        let uri = route.to_string();
+        let accepted = [StatusCode::OK, StatusCode::NOT_FOUND];
+        let ask = || {
+            let request = Request::head(&uri).header(ACCEPT, media_type::MANIFEST_TYPES.join(", "));
+            self.expect(&operation, request, Body::empty(), &accepted)
+        };
+        let answer = self.patiently(ask).await?;
+        if answer.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
         }
         let said = header_digest(&operation, answer.headers(), CONTENT_DIGEST)?;
         Ok(Some(ManifestHead {
@@ -264,6 +269,14 @@ impl RegistryClient {
 
     /// Fetches a manifest and checks it against its digest.
     pub async fn get_manifest(
+        &self,
+        name: &ComponentName,
+        reference: &TagOrDigest,
+    ) -> Result<ReadManifest, ClientError> {
+        self.patiently(|| self.fetch_manifest(name, reference)).await
+    }
+
+    async fn fetch_manifest(
         &self,
         name: &ComponentName,
         reference: &TagOrDigest,
@@ -301,9 +314,13 @@ impl RegistryClient {
             None => Digest::of(&bytes),
         };
         let route = Route::Manifest { name: name.clone(), reference: reference.clone() };
-        let request = Request::put(route.to_string()).header(CONTENT_TYPE, media_type);
+        let uri = route.to_string();
         let accepted = [StatusCode::CREATED, StatusCode::OK, StatusCode::ACCEPTED];
-        let answer = self.expect(&operation, request, Body::full(bytes), &accepted).await?;
+        let ask = || {
+            let request = Request::put(&uri).header(CONTENT_TYPE, media_type);
+            self.expect(&operation, request, Body::full(bytes.clone()), &accepted)
+        };
+        let answer = self.patiently(ask).await?;
         if let Some(said) = header_digest(&operation, answer.headers(), CONTENT_DIGEST)?
             && said.algorithm() == digest.algorithm()
             && said != digest
@@ -317,14 +334,16 @@ impl RegistryClient {
 
     /// Whether the repository has a blob.
     pub async fn has_blob(&self, name: &ComponentName, digest: &Digest) -> Result<bool, ClientError> {
+        self.patiently(|| self.look_up_blob(name, digest)).await
+    }
+
+    async fn look_up_blob(&self, name: &ComponentName, digest: &Digest) -> Result<bool, ClientError> {
         let operation = format!("look up blob {digest} in {name}");
         let route = Route::Blob { name: name.clone(), digest: digest.clone() };
-        let answer = self.send(&operation, Request::head(route.to_string()), Body::empty()).await?;
-        match answer.status() {
-            StatusCode::OK => Ok(true),
-            StatusCode::NOT_FOUND => Ok(false),
-            _ => Err(refused(operation, answer).await),
-        }
+        let request = Request::head(route.to_string());
+        let accepted = [StatusCode::OK, StatusCode::NOT_FOUND];
+        let answer = self.expect(&operation, request, Body::empty(), &accepted).await?;
+        Ok(answer.status() == StatusCode::OK)
     }
 
     /// Fetches a blob. Give the size if it is known: then the reader also fails before a byte too many is taken.
@@ -344,26 +363,21 @@ impl RegistryClient {
         Ok(FetchedBlob { size, reader: Box::pin(reader) })
     }
 
-    /// Fetches the rest of a blob from a position on. A part cannot be verified: who puts it together must do that.
-    pub async fn get_blob_from(
-        &self,
-        name: &ComponentName,
-        digest: &Digest,
-        offset: u64,
-    ) -> Result<BoxRead, ClientError> {
-        let operation = format!("fetch blob {digest} of {name} from byte {offset}");
-        let route = Route::Blob { name: name.clone(), digest: digest.clone() };
-        let request = Request::get(route.to_string()).header(RANGE, format!("bytes={offset}-"));
-        let accepted = [StatusCode::PARTIAL_CONTENT, StatusCode::OK];
-        let answer = self.expect(&operation, request, Body::empty(), &accepted).await?;
-        let whole = answer.status() == StatusCode::OK;
-        let mut reader = answer.into_body().into_async_read();
-        if whole {
-            let skipped = tokio::io::copy(&mut (&mut reader).take(offset), &mut tokio::io::sink()).await;
-            skipped
-                .map_err(|error| ClientError::Answer { operation, source: BodyError::Read(error.into()) })?;
-        }
-        Ok(reader)
+    /// Reads a blob from a position on, and goes on where it was when the connection breaks (RFC 9110, 14.2 and
+    /// 13.1.5). A part cannot be verified: who puts the whole together must do that.
+    pub fn read_blob(&self, name: &ComponentName, blob: &Descriptor, offset: u64) -> BoxRead {
+        let download = Download {
+            client: self.clone(),
+            operation: format!("fetch blob {} of {name}", blob.digest),
+            uri: Route::Blob { name: name.clone(), digest: blob.digest.clone() }.to_string(),
+            size: blob.size,
+            position: offset,
+            etag: None,
+            answer: None,
+            to_skip: 0,
+            patience: self.patience(),
+        };
+        Box::pin(StreamReader::new(Box::pin(stream::try_unfold(download, Download::next))))
     }
 
     /// Sends a blob, unless it is there. After a broken connection it goes on from where the registry is.
@@ -374,23 +388,19 @@ impl RegistryClient {
         size: u64,
         source: &dyn BlobSource,
     ) -> Result<Pushed, ClientError> {
-        if self.has_blob(name, digest).await? {
-            return Ok(Pushed::Existed);
-        }
-        let mut upload = Upload { name, digest, size, source, location: None };
-        let mut failures = 0;
+        let mut upload = Upload { name, digest, size, source, begun: false, location: None, there: 0 };
+        let mut patience = self.patience();
         loop {
-            let Err(error) = self.upload(&mut upload).await else { return Ok(Pushed::Sent) };
-            if failures >= self.retry.times || !upload.may_go_on(&error) {
-                return Err(error);
+            let there = upload.there;
+            let error = match self.upload(&mut upload).await {
+                Ok(pushed) => return Ok(pushed),
+                Err(error) => error,
+            };
+            if upload.there > there {
+                patience.got_on();
             }
+            patience.wait_after(error, |error| upload.may_go_on(error)).await?;
             tracing::debug!(blob.digest = %digest, "The upload of {digest} broke off and is taken up again");
-            tokio::time::sleep(self.pause_after(failures, &error)).await;
-            failures += 1;
-            // The answer may have been lost after the registry had everything.
-            if self.has_blob(name, digest).await.unwrap_or(false) {
-                return Ok(Pushed::Sent);
-            }
         }
     }
 
@@ -413,7 +423,8 @@ impl RegistryClient {
         let mut pages = Pages::from(first);
         let mut tags = Vec::new();
         while let Some(uri) = pages.next(&operation)? {
-            let answer = self.expect(&operation, Request::get(uri), Body::empty(), &[StatusCode::OK]).await?;
+            let ask = || self.expect(&operation, Request::get(&uri), Body::empty(), &[StatusCode::OK]);
+            let answer = self.patiently(ask).await?;
             pages.follow(answer.headers());
             let page: Page = read_json(&operation, answer.into_body()).await?;
             tags.extend(page.tags);
@@ -436,11 +447,15 @@ impl RegistryClient {
         let mut pages = Pages::from(format!("{route}{filter}"));
         let mut found = Vec::new();
         while let Some(uri) = pages.next(&operation)? {
-            let request = Request::get(uri).header(ACCEPT, media_type::OCI_INDEX);
-            let answer = self.send(&operation, request, Body::empty()).await?;
+            let accepted = [StatusCode::OK, StatusCode::NOT_FOUND];
+            let ask = || {
+                let request = Request::get(&uri).header(ACCEPT, media_type::OCI_INDEX);
+                self.expect(&operation, request, Body::empty(), &accepted)
+            };
+            let answer = self.patiently(ask).await?;
             match answer.status() {
                 StatusCode::OK => {}
-                StatusCode::NOT_FOUND if found.is_empty() => {
+                _ if found.is_empty() => {
                     found = self.referrers_by_tag(name, digest).await?;
                     break;
                 }
@@ -474,36 +489,51 @@ impl RegistryClient {
     }
 
     /// One attempt to bring an upload to its end, from where the last one got to.
-    async fn upload(&self, upload: &mut Upload<'_>) -> Result<(), ClientError> {
-        let begun = match upload.location.clone() {
+    async fn upload(&self, upload: &mut Upload<'_>) -> Result<Pushed, ClientError> {
+        if self.look_up_blob(upload.name, upload.digest).await? {
+            // The answer may have been lost after the registry had everything.
+            return Ok(if upload.begun { Pushed::Sent } else { Pushed::Existed });
+        }
+        let known = match upload.location.clone() {
             Some(location) => self.upload_status(upload, location).await?,
             None => None,
         };
-        let (location, offset) = match begun {
-            Some(there) => there,
-            None => (self.start_upload(upload).await?, 0),
-        };
         upload.location = None;
-        if offset == 0 && upload.size <= WHOLE_BYTES {
-            return self.finish_upload(upload, &location, 0).await;
-        }
-        let location = match offset < upload.size {
-            true => {
-                upload.location = Some(location.clone());
-                self.send_rest(upload, &location, offset).await?
-            }
-            false => location,
+        let (location, offset) = match known {
+            Some(there) => there,
+            None => match self.start_upload(upload).await? {
+                Some(location) => (location, 0),
+                None => return Ok(Pushed::Mounted),
+            },
         };
+        upload.begun = true;
+        upload.there = upload.there.max(offset);
+        if offset == 0 && upload.size <= WHOLE_BYTES {
+            self.finish_upload(upload, &location, 0).await?;
+            return Ok(Pushed::Sent);
+        }
         upload.location = Some(location.clone());
-        self.finish_upload(upload, &location, upload.size).await
+        if offset < upload.size {
+            upload.location = Some(self.send_rest(upload, &location, offset).await?);
+        }
+        let location = upload.location.clone().unwrap_or(location);
+        self.finish_upload(upload, &location, upload.size).await?;
+        Ok(Pushed::Sent)
     }
 
-    async fn start_upload(&self, upload: &Upload<'_>) -> Result<Uri, ClientError> {
+    /// Begins an upload, or has the registry take the blob from where it has it: then there is no address. A registry
+    /// that does not know mounting begins an upload (distribution-spec 1.1, "Mounting a blob from another repository").
+    async fn start_upload(&self, upload: &Upload<'_>) -> Result<Option<Uri>, ClientError> {
         let operation = upload.operation("start the upload");
-        let request = Request::post(Route::Uploads { name: upload.name.clone() }.to_string());
+        let from = upload.source.repository().map(|from| format!("&from={from}")).unwrap_or_default();
+        let route = Route::Uploads { name: upload.name.clone() };
+        let request = Request::post(format!("{route}?mount={}{from}", upload.digest));
         let accepted = [StatusCode::ACCEPTED, StatusCode::CREATED];
         let answer = self.expect(&operation, request, Body::empty(), &accepted).await?;
-        self.location(operation, answer.headers())
+        if answer.status() == StatusCode::CREATED {
+            return Ok(None);
+        }
+        self.location(operation, answer.headers()).map(Some)
     }
 
     /// Where an upload goes on: its address and how many bytes the registry has. `None` when it has forgotten it.
@@ -605,13 +635,21 @@ impl RegistryClient {
         }
     }
 
-    fn pause_after(&self, failures: u32, error: &ClientError) -> Duration {
-        let own = self.retry.pause.saturating_mul(1 << failures.min(10));
-        match error {
-            ClientError::Refused { retry_after: Some(asked), .. } => {
-                own.max(*asked).min(Duration::from_secs(60))
+    fn patience(&self) -> Patience {
+        Patience { retry: self.retry, failures: 0, reached: self.reached.clone() }
+    }
+
+    /// Asks until there is an answer, or a refusal that does not pass, or patience ends.
+    async fn patiently<T, F>(&self, ask: impl Fn() -> F) -> Result<T, ClientError>
+    where
+        F: Future<Output = Result<T, ClientError>>,
+    {
+        let mut patience = self.patience();
+        loop {
+            match ask().await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => patience.wait_after(error, ClientError::is_passing).await?,
             }
-            _ => own,
         }
     }
 
@@ -626,6 +664,7 @@ impl RegistryClient {
             problem: format!("the request cannot be made: {error}"),
         })?;
         let answer = self.transport.send(request).await;
+        self.reached.fetch_or(answer.is_ok(), Ordering::Relaxed);
         answer.map_err(|source| ClientError::Transport { operation: operation.to_owned(), source })
     }
 
@@ -650,23 +689,138 @@ impl fmt::Debug for FetchedBlob {
     }
 }
 
-impl BlobSource for Bytes {
-    fn open(&self, offset: u64) -> BoxFuture<'_, io::Result<BoxRead>> {
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.len());
-        let reader: BoxRead = Box::pin(io::Cursor::new(self.slice(start..)));
-        ready(Ok(reader)).boxed()
+/// How often something was tried in vain since it last got on.
+struct Patience {
+    retry: Retry,
+    failures: u32,
+    reached: Arc<AtomicBool>,
+}
+
+impl Patience {
+    fn got_on(&mut self) {
+        self.failures = 0;
+    }
+
+    /// Waits before the next attempt; gives the error back when there is to be none.
+    async fn wait_after(
+        &mut self,
+        error: ClientError,
+        passes: impl FnOnce(&ClientError) -> bool,
+    ) -> Result<(), ClientError> {
+        let never_reached = error.is_connect() && !self.reached.load(Ordering::Relaxed);
+        if self.failures >= self.retry.times || never_reached || !passes(&error) {
+            return Err(error);
+        }
+        tokio::time::sleep(self.pause_after(&error)).await;
+        self.failures += 1;
+        Ok(())
+    }
+
+    fn pause_after(&self, error: &ClientError) -> Duration {
+        let own = self.retry.pause.saturating_mul(1 << self.failures.min(10));
+        let asked = match error {
+            ClientError::Refused { retry_after, .. } => retry_after.unwrap_or_default(),
+            _ => Duration::ZERO,
+        };
+        own.max(asked).min(LONGEST_PAUSE)
     }
 }
 
-impl BlobSource for FileSource {
-    fn open(&self, offset: u64) -> BoxFuture<'_, io::Result<BoxRead>> {
-        async move {
-            let mut file = tokio::fs::File::open(&self.0).await?;
-            file.seek(SeekFrom::Start(offset)).await?;
-            Ok(Box::pin(file) as BoxRead)
+/// A blob on its way here, from a position on.
+struct Download {
+    client: RegistryClient,
+    operation: String,
+    uri: String,
+    size: u64,
+    /// The next byte that is wanted.
+    position: u64,
+    /// What the first answer called these bytes: a rest of others is not asked for.
+    etag: Option<HeaderValue>,
+    answer: Option<Body>,
+    /// How many bytes of the answer come before the wanted one.
+    to_skip: u64,
+    patience: Patience,
+}
+
+impl Download {
+    /// The next bytes, however many attempts they take.
+    async fn next(mut self) -> io::Result<Option<(Bytes, Self)>> {
+        while self.position < self.size {
+            match self.piece().await {
+                Ok(piece) => {
+                    self.position += piece.len() as u64;
+                    self.patience.got_on();
+                    return Ok(Some((piece, self)));
+                }
+                Err(error) => {
+                    self.answer = None;
+                    let waited = self.patience.wait_after(error, ClientError::is_passing).await;
+                    waited.map_err(io::Error::other)?;
+                    tracing::debug!("{} goes on at byte {}", self.operation, self.position);
+                }
+            }
         }
-        .boxed()
+        Ok(None)
     }
+
+    async fn piece(&mut self) -> Result<Bytes, ClientError> {
+        if self.answer.is_none() {
+            self.answer = Some(self.ask().await?);
+        }
+        let answer = self.answer.as_mut().expect("it was asked for above");
+        loop {
+            let mut data = next_data(answer).await.map_err(|source| ClientError::Answer {
+                operation: self.operation.clone(),
+                source: BodyError::Read(source),
+            })?;
+            let skipped = usize::try_from(self.to_skip).unwrap_or(usize::MAX).min(data.len());
+            self.to_skip -= skipped as u64;
+            data.advance(skipped);
+            if !data.is_empty() {
+                return Ok(data);
+            }
+        }
+    }
+
+    /// Asks for what is missing.
+    async fn ask(&mut self) -> Result<Body, ClientError> {
+        let mut request = Request::get(&self.uri);
+        if self.position > 0 {
+            request = request.header(RANGE, format!("bytes={}-", self.position));
+            request = self.etag.iter().fold(request, |request, etag| request.header(IF_RANGE, etag));
+        }
+        let accepted = [StatusCode::OK, StatusCode::PARTIAL_CONTENT];
+        let answer = self.client.expect(&self.operation, request, Body::empty(), &accepted).await?;
+        let etag = answer.headers().get(ETAG).filter(|etag| etag.as_bytes().starts_with(b"\""));
+        self.etag = etag.cloned();
+        let partial = answer.status() == StatusCode::PARTIAL_CONTENT;
+        if partial && !begins_at(answer.headers(), self.position) {
+            let problem = format!("the registry sent another part than the one from byte {}", self.position);
+            return Err(ClientError::Protocol { operation: self.operation.clone(), problem });
+        }
+        // A whole comes from a server that knows no ranges, or has other bytes by now, which their digest will show.
+        self.to_skip = if partial { 0 } else { self.position };
+        Ok(answer.into_body())
+    }
+}
+
+/// The next bytes of a body; its end is an error.
+async fn next_data(body: &mut Body) -> Result<Bytes, BoxError> {
+    while let Some(frame) = body.frame().await {
+        match frame?.into_data() {
+            Ok(data) if !data.is_empty() => return Ok(data),
+            _ => {}
+        }
+    }
+    Err("it ended early".into())
+}
+
+/// Whether a part begins where it was asked for. What does not say is believed: the digest of the whole decides.
+fn begins_at(headers: &HeaderMap, position: u64) -> bool {
+    let said = header_text(headers, CONTENT_RANGE.as_str());
+    let first =
+        said.and_then(|text| text.trim().strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok());
+    first.is_none_or(|first: u64| first == position)
 }
 
 struct Upload<'a> {
@@ -674,8 +828,12 @@ struct Upload<'a> {
     digest: &'a Digest,
     size: u64,
     source: &'a dyn BlobSource,
+    /// Whether bytes were sent, be it in vain.
+    begun: bool,
     /// Where it goes on, once it has begun.
     location: Option<Uri>,
+    /// The most bytes that the registry was known to have.
+    there: u64,
 }
 
 impl Upload<'_> {

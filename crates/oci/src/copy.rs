@@ -1,4 +1,4 @@
-//! Copying an artefact with everything that belongs to it, between layouts and registries.
+//! Copying an artefact with everything that belongs to it, from files, layouts and registries to layouts and registries.
 //!
 //! Blobs go first, then manifests, children before parents, so that a place never holds a manifest without what it
 //! refers to. Every byte is hashed where it arrives. What is there already is not sent again, so a copy that broke off
@@ -8,6 +8,7 @@ use std::fmt;
 use std::io::{self, SeekFrom};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use futures_util::future::BoxFuture;
@@ -17,14 +18,26 @@ use semel_model::name::{ComponentName, InvalidName, Tag};
 use tokio::io::{AsyncRead, AsyncSeekExt as _, ReadBuf};
 
 use crate::body::BoxRead;
-use crate::client::{BlobSource, ClientError, Pushed, RegistryClient};
+use crate::bundle::{Bundle, BundleError};
+use crate::client::{ClientError, Pushed, RegistryClient};
 use crate::closure::{self, Closure, ManifestSource, ReadManifest, TooManyManifests};
 use crate::descriptor::Descriptor;
 use crate::layout::{Layout, LayoutError, Select};
 use crate::reference::TagOrDigest;
+use crate::source::BlobSource;
+use crate::verify::VerifyingReader;
 
 /// How many blobs are on their way at the same time.
 const PARALLEL: usize = 4;
+
+/// Where artefacts are copied from.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// A place that could also be copied to.
+    Endpoint(Endpoint),
+    /// Files, or an archive.
+    Bundle(Bundle),
+}
 
 /// A place that artefacts are copied from or to.
 #[derive(Debug, Clone)]
@@ -52,10 +65,10 @@ pub enum Event {
     },
     /// So many further bytes have left the source.
     Bytes(u64),
-    /// A blob has arrived.
-    Copied(Descriptor),
-    /// A blob was there already.
-    Skipped(Descriptor),
+    /// So many bytes of a blob were kept from an attempt before; they are not sent again.
+    Kept(u64),
+    /// A blob has arrived, or was there, in one of these ways.
+    Done(Descriptor, Pushed),
 }
 
 /// Is told what happens during a copy. It is called often and must not block.
@@ -69,12 +82,21 @@ pub struct Copied {
     pub descriptor: Descriptor,
     /// How many manifests it consists of.
     pub manifests: usize,
-    /// How many blobs were sent.
-    pub blobs_copied: usize,
-    /// How many were there already.
-    pub blobs_skipped: usize,
-    /// How many bytes the blobs have that were sent.
-    pub bytes_copied: u64,
+    /// The blobs that were sent.
+    pub sent: Tally,
+    /// The blobs that the registry took from another of its repositories.
+    pub mounted: Tally,
+    /// The blobs that were there already.
+    pub existing: Tally,
+}
+
+/// A number of blobs and what they have together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// How many blobs.
+    pub blobs: usize,
+    /// How many bytes.
+    pub bytes: u64,
 }
 
 /// Why an artefact was not copied. Nothing is undone: what has arrived is whole and is found by the next attempt.
@@ -86,6 +108,9 @@ pub enum CopyError {
     /// A registry.
     #[error(transparent)]
     Registry(#[from] ClientError),
+    /// Files, or an archive.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
     /// The artefact.
     #[error(transparent)]
     TooManyManifests(#[from] TooManyManifests),
@@ -125,7 +150,7 @@ impl Progress {
         Self::to(drop)
     }
 
-    fn tell(&self, event: Event) {
+    pub(crate) fn tell(&self, event: Event) {
         (self.0)(event);
     }
 }
@@ -139,47 +164,77 @@ impl fmt::Debug for Progress {
 /// Copies the artefact with this digest and everything that belongs to it. At the destination it gets the name, if
 /// there is one: a tag of the repository, or the name of an entry in the layout.
 pub async fn copy(
-    source: &Endpoint,
+    source: impl Into<Source>,
     destination: &Endpoint,
     digest: &Digest,
     name: Option<&str>,
     progress: &Progress,
 ) -> Result<Copied, CopyError> {
+    let source = &source.into();
     let name = Name::check(destination, digest, name)?;
     let root = source.find(digest).await?;
     let closure = closure::walk(source, &root).await?;
     let blobs = source.blobs_to_copy(&closure).await?;
-    progress.tell(Event::Planned { blobs: blobs.len(), bytes: total(&blobs) });
+    let all = Tally::of(blobs.iter().map(|blob| blob.size));
+    progress.tell(Event::Planned { blobs: all.blobs, bytes: all.bytes });
 
-    let copied: Vec<Option<u64>> = stream::iter(&blobs)
+    let done: Vec<(Pushed, u64)> = stream::iter(&blobs)
         .map(|blob| copy_blob(source, destination, blob, progress))
         .buffer_unordered(PARALLEL)
         .try_collect()
         .await?;
     let descriptor = write_manifests(destination, &closure, &name).await?;
-
-    let sent: Vec<u64> = copied.into_iter().flatten().collect();
+    let tally = |way| Tally::of(done.iter().filter(|(pushed, _)| *pushed == way).map(|(_, bytes)| *bytes));
     Ok(Copied {
         descriptor,
         manifests: closure.manifests.len(),
-        blobs_copied: sent.len(),
-        blobs_skipped: blobs.len() - sent.len(),
-        bytes_copied: sent.iter().sum(),
+        sent: tally(Pushed::Sent),
+        mounted: tally(Pushed::Mounted),
+        existing: tally(Pushed::Existed),
     })
 }
 
-/// Sizes come from other people's manifests: their sum may be anything.
-fn total(blobs: &[Descriptor]) -> u64 {
-    blobs.iter().fold(0, |sum, blob| sum.saturating_add(blob.size))
+impl Copied {
+    /// How many bytes its blobs have.
+    pub fn bytes(&self) -> u64 {
+        [self.sent, self.mounted, self.existing].iter().fold(0, |sum, tally| sum.saturating_add(tally.bytes))
+    }
 }
 
-impl ManifestSource for Endpoint {
+impl Tally {
+    /// Sizes come from other people's manifests: their sum may be anything.
+    fn of(sizes: impl Iterator<Item = u64>) -> Self {
+        sizes.fold(Self::default(), |sum, bytes| Self {
+            blobs: sum.blobs + 1,
+            bytes: sum.bytes.saturating_add(bytes),
+        })
+    }
+}
+
+impl From<&Endpoint> for Source {
+    fn from(endpoint: &Endpoint) -> Self {
+        Self::Endpoint(endpoint.clone())
+    }
+}
+
+impl From<&Self> for Source {
+    fn from(source: &Self) -> Self {
+        source.clone()
+    }
+}
+
+impl ManifestSource for Source {
     type Error = CopyError;
 
     async fn read_manifest(&self, descriptor: &Descriptor) -> Result<ReadManifest, CopyError> {
         match self {
-            Self::Layout(layout) => Ok(layout.read_manifest(descriptor).await?),
-            Self::Registry { client, name } => {
+            Self::Bundle(bundle) => {
+                let manifest = bundle.read_manifest(descriptor).await?;
+                require_listed(descriptor, &manifest.descriptor)?;
+                Ok(manifest)
+            }
+            Self::Endpoint(Endpoint::Layout(layout)) => Ok(layout.read_manifest(descriptor).await?),
+            Self::Endpoint(Endpoint::Registry { client, name }) => {
                 let reference = TagOrDigest::Digest(descriptor.digest.clone());
                 let manifest = client.get_manifest(name, &reference).await?;
                 require_listed(descriptor, &manifest.descriptor)?;
@@ -189,11 +244,13 @@ impl ManifestSource for Endpoint {
     }
 }
 
-impl Endpoint {
-    async fn find(&self, digest: &Digest) -> Result<Descriptor, CopyError> {
+impl Source {
+    /// Finds the artefact with this digest.
+    pub async fn find(&self, digest: &Digest) -> Result<Descriptor, CopyError> {
         match self {
-            Self::Layout(layout) => Ok(layout.resolve(Select::Digest(digest)).await?),
-            Self::Registry { client, name } => {
+            Self::Bundle(bundle) => Ok(bundle.resolve(Select::Digest(digest))?.clone()),
+            Self::Endpoint(Endpoint::Layout(layout)) => Ok(layout.resolve(Select::Digest(digest)).await?),
+            Self::Endpoint(Endpoint::Registry { client, name }) => {
                 let manifest = client.get_manifest(name, &TagOrDigest::Digest(digest.clone())).await?;
                 Ok(manifest.descriptor)
             }
@@ -205,8 +262,11 @@ impl Endpoint {
         let mut blobs = closure.blobs.clone();
         for blob in &closure.optional_blobs {
             let here = match self {
-                Self::Layout(layout) => layout.blob_size(&blob.digest).await?.is_some(),
-                Self::Registry { client, name } => client.has_blob(name, &blob.digest).await?,
+                Self::Bundle(bundle) => bundle.has(&blob.digest),
+                Self::Endpoint(Endpoint::Layout(layout)) => layout.blob_size(&blob.digest).await?.is_some(),
+                Self::Endpoint(Endpoint::Registry { client, name }) => {
+                    client.has_blob(name, &blob.digest).await?
+                }
             };
             if here {
                 blobs.push(blob.clone());
@@ -215,21 +275,14 @@ impl Endpoint {
         Ok(blobs)
     }
 
-    async fn open_blob(&self, descriptor: &Descriptor) -> Result<BoxRead, CopyError> {
+    /// From the beginning, the reader fails unless the bytes are the right ones. A rest is unverified: the destination
+    /// hashes the whole.
+    async fn open_blob(&self, blob: &Descriptor, offset: u64) -> Result<BoxRead, CopyError> {
         match self {
-            Self::Layout(layout) => Ok(layout.open_blob(descriptor).await?),
-            Self::Registry { client, name } => {
-                let blob = client.get_blob(name, &descriptor.digest, Some(descriptor.size)).await?;
-                Ok(blob.reader)
-            }
-        }
-    }
-
-    /// The rest of a blob, unverified: the destination hashes the whole.
-    async fn open_rest(&self, descriptor: &Descriptor, offset: u64) -> Result<BoxRead, CopyError> {
-        match self {
-            Self::Layout(layout) => {
-                let path = layout.blob_path(&descriptor.digest);
+            Self::Bundle(bundle) => Ok(bundle.open(blob, offset).await?),
+            Self::Endpoint(Endpoint::Layout(layout)) if offset == 0 => Ok(layout.open_blob(blob).await?),
+            Self::Endpoint(Endpoint::Layout(layout)) => {
+                let path = layout.blob_path(&blob.digest);
                 let opened = async {
                     let mut file = tokio::fs::File::open(&path).await?;
                     file.seek(SeekFrom::Start(offset)).await?;
@@ -237,9 +290,29 @@ impl Endpoint {
                 };
                 Ok(opened.await.map_err(|source| LayoutError::Read { path: path.clone(), source })?)
             }
-            Self::Registry { client, name } => {
-                Ok(client.get_blob_from(name, &descriptor.digest, offset).await?)
+            Self::Endpoint(Endpoint::Registry { client, name }) => {
+                let reader = client.read_blob(name, blob, offset);
+                if offset > 0 {
+                    return Ok(reader);
+                }
+                let what = format!("the blob of {name}");
+                let (digest, size) = (blob.digest.clone(), Some(blob.size));
+                Ok(Box::pin(VerifyingReader::new(reader, what, digest, size)))
             }
+        }
+    }
+
+    /// The repository from which a registry can take a blob by itself, because it is one of its own.
+    fn repository_in(&self, destination: &Endpoint) -> Option<&ComponentName> {
+        match (self, destination) {
+            (
+                Self::Endpoint(Endpoint::Registry { client: from, name }),
+                Endpoint::Registry { client: to, .. },
+            ) => {
+                let base = from.transport().base();
+                (base.is_some() && base == to.transport().base()).then_some(name)
+            }
+            _ => None,
         }
     }
 }
@@ -277,33 +350,25 @@ fn require_listed(listed: &Descriptor, found: &Descriptor) -> Result<(), CopyErr
     })
 }
 
-/// The bytes that were sent, or none when the blob was there already.
+/// How the blob came to be there, and its size.
 async fn copy_blob(
-    source: &Endpoint,
+    source: &Source,
     destination: &Endpoint,
     blob: &Descriptor,
     progress: &Progress,
-) -> Result<Option<u64>, CopyError> {
-    let from = Counted { source, blob, progress };
+) -> Result<(Pushed, u64), CopyError> {
+    let from =
+        Counted { repository: source.repository_in(destination), ..Counted::new(source, blob, progress) };
     let pushed = match destination {
         Endpoint::Registry { client, name } => client.put_blob(name, &blob.digest, blob.size, &from).await?,
         Endpoint::Layout(layout) if layout.holds(blob).await? => Pushed::Existed,
         Endpoint::Layout(layout) => {
-            let reader = from.count(source.open_blob(blob).await?);
-            layout.add_blob(blob, reader).await?;
+            layout.receive(blob, &from).await?;
             Pushed::Sent
         }
     };
-    Ok(match pushed {
-        Pushed::Sent => {
-            progress.tell(Event::Copied(blob.clone()));
-            Some(blob.size)
-        }
-        Pushed::Existed => {
-            progress.tell(Event::Skipped(blob.clone()));
-            None
-        }
-    })
+    progress.tell(Event::Done(blob.clone(), pushed));
+    Ok((pushed, blob.size))
 }
 
 async fn write_manifests(
@@ -346,36 +411,47 @@ async fn write_child(destination: &Endpoint, manifest: &ReadManifest) -> Result<
     Ok(())
 }
 
-/// A blob of the source whose bytes are counted as they leave.
-struct Counted<'a> {
-    source: &'a Endpoint,
+/// A blob of the source whose bytes are counted as they leave, each once, however often it is sent.
+pub(crate) struct Counted<'a> {
+    source: &'a Source,
     blob: &'a Descriptor,
+    repository: Option<&'a ComponentName>,
     progress: &'a Progress,
+    /// The position up to which bytes were counted.
+    counted: Arc<AtomicU64>,
 }
 
-impl Counted<'_> {
-    fn count(&self, reader: BoxRead) -> CountingReader {
-        CountingReader { reader, progress: self.progress.clone() }
+impl<'a> Counted<'a> {
+    pub(crate) fn new(source: &'a Source, blob: &'a Descriptor, progress: &'a Progress) -> Self {
+        Self { source, blob, repository: None, progress, counted: Arc::default() }
     }
 }
 
 impl BlobSource for Counted<'_> {
     fn open(&self, offset: u64) -> BoxFuture<'_, io::Result<BoxRead>> {
         async move {
-            let opened = match offset {
-                0 => self.source.open_blob(self.blob).await,
-                _ => self.source.open_rest(self.blob, offset).await,
-            };
+            let opened = self.source.open_blob(self.blob, offset).await;
             let reader = opened.map_err(io::Error::other)?;
-            Ok(Box::pin(self.count(reader)) as BoxRead)
+            let before = self.counted.fetch_max(offset, Ordering::Relaxed);
+            if offset > before {
+                self.progress.tell(Event::Kept(offset - before));
+            }
+            let (progress, counted) = (self.progress.clone(), self.counted.clone());
+            Ok(Box::pin(CountingReader { reader, position: offset, progress, counted }) as BoxRead)
         }
         .boxed()
+    }
+
+    fn repository(&self) -> Option<&ComponentName> {
+        self.repository
     }
 }
 
 struct CountingReader {
     reader: BoxRead,
+    position: u64,
     progress: Progress,
+    counted: Arc<AtomicU64>,
 }
 
 impl AsyncRead for CountingReader {
@@ -386,9 +462,10 @@ impl AsyncRead for CountingReader {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = self.reader.as_mut().poll_read(cx, buf);
-        let read = buf.filled().len() - before;
-        if read > 0 {
-            self.progress.tell(Event::Bytes(read as u64));
+        self.position += (buf.filled().len() - before) as u64;
+        let counted = self.counted.fetch_max(self.position, Ordering::Relaxed);
+        if self.position > counted {
+            self.progress.tell(Event::Bytes(self.position - counted));
         }
         polled
     }

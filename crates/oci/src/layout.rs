@@ -24,6 +24,8 @@ use crate::closure::{self, Closure, ManifestSource, ReadManifest, TooManyManifes
 use crate::descriptor::{Annotations, Descriptor, null_is_empty};
 use crate::manifest::{InvalidManifest, MAX_MANIFEST_BYTES, ParsedManifest};
 use crate::media_type;
+use crate::partial::{self, Existing, PartialError};
+use crate::source::BlobSource;
 use crate::verify::{Mismatch, VerifyingReader};
 
 /// The annotation by which an entry of `index.json` has a name (image-spec 1.1 `annotations.md`).
@@ -335,6 +337,23 @@ impl Layout {
         let digest = hasher.finish();
         temporary.publish(&self.blob_path(&digest)).await?;
         Ok(Descriptor::new(media_type, digest, size))
+    }
+
+    /// Stores a blob that can be read from any position. What an attempt before has left of it stays, and is not read
+    /// again; how many bytes that were is the answer.
+    pub async fn receive(
+        &self,
+        descriptor: &Descriptor,
+        source: &dyn BlobSource,
+    ) -> Result<u64, LayoutError> {
+        let path = self.blob_path(&descriptor.digest);
+        let received = partial::receive(descriptor, source, &self.root, &path, Existing::Replaced).await;
+        received.map_err(|error| match error {
+            PartialError::Write { path, source } => LayoutError::Write { path, source },
+            PartialError::Source(source) => LayoutError::Source { path, source },
+            PartialError::WrongBytes(source) => LayoutError::WrongBytes { path, source },
+            PartialError::Taken => LayoutError::Write { path, source: io::ErrorKind::AlreadyExists.into() },
+        })
     }
 
     /// Stores a small blob.

@@ -6,8 +6,8 @@
 //! of its own, and never trusts bytes that it has not hashed.
 //!
 //! Reading order: the formats ([`media_type`], [`descriptor`], [`manifest`], [`mod@reference`]), the protocol
-//! ([`route`], [`range`], [`error`]), bytes at rest ([`verify`], [`closure`], [`layout`]), bytes on the wire ([`transport`],
-//! [`client`]), and both together ([`copy`]).
+//! ([`route`], [`range`], [`error`]), bytes at rest ([`verify`], [`closure`], [`source`], [`layout`], [`bundle`],
+//! [`archive`]), bytes on the wire ([`transport`], [`client`]), and both together ([`copy`], [`files`]).
 
 pub mod descriptor;
 pub mod manifest;
@@ -18,8 +18,12 @@ pub mod error;
 pub mod range;
 pub mod route;
 
+pub mod archive;
+pub mod bundle;
 pub mod closure;
 pub mod layout;
+mod partial;
+pub mod source;
 pub mod verify;
 
 mod body;
@@ -27,3 +31,4 @@ pub mod client;
 pub mod transport;
 
 pub mod copy;
+pub mod files;

@@ -23,6 +23,16 @@ pub const DOCKER_MANIFEST_LIST: &str = "application/vnd.docker.distribution.mani
 
 /// `artifactType` of an artefact of kind `archive`: a file tree.
 pub const SEMEL_ARCHIVE: &str = "application/vnd.semel.archive.v1";
+/// `artifactType` of an artefact of kind `zip`: a serverless package, byte for byte.
+pub const SEMEL_ZIP: &str = "application/vnd.semel.zip.v1";
+/// `artifactType` of an artefact of kind `vm`: a disk image.
+pub const SEMEL_VM: &str = "application/vnd.semel.vm.v1";
+/// `artifactType` of an artefact of kind `file`: files as they are.
+pub const SEMEL_FILE: &str = "application/vnd.semel.file.v1";
+/// The configuration of a Helm chart: its `Chart.yaml` as JSON (Helm, "Use OCI-based registries").
+pub const HELM_CONFIG: &str = "application/vnd.cncf.helm.config.v1+json";
+/// The archive of a Helm chart.
+pub const HELM_CHART: &str = "application/vnd.cncf.helm.chart.content.v1.tar+gzip";
 /// A Sigstore bundle, version 0.3.
 pub const SIGSTORE_BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 /// A DSSE envelope.

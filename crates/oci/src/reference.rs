@@ -1,7 +1,8 @@
 //! References: how an artefact and the place where it lies are written.
 //!
 //! `shop/api:1.4.2` is a component of the store in use, `127.0.0.1:5000/shop/api@sha256:…` is a repository of a
-//! registry, `oci:DIR:TAG` is an image layout in the file system. Nothing here looks anything up.
+//! registry, `oci:DIR:TAG` is an image layout in the file system, `oci-archive:FILE:TAG` one in a file. Nothing here looks
+//! anything up.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -44,11 +45,23 @@ pub enum Place {
         /// The manifest's digest.
         digest: Option<Digest>,
     },
+    /// A tar of an image layout, `oci-archive:FILE[:TAG]`, or of what `docker save` writes, `docker-archive:FILE[:TAG]`:
+    /// the file itself says which of the two it is.
+    Archive {
+        /// The file.
+        file: PathBuf,
+        /// As for a layout; the tag of the image.
+        tag: Option<String>,
+        /// The manifest's digest.
+        digest: Option<Digest>,
+    },
     /// A repository of a registry; the reference has a host.
     Registry(Reference),
     /// A component of the store in use; the reference has no host.
     Component(Reference),
 }
+
+const ARCHIVES: [&str; 2] = ["oci-archive:", "docker-archive:"];
 
 /// Why a text is no reference.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -93,13 +106,15 @@ pub enum InvalidReference {
         text: String,
     },
     /// A layout is meant and no directory is named.
-    #[error("`{text}` names no directory (write `oci:DIR` or `oci:DIR:TAG`)")]
+    #[error("`{text}` names no directory or file (write `oci:DIR`, `oci:DIR:TAG` or `oci-archive:FILE`)")]
     NoDirectory {
         /// What was written.
         text: String,
     },
     /// A scheme that is not ours.
-    #[error("`{text}` has an unknown scheme (write `oci:DIR`, `docker://host/name:tag` or `host/name:tag`)")]
+    #[error(
+        "`{text}` has an unknown scheme (write `oci:DIR`, `oci-archive:FILE`, `docker://host/name:tag` or `host/name:tag`)"
+    )]
     Scheme {
         /// What was written.
         text: String,
@@ -198,7 +213,12 @@ impl FromStr for Place {
             return Err(InvalidReference::Scheme { text: shown(text) });
         }
         if let Some(rest) = text.strip_prefix("oci:") {
-            return layout(text, rest);
+            let (directory, tag, digest) = path_tag_digest(text, rest)?;
+            return Ok(Self::Layout { directory, tag, digest });
+        }
+        if let Some(rest) = ARCHIVES.iter().find_map(|scheme| text.strip_prefix(scheme)) {
+            let (file, tag, digest) = path_tag_digest(text, rest)?;
+            return Ok(Self::Archive { file, tag, digest });
         }
         let reference: Reference = text.parse()?;
         Ok(if reference.host.is_some() { Self::Registry(reference) } else { Self::Component(reference) })
@@ -208,8 +228,9 @@ impl FromStr for Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Layout { directory, tag, digest } => {
-                write!(f, "oci:{}", directory.display())?;
+            Self::Layout { directory: path, tag, digest } | Self::Archive { file: path, tag, digest } => {
+                let scheme = if matches!(self, Self::Layout { .. }) { "oci:" } else { ARCHIVES[0] };
+                write!(f, "{scheme}{}", path.display())?;
                 match (tag, digest) {
                     (_, Some(digest)) => write!(f, "@{digest}"),
                     (Some(tag), None) => write!(f, ":{tag}"),
@@ -265,8 +286,11 @@ fn is_host(text: &str) -> bool {
     port_fits && name.len() <= 253 && name.split('.').all(label_fits)
 }
 
-/// Like other tools that speak of layouts, the first colon ends the directory.
-fn layout(text: &str, rest: &str) -> Result<Place, InvalidReference> {
+/// Like other tools that speak of layouts, the first colon ends the path.
+fn path_tag_digest(
+    text: &str,
+    rest: &str,
+) -> Result<(PathBuf, Option<String>, Option<Digest>), InvalidReference> {
     let (rest, digest) = match rest.rsplit_once('@') {
         Some((rest, digest)) if digest.starts_with("sha256:") || digest.starts_with("sha512:") => {
             let digest =
@@ -282,7 +306,7 @@ fn layout(text: &str, rest: &str) -> Result<Place, InvalidReference> {
     if directory.is_empty() {
         return Err(InvalidReference::NoDirectory { text: shown(text) });
     }
-    Ok(Place::Layout { directory: PathBuf::from(directory), tag, digest })
+    Ok((PathBuf::from(directory), tag, digest))
 }
 
 /// The beginning of what was written: an error message is no place for a megabyte.
@@ -357,6 +381,11 @@ mod tests {
             ("oci:dist/image", layout("dist/image", None, None)),
             ("oci:./image:1.4.2", layout("./image", Some("1.4.2"), None)),
             ("oci:image:docker.io/library/x:1", layout("image", Some("docker.io/library/x:1"), None)),
+            (
+                "oci-archive:a.tar:1",
+                Place::Archive { file: "a.tar".into(), tag: Some("1".into()), digest: None },
+            ),
+            ("docker-archive:/a.tar", Place::Archive { file: "/a.tar".into(), tag: None, digest: None }),
             (&with_digest, layout("dist/image", None, Some(DIGEST))),
             ("docker://127.0.0.1:5000/a:1", Place::Registry("127.0.0.1:5000/a:1".parse().unwrap())),
             ("ghcr.io/a/b:1", Place::Registry("ghcr.io/a/b:1".parse().unwrap())),

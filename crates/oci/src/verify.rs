@@ -23,6 +23,16 @@ enum Difference {
 }
 
 impl Mismatch {
+    pub(crate) fn new(
+        what: String,
+        expected: Digest,
+        expected_size: Option<u64>,
+        found: Digest,
+        found_size: u64,
+    ) -> Self {
+        Self(Box::new(Difference::Content { what, expected, expected_size, found, found_size }))
+    }
+
     /// The digest that the bytes should have.
     pub fn expected(&self) -> &Digest {
         match &*self.0 {
@@ -65,8 +75,7 @@ impl Mismatch {
         if found == *expected && expected_size.is_none_or(|size| size == found_size) {
             return Ok(());
         }
-        let (what, expected) = (what.to_owned(), expected.clone());
-        Err(Self(Box::new(Difference::Content { what, expected, expected_size, found, found_size })))
+        Err(Self::new(what.to_owned(), expected.clone(), expected_size, found, found_size))
     }
 }
 
@@ -102,13 +111,8 @@ impl<R> VerifyingReader<R> {
         if found == self.expected && self.expected_size.is_none_or(|size| size == self.read) {
             return Ok(());
         }
-        Err(Mismatch(Box::new(Difference::Content {
-            what: self.what.clone(),
-            expected: self.expected.clone(),
-            expected_size: self.expected_size,
-            found,
-            found_size: self.read,
-        })))
+        let (what, expected) = (self.what.clone(), self.expected.clone());
+        Err(Mismatch::new(what, expected, self.expected_size, found, self.read))
     }
 
     fn take_in(&mut self, bytes: &[u8]) -> Result<(), Mismatch> {

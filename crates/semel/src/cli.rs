@@ -19,6 +19,18 @@ First steps:
 Less often: hold, reject, accept, stop, publish, backup, restore, recover, rebuild, sample, completions, man
 (semel help VERB explains each)";
 
+const PUSH_HELP: &str = "\
+Files are stored byte for byte. What they are is seen from them: .zip, a disk image (.qcow2, .raw, .img), a Helm
+chart (.tgz), a directory (kind archive); everything else is kind file.
+
+What the store has already is not sent again. After a broken connection it goes on where it was; after a
+broken-off command, run it again.";
+
+const PULL_HELP: &str = "\
+An archive is unpacked into the directory, other files are written under their names; an image is taken out as
+oci:DIR or oci-archive:FILE. Nothing that is something else is overwritten without --force. A broken-off pull
+is completed by the same command; until then its bytes lie in hidden files beside the target.";
+
 /// Build once, deploy many, prove it: immutable artefacts from commit to production
 #[derive(Debug, Parser)]
 #[command(name = "semel", version, max_term_width = 100)]
@@ -119,9 +131,11 @@ pub(crate) enum Verb {
     /// Set the configuration of environments
     #[command(subcommand)]
     Config(ConfigVerb),
-    /// Copy an artefact from an OCI layout or a registry into the store
+    /// Store an artefact: files, a directory, an image from a layout, an archive or a registry
+    #[command(after_help = PUSH_HELP)]
     Push(PushArgs),
-    /// Copy an artefact into an OCI layout
+    /// Take an artefact out: its files, or the whole of it as OCI layout or archive
+    #[command(after_help = PULL_HELP)]
     Pull(PullArgs),
     /// Give a version to an artefact that something else built
     #[command(hide = true)]
@@ -469,13 +483,21 @@ pub(crate) struct ConfigKeyArgs {
 /// `semel push`
 #[derive(Debug, Args)]
 pub(crate) struct PushArgs {
-    /// oci:DIR[:NAME], or an image in a registry
-    #[arg(value_name = "FROM")]
-    pub(crate) from: String,
+    /// Files, a directory, oci:DIR[:NAME], oci-archive:FILE, docker-archive:FILE, or an image in a registry
+    #[arg(value_name = "FROM", required = true, num_args = 1..)]
+    pub(crate) from: Vec<String>,
 
     /// The version or channel that it gets
-    #[arg(value_name = "[COMPONENT@]TAG")]
+    #[arg(value_name = "[COMPONENT@]TAG", required = true)]
     pub(crate) to: String,
+
+    /// What files are [default: what their names and first bytes say]
+    #[arg(long, value_name = "KIND")]
+    pub(crate) kind: Option<FileKind>,
+
+    /// The artifactType of files [default: that of their kind]
+    #[arg(long = "type", value_name = "MEDIA_TYPE")]
+    pub(crate) artifact_type: Option<String>,
 
     /// The commit that it was built from
     #[arg(long, value_name = "SHA")]
@@ -489,9 +511,28 @@ pub(crate) struct PullArgs {
     #[arg(value_name = "[COMPONENT@]VERSION")]
     pub(crate) version: String,
 
-    /// oci:DIR
+    /// A directory or a file, oci:DIR[:NAME], or oci-archive:FILE
     #[arg(value_name = "TO")]
     pub(crate) to: String,
+
+    /// Replace what is there and is something else
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// What files become when they are pushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FileKind {
+    /// Files as they are
+    File,
+    /// A serverless package, byte for byte
+    Zip,
+    /// A disk image, qcow2 or raw
+    Vm,
+    /// A Helm chart
+    Chart,
+    /// A file tree
+    Archive,
 }
 
 /// `semel publish`

@@ -6,5 +6,6 @@
 mod artefact;
 mod commands;
 mod detection;
+mod files;
 mod sources;
 mod support;

@@ -1,6 +1,8 @@
 //! The registry client.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -8,7 +10,7 @@ use futures_util::future::BoxFuture;
 use http::{Response, StatusCode};
 use semel_model::digest::{Algorithm, Digest};
 use semel_model::name::ComponentName;
-use semel_oci::client::{BlobSource, ClientError, FileSource, Pushed};
+use semel_oci::client::{BlobSource, ClientError, FileSource, Pushed, RegistryClient, Retry};
 use semel_oci::descriptor::Descriptor;
 use semel_oci::error::ErrorCode;
 use semel_oci::manifest::{EncodedManifest, ImageManifest, Index};
@@ -167,16 +169,67 @@ async fn a_forged_or_truncated_blob_is_refused_and_named() {
 }
 
 #[tokio::test]
-async fn the_rest_of_a_blob_is_fetched() {
+async fn the_rest_of_a_blob_is_read_also_from_a_server_without_ranges() {
     let registry = Registry::default();
     let client = registry.client();
-    let digest = client.put_bytes(&name(), pattern(1000)).await.unwrap();
-    let rest = client.get_blob_from(&name(), &digest, 900).await.unwrap();
-    assert_eq!(read(rest).await.unwrap(), pattern(1000)[900..]);
-    // A server that knows no ranges sends the whole.
+    client.put_bytes(&name(), pattern(1000)).await.unwrap();
+    let blob = Descriptor::of("application/x", &pattern(1000));
+    assert_eq!(read(client.read_blob(&name(), &blob, 900)).await.unwrap(), pattern(1000)[900..]);
     let whole = patient(always(|| Response::new(Body::full(pattern(1000)))));
-    let rest = whole.get_blob_from(&name(), &digest, 900).await.unwrap();
-    assert_eq!(read(rest).await.unwrap(), pattern(1000)[900..]);
+    assert_eq!(read(whole.read_blob(&name(), &blob, 900)).await.unwrap(), pattern(1000)[900..]);
+    let other_part = patient(always(|| {
+        let part = Response::builder().status(206).header("content-range", "bytes 800-999/1000");
+        part.body(Body::full(pattern(1000).slice(800..))).unwrap()
+    }));
+    let error = read(other_part.read_blob(&name(), &blob, 900)).await.unwrap_err();
+    assert!(error.to_string().contains("shop/api"), "{error}");
+}
+
+/// A registry that gives these statuses one after the other, the last one for ever, and how often it was asked.
+fn giving(statuses: &'static [u16]) -> (RegistryClient, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    let client = patient(always(move || {
+        let at = counted.fetch_add(1, Ordering::Relaxed).min(statuses.len() - 1);
+        let answer = Response::builder().status(statuses[at]).header("retry-after", "0");
+        answer.body(if statuses[at] == 200 { Body::full(plain().bytes) } else { Body::empty() }).unwrap()
+    }));
+    (client, asked)
+}
+
+#[tokio::test]
+async fn what_passes_is_asked_again_and_a_refusal_is_not() {
+    let cases: [(&'static [u16], Option<u16>, usize); 7] = [
+        (&[200], None, 1),
+        (&[503, 429, 502, 200], None, 4),
+        (&[503], Some(503), 4),
+        (&[429], Some(429), 4),
+        (&[401], Some(401), 1),
+        (&[404], Some(404), 1),
+        (&[500], Some(500), 1),
+    ];
+    for (statuses, refused, times) in cases {
+        let (client, asked) = giving(statuses);
+        let manifest = client.get_manifest(&name(), &tag("1")).await;
+        let status = manifest.err().map(|error| error.status().unwrap().as_u16());
+        assert_eq!((status, asked.load(Ordering::Relaxed)), (refused, times), "{statuses:?}");
+    }
+    let (client, asked) = giving(&[503, 200]);
+    assert!(client.has_blob(&name(), &Digest::of(b"x")).await.unwrap());
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn a_registry_that_never_answered_is_not_waited_for() {
+    let nobody = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("http://{}", listener.local_addr().unwrap())
+    };
+    let pause = std::time::Duration::from_secs(3600);
+    let client =
+        RegistryClient::new(Transport::remote(&nobody).unwrap()).with_retry(Retry { times: 1, pause });
+    let error = client.has_blob(&name(), &Digest::of(b"x")).await.unwrap_err();
+    assert!(error.is_connect(), "{error:?}");
 }
 
 fn evidence(subject: &Descriptor, kind: &str) -> EncodedManifest {

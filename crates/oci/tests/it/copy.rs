@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use semel_model::digest::Digest;
-use semel_oci::copy::{CopyError, Endpoint, Event, Progress, copy};
+use semel_oci::client::Pushed;
+use semel_oci::copy::{CopyError, Endpoint, Event, Progress, Tally, copy};
 use semel_oci::descriptor::Descriptor;
 use semel_oci::layout::{Layout, Select};
 use semel_oci::manifest::ImageManifest;
@@ -30,7 +31,7 @@ async fn an_artefact_travels_from_layout_to_registry_to_registry_to_layout() {
 
     let ignored = Progress::ignored();
     let copied = copy(&first, &repository(&near), &digest, Some("1.4.2"), &ignored).await.unwrap();
-    assert_eq!((copied.manifests, copied.blobs_copied, copied.blobs_skipped), (3, 5, 0));
+    assert_eq!((copied.manifests, copied.sent.blobs, copied.existing.blobs), (3, 5, 0));
     assert_eq!(near.with(|state| state.tags["1.4.2"].clone()), digest);
     copy(&repository(&near), &over_socket, &digest, None, &ignored).await.unwrap();
     assert!(far.with(|state| state.tags.is_empty() && state.manifests.contains_key(&digest)));
@@ -58,15 +59,17 @@ async fn a_repeated_copy_sends_nothing_and_says_so() {
             let heard = events.clone();
             let progress = Progress::to(move |event| heard.lock().unwrap().push(event));
             let copied = copy(&source, &destination, &digest, None, &progress).await.unwrap();
-            assert_eq!(copied.blobs_copied, if repeated { 0 } else { 5 });
-            assert_eq!(copied.bytes_copied, if repeated { 0 } else { total });
+            let all = Tally { blobs: 5, bytes: total };
+            let (sent, existing) = if repeated { (Tally::default(), all) } else { (all, Tally::default()) };
+            assert_eq!((copied.sent, copied.existing), (sent, existing));
             let events = events.lock().unwrap();
             assert_eq!(events[0], Event::Planned { blobs: 5, bytes: total });
             let bytes: u64 =
                 events.iter().map(|event| if let Event::Bytes(bytes) = event { *bytes } else { 0 }).sum();
-            assert_eq!(bytes, copied.bytes_copied);
-            let skipped = events.iter().filter(|event| matches!(event, Event::Skipped(_))).count();
-            assert_eq!(skipped, copied.blobs_skipped);
+            assert_eq!(bytes, copied.sent.bytes);
+            let skipped =
+                events.iter().filter(|event| matches!(event, Event::Done(_, Pushed::Existed))).count();
+            assert_eq!(skipped, copied.existing.blobs);
         }
     }
 }
@@ -132,7 +135,7 @@ async fn layers_that_lie_elsewhere_travel_only_when_they_are_here() {
     let registry = Registry::default();
     let copied =
         copy(&Endpoint::Layout(layout), &repository(&registry), digest, None, &Progress::ignored()).await;
-    assert_eq!(copied.unwrap().blobs_copied, 2);
+    assert_eq!(copied.unwrap().sent.blobs, 2);
     assert!(registry.with(|state| state.blobs.contains_key(&here.digest)));
 }
 

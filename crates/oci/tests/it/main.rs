@@ -8,6 +8,7 @@ mod registry;
 
 mod client;
 mod copy;
+mod cutter;
 mod layout;
 mod tools;
 mod transport;

@@ -45,6 +45,8 @@ pub(crate) struct State {
     pub(crate) without_referrers: bool,
     /// Address of the registry, to be given as absolute `Location`.
     pub(crate) absolute: Option<String>,
+    /// Say of no blob that it is there before it was mounted.
+    pub(crate) apart: bool,
     /// Send these bytes in place of every blob.
     pub(crate) forged: Option<Bytes>,
 }
@@ -86,7 +88,7 @@ impl Registry {
         };
         match (parts.method.clone(), route) {
             (Method::GET | Method::HEAD, Route::Blob { digest, .. }) => Ok(self.get_blob(&parts, &digest)),
-            (Method::POST, Route::Uploads { name }) => Ok(self.start(&name)),
+            (Method::POST, Route::Uploads { name }) => Ok(self.start(&parts, &name)),
             (Method::GET, Route::Upload { name, id }) => Ok(self.status(&name, &id)),
             (Method::PATCH, Route::Upload { name, id }) => self.append(&parts, &name, &id, body).await,
             (Method::PUT, Route::Upload { id, .. }) => self.finish(&parts, &id, body).await,
@@ -104,7 +106,8 @@ impl Registry {
 
     fn get_blob(&self, parts: &http::request::Parts, digest: &Digest) -> Response<Body> {
         let (known, forged) = self.with(|state| (state.blobs.get(digest).cloned(), state.forged.clone()));
-        let Some(bytes) = known.map(|bytes| forged.unwrap_or(bytes)) else {
+        let apart = self.with(|state| state.apart);
+        let Some(bytes) = known.filter(|_| !apart).map(|bytes| forged.unwrap_or(bytes)) else {
             return refusal(ErrorCode::BlobUnknown);
         };
         let size = bytes.len() as u64;
@@ -122,7 +125,13 @@ impl Registry {
         answer.unwrap()
     }
 
-    fn start(&self, name: &ComponentName) -> Response<Body> {
+    fn start(&self, parts: &http::request::Parts, name: &ComponentName) -> Response<Body> {
+        let query = parts.uri.query().unwrap_or_default();
+        let mount = query.split('&').find_map(|pair| pair.strip_prefix("mount="));
+        let mount: Digest = mount.unwrap().parse().unwrap();
+        if self.with(|state| state.apart && state.blobs.contains_key(&mount)) {
+            return Response::builder().status(201).body(Body::empty()).unwrap();
+        }
         let id = self.with(|state| {
             let id = format!("u{}", state.log.len());
             state.uploads.insert(id.clone(), Vec::new());
@@ -208,13 +217,21 @@ impl Registry {
             Some(Fault::BreakAfter(bytes)) => bytes,
             _ => usize::MAX,
         };
+        let mut there = self.with(|state| state.uploads.get(id).map_or(0, Vec::len));
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(Into::into)?.into_data() else { continue };
             let kept = data.len().min(left);
             self.with(|state| {
+                let upload = state.uploads.entry(id.to_owned()).or_default();
+                // What is left of a broken connection must not mix with what follows it.
+                if upload.len() != there {
+                    return Err(BoxError::from("another request writes to this upload"));
+                }
                 state.received += kept;
-                state.uploads.entry(id.to_owned()).or_default().extend_from_slice(&data[..kept]);
-            });
+                upload.extend_from_slice(&data[..kept]);
+                Ok(())
+            })?;
+            there += kept;
             left -= kept;
             if left == 0 {
                 return Err("the connection breaks".into());

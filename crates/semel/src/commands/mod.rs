@@ -25,6 +25,7 @@ mod pipeline;
 mod config;
 mod push;
 mod pull;
+mod take;
 mod publish;
 mod serve;
 mod audit;

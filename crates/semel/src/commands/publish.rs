@@ -2,7 +2,7 @@
 //! place's retention, so its bytes are copied as well.
 
 use semel_engine::publish::Bind;
-use semel_oci::copy::Endpoint;
+use semel_oci::copy::{Endpoint, Source};
 
 use super::{Outcome, component, push};
 use crate::cli::{Cli, PublishArgs};
@@ -11,9 +11,11 @@ use crate::session::Session;
 
 pub(super) async fn run(args: &PublishArgs, cli: &Cli, session: &Session) -> Outcome {
     let from = push::open(&args.reference, session).await?;
-    let component = match (&cli.component, &from.endpoint) {
-        (None, Endpoint::Registry { name, .. }) => crate::project::find(session.settings.directory())?
-            .map_or_else(|| name.clone(), |found| found.project.component),
+    let component = match (&cli.component, &from.source) {
+        (None, Source::Endpoint(Endpoint::Registry { name, .. })) => {
+            crate::project::find(session.settings.directory())?
+                .map_or_else(|| name.clone(), |found| found.project.component)
+        }
         _ => component(cli, session)?,
     };
     let Some(tag) = args.version.clone().or_else(|| from.tag.clone()) else {
@@ -30,10 +32,10 @@ pub(super) async fn run(args: &PublishArgs, cli: &Cli, session: &Session) -> Out
         home: from.home_of(&component),
         component,
         tag,
-        digest: copied.descriptor.digest,
+        digest: copied.descriptor.digest.clone(),
         commit,
         location: Some(from.place.clone()),
         absent: false,
     };
-    push::name(bind, session).await
+    push::name(bind, &copied, session).await
 }

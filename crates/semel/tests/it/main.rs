@@ -17,6 +17,7 @@ mod clients;
 mod formats;
 mod kill;
 mod output;
+mod push;
 mod races;
 mod serve_kill;
 mod serve_stop;

@@ -59,6 +59,7 @@ pub use release::{InvalidRelease, ReleaseSpec};
 pub use stage::BlobSource;
 pub use supervise::{Supervise, SuperviseError, Timing, supervise};
 pub use switch::{Deployed, Past, generations};
+pub use unpack::{UnpackError, unpack_file};
 
 /// Where the time comes from.
 pub type Clock = fn() -> Timestamp;

@@ -5,32 +5,70 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, BufRead as _, BufReader, Read};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use flate2::read::MultiGzDecoder;
 use tar::EntryType;
 
 /// Why a layer cannot be unpacked.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum UnpackError {
+pub enum UnpackError {
+    /// It is broken, or cannot be read.
     #[error("cannot read the layer's tar stream")]
     Read(#[source] io::Error),
+    /// An entry outside.
     #[error("its entry `{path}` leads out of the artefact")]
-    Outside { path: String },
+    Outside {
+        /// The entry.
+        path: String,
+    },
+    /// A device, a pipe and the like.
     #[error("its entry `{path}` is a {kind}, which a release cannot hold")]
-    Special { path: String, kind: &'static str },
+    Special {
+        /// The entry.
+        path: String,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// A name that is no text.
     #[error("its entry `{path}` has a name that is no UTF-8")]
-    Name { path: String },
+    Name {
+        /// The entry, as far as it is text.
+        path: String,
+    },
+    /// A hard link to nothing.
     #[error("its entry `{path}` links to `{to}`, which is no file of the artefact")]
-    HardLink { path: String, to: String },
+    HardLink {
+        /// The entry.
+        path: String,
+        /// What it links to.
+        to: String,
+    },
+    /// The directory cannot be written to.
     #[error("cannot unpack its entry `{path}`")]
     Write {
+        /// The entry.
         path: String,
+        /// Why.
         #[source]
         source: io::Error,
     },
+}
+
+/// Unpacks a layer that is a file, compressed with gzip or not, whose digest was checked.
+pub fn unpack_file(layer_file: &Path, into: &Path) -> Result<(), UnpackError> {
+    let opened = File::open(layer_file).and_then(|file| {
+        let mut reader = BufReader::with_capacity(64 * 1024, file);
+        let gzip = reader.fill_buf()?.starts_with(&[0x1f, 0x8b]);
+        Ok((reader, gzip))
+    });
+    match opened.map_err(UnpackError::Read)? {
+        (reader, true) => layer(MultiGzDecoder::new(reader), into),
+        (reader, false) => layer(reader, into),
+    }
 }
 
 /// Unpacks one layer over those below it.
