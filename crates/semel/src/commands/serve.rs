@@ -1,5 +1,6 @@
 //! `semel serve`: the API and an OCI registry over HTTP.
 
+use semel_server::limits::{Limits, Reserve};
 use semel_server::{App, serve};
 use serde_json::json;
 
@@ -28,10 +29,20 @@ pub(super) async fn run(args: &ServeArgs, cli: &Cli, settings: &Settings, output
     } else {
         output.data(&format!("http://{address}"));
     }
-    let app = App::new(store, now, settings.user());
+    let app = App::limited(store, now, settings.user(), limits(args));
     serve::serve(app, listener, ended()).await;
     output.done("stopped; what was being sent was finished");
     Ok(Exit::Done)
+}
+
+fn limits(args: &ServeArgs) -> Limits {
+    let standard = Limits::default();
+    Limits {
+        uploads_per_client: args.uploads_per_client,
+        upload_ttl: args.upload_ttl.to_std(),
+        reserve: Reserve { bytes: u64::from(args.reserve_mib) << 20, ..standard.reserve },
+        ..standard
+    }
 }
 
 /// Until the user or the system says stop.
