@@ -9,5 +9,6 @@ mod registry;
 mod client;
 mod copy;
 mod layout;
+mod properties;
 mod tools;
 mod transport;

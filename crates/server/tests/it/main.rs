@@ -4,6 +4,8 @@
 
 mod openapi;
 mod clients;
+mod hostile;
+mod properties;
 mod registry;
 mod serving;
 mod uploads;
