@@ -371,9 +371,9 @@ fn check_fields(value: &Value, specified: &[&'static str]) -> Result<(), Invalid
     };
     // Both directions: the long s and the Kelvin sign are each changed by one of them only.
     let fold = |text: &str| text.to_lowercase().to_uppercase();
-    for field in object.keys() {
-        let meant = specified.iter().find(|name| *name != field && fold(name) == fold(field));
-        if let Some(meant) = meant {
+    for field in object.keys().filter(|field| !specified.contains(&field.as_str())) {
+        let folded = fold(field);
+        if let Some(meant) = specified.iter().find(|name| fold(name) == folded) {
             return Err(InvalidManifest::Spelling { field: field.chars().take(40).collect(), meant });
         }
     }

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 use http::HeaderValue;
 use http::header::RETRY_AFTER;
+use http_body::Body as _;
 use semel_oci::error::ErrorCode;
 use semel_store::blobs::{BlobError, Blobs, Space};
 use tokio::time::Instant;
@@ -72,10 +73,11 @@ impl Default for Limits {
 }
 
 impl Reserve {
-    /// Whether a disk has more free than what stays free.
-    fn leaves_room(self, space: Space) -> bool {
+    /// Whether a disk has more free than what stays free, after so many bytes more.
+    fn leaves_room(self, space: Space, more_bytes: u64) -> bool {
         let share = u128::from(space.size_bytes) * u128::from(self.percent) / 100;
-        u128::from(space.free_bytes) > share.min(u128::from(self.bytes))
+        let free = u128::from(space.free_bytes.saturating_sub(more_bytes));
+        free > share.min(u128::from(self.bytes))
     }
 }
 
@@ -96,7 +98,7 @@ impl Client {
 }
 
 /// Which sessions each client opened. Those that have ended are looked for only when a client seems to have too many, and
-/// in the hourly sweep. A restart forgets who opened what; the time to live does not.
+/// in the hourly sweep. Each process counts for itself, and a restart forgets who opened what; the time to live does not.
 #[derive(Debug, Default)]
 pub(crate) struct OpenUploads(Mutex<HashMap<Client, HashSet<String>>>);
 
@@ -139,7 +141,7 @@ fn too_many(most: usize) -> Refusal {
 
 /// Begins an upload session for a client, if it may have one more and the disk has room.
 pub(crate) fn begin_upload(app: &App, client: Option<Client>) -> Result<String, Refusal> {
-    require_room(app).map_err(BlobError::Source)?;
+    require_room(app, 0).map_err(BlobError::Source)?;
     let blobs = app.store().blobs();
     match client {
         Some(client) => app.open_uploads().begin(client, app.limits().uploads_per_client, blobs),
@@ -154,18 +156,20 @@ struct NoRoom {
     free_bytes: u64,
 }
 
-fn require_room(app: &App) -> io::Result<()> {
+fn require_room(app: &App, more_bytes: u64) -> io::Result<()> {
     let space = app.store().blobs().space()?;
-    match app.limits().reserve.leaves_room(space) {
+    match app.limits().reserve.leaves_room(space, more_bytes) {
         true => Ok(()),
         false => Err(io::Error::new(io::ErrorKind::StorageFull, NoRoom { free_bytes: space.free_bytes })),
     }
 }
 
-/// The bytes of a request as they come. Silence, crawling and a disk without room end them with an error.
+/// The bytes of a request as they come. Silence, crawling and a disk without room for what was announced end them with an
+/// error.
 pub(crate) fn received(app: &App, body: Body) -> impl Stream<Item = io::Result<Bytes>> + Unpin + use<> {
-    let begun =
-        Receiving { app: app.clone(), data: body.into_data_stream(), pace: Pace::default(), unlooked: 0 };
+    let announced = body.size_hint().lower();
+    let data = body.into_data_stream();
+    let begun = Receiving { app: app.clone(), data, announced, pace: Pace::default(), unlooked: 0 };
     let next = |receiving: Option<Receiving>| async move {
         let mut receiving = receiving?;
         match receiving.piece().await.transpose()? {
@@ -179,6 +183,8 @@ pub(crate) fn received(app: &App, body: Body) -> impl Stream<Item = io::Result<B
 struct Receiving {
     app: App,
     data: BodyDataStream,
+    /// How many bytes are to come, as far as the client said.
+    announced: u64,
     pace: Pace,
     /// How many bytes may still come before the disk is looked at.
     unlooked: u64,
@@ -197,6 +203,7 @@ impl Receiving {
             return Err(too_slow());
         }
         self.look_at_disk(length)?;
+        self.announced = self.announced.saturating_sub(length);
         Ok(Some(piece))
     }
 
@@ -206,7 +213,7 @@ impl Receiving {
             return Ok(());
         }
         self.unlooked = LOOK_BYTES;
-        require_room(&self.app)
+        require_room(&self.app, self.announced.max(length))
     }
 }
 
@@ -288,7 +295,11 @@ mod tests {
         ];
         for (size_bytes, free_bytes, room) in cases {
             let space = Space { size_bytes, free_bytes };
-            assert_eq!(reserve.leaves_room(space), room, "{space:?}");
+            assert_eq!(reserve.leaves_room(space, 0), room, "{space:?}");
+        }
+        let space = Space { size_bytes: gib(100), free_bytes: gib(3) };
+        for (more_bytes, room) in [(gib(2) - 1, true), (gib(2), false), (u64::MAX, false)] {
+            assert_eq!(reserve.leaves_room(space, more_bytes), room, "{more_bytes} more");
         }
     }
 
@@ -309,5 +320,18 @@ mod tests {
         assert!(pace.falls_behind(Duration::from_secs(1), 1, 1024));
         let mut steady = Pace::default();
         assert!((0..600).all(|_| !steady.falls_behind(Duration::from_secs(1), 1024, 1024)));
+    }
+
+    /// What the system does with it is told in tcp(7).
+    #[tokio::test]
+    #[cfg(target_os = "linux")]
+    async fn a_connection_whose_answer_nobody_takes_has_an_end() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, accepted) = tokio::join!(tokio::net::TcpStream::connect(address), listener.accept());
+        let (server, _) = accepted.unwrap();
+        end_when_unread(&server, &Limits::default());
+        assert_eq!(rustix::net::sockopt::tcp_user_timeout(&server).unwrap(), 300_000);
+        drop(client);
     }
 }

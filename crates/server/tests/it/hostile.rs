@@ -19,6 +19,7 @@ use semel_server::limits::{Limits, Reserve};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::process::Command;
 
 use crate::serving::Open;
 use crate::{Heard, House, image, now, pattern, refused};
@@ -275,14 +276,11 @@ async fn descriptors_that_say_the_impossible() {
         let heard = house.put_as("1.0.0", OCI_MANIFEST, layer(size)).await;
         assert_eq!(heard.refusal(), refused(400, "MANIFEST_INVALID"), "{size}");
     }
-    let crowd = |count: usize| {
-        let entry = Descriptor::of(OCI_LAYER_GZIP, b"semel");
-        let manifests = vec![entry; count];
-        Index { artifact_type: None, manifests, subject: None, annotations: Annotations::new() }.encode()
-    };
-    let heard = house.put("many", &crowd(20_000)).await;
+    let entry = serde_json::to_string(&Descriptor::of(OCI_LAYER_GZIP, b"semel")).unwrap();
+    let crowd = |count| format!("{{\"schemaVersion\":2,\"manifests\":[{}]}}", vec![&*entry; count].join(","));
+    let heard = house.put_as("many", OCI_INDEX, crowd(20_000)).await;
     assert_eq!(heard.status, 201, "as many as fit are stored in one request");
-    let heard = house.put("many", &crowd(100_000)).await;
+    let heard = house.put_as("many", OCI_INDEX, crowd(100_000)).await;
     assert_eq!(heard.refusal(), refused(413, "SIZE_INVALID"));
 
     let itself = Digest::of(b"a digest that the manifest cannot have");
@@ -615,23 +613,93 @@ async fn a_disk_that_is_nearly_full() {
     assert_eq!(left, 0, "nothing is left of what was refused");
 }
 
-/// The disk is full in the middle of a write. `/dev/full` answers every write with that error.
+/// What says that it is larger than the disk is refused before the disk is full of it.
+#[tokio::test]
+async fn an_upload_that_cannot_fit() {
+    let open = Open::new().await;
+    let upload = open.house.upload().await;
+    let head = format!(
+        "PATCH {upload} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-length: {}\r\n\r\nsemel",
+        open.address,
+        u64::MAX / 4
+    );
+    assert_eq!(statuses(&open.raw(head.as_bytes()).await), [507]);
+    assert_eq!(open.house.get(&upload).await.header("range"), "0-0");
+}
+
+/// The disk is full in the middle of a write, on a disk of 8 MiB: this binary again, in a name space of its own.
 #[tokio::test]
 #[cfg(target_os = "linux")]
 async fn a_disk_that_is_full() {
-    let house = House::new().await;
-    let upload = house.upload().await;
-    let file = house.session_file(&upload);
-    std::fs::remove_file(&file).unwrap();
-    std::os::unix::fs::symlink("/dev/full", &file).unwrap();
-    let heard = house.send("PATCH", &upload, &[], pattern(1_000_000)).await;
-    assert_eq!(heard.status, 507);
-    assert_eq!(house.get(&upload).await.status, 204, "the session survives");
-    std::fs::remove_file(&file).unwrap();
-    std::fs::File::create_new(&file).unwrap();
-    let bytes = pattern(1_000);
-    let heard = house.send("PUT", &format!("{upload}?digest={}", Digest::of(&bytes)), &[], bytes).await;
-    assert_eq!(heard.status, 201);
+    if !can_mount() {
+        return;
+    }
+    let disk = tempfile::tempdir().unwrap();
+    let script =
+        "mount -t tmpfs -o size=8m none \"$TMPDIR\" && exec \"$0\" --exact hostile::an_upload_fills_the_disk";
+    let ran = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", script])
+        .arg(std::env::current_exe().unwrap())
+        .env("TMPDIR", disk.path())
+        .env(SMALL_DISK, "8m")
+        .output();
+    let ran = ran.await.unwrap();
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert!(
+        ran.status.success() && said.contains("1 passed"),
+        "{said}{}",
+        String::from_utf8_lossy(&ran.stderr)
+    );
+}
+
+/// Says to this binary that the directory for temporary files is a small disk.
+const SMALL_DISK: &str = "SEMEL_TEST_SMALL_DISK";
+
+/// Whether disks can be mounted without being root. On a build server they must be.
+#[cfg(target_os = "linux")]
+#[expect(clippy::print_stderr, reason = "a test that does nothing says so")]
+#[expect(clippy::disallowed_methods, reason = "the environment of the test decides")]
+fn can_mount() -> bool {
+    let tried =
+        std::process::Command::new("unshare").args(["--user", "--map-root-user", "--mount", "true"]).output();
+    let can = tried.is_ok_and(|output| output.status.success());
+    assert!(can || std::env::var_os("CI").is_none(), "unshare is missing or not allowed");
+    if !can {
+        eprintln!("skipped: unshare is missing or not allowed");
+    }
+    can
+}
+
+/// What the test above runs.
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "the environment of the test decides")]
+async fn an_upload_fills_the_disk() {
+    if std::env::var_os(SMALL_DISK).is_none() {
+        return;
+    }
+    let nothing = Reserve { bytes: 0, percent: 0 };
+    let first = House::new().await;
+    let house = first.behind(Limits { reserve: nothing, ..Limits::default() });
+    let (kept, new) = (house.push("1.0.0", "kept").await, house.prepare("new").await);
+    let ballast = std::env::temp_dir().join("ballast");
+    std::fs::write(&ballast, vec![0; 3 << 20]).unwrap();
+    let (bytes, upload) = (pattern(8 << 20), house.upload().await);
+    // Of a stream, nobody knows beforehand that it does not fit.
+    let stream = Body::from_reader(std::io::Cursor::new(bytes.clone()), None);
+    let heard = crate::send(&house.transport, "PATCH", &upload, &[], stream).await;
+    assert_eq!(heard.status, 507, "{heard:?}");
+    assert_eq!(house.get("/v2/shop/api/manifests/1.0.0").await.body, kept.bytes, "reads go on");
+
+    let have: usize = house.get(&upload).await.header("range")[2..].parse::<usize>().unwrap() + 1;
+    assert!(have > 1 << 20, "the session keeps what was written: {have}");
+    std::fs::remove_file(&ballast).unwrap();
+    let whole = bytes.slice(..have + (1 << 20));
+    let finish = format!("{upload}?digest={}", Digest::of(&whole));
+    let rest = format!("{have}-{}", whole.len() - 1);
+    let heard = house.send("PUT", &finish, &[("content-range", &rest)], whole.slice(have..)).await;
+    assert_eq!(heard.status, 201, "and goes on when there is room: {heard:?}");
+    assert_eq!(house.get(heard.header("location")).await.body, whole);
+    assert_eq!(house.put("1.0.1", &new).await.status, 201);
 }
 
 /// "R-U-Dead-Yet": a body that stops, or crawls, holds what it has for ever.
@@ -676,25 +744,4 @@ async fn a_head_that_never_ends() {
         heard
     });
     assert!(!heard.await.starts_with(b"HTTP/1.1 200"), "the server hung up");
-}
-
-/// Its counterpart: an answer that is never read keeps its connection.
-#[tokio::test]
-#[cfg(target_os = "linux")]
-async fn an_answer_that_nobody_reads() {
-    let mut house = House::new().await;
-    let limits = Limits { read_silence: Duration::from_millis(100), ..Limits::default() };
-    house.app = App::limited(house.store.clone(), now, "ana", limits);
-    let digest = house.push_blob(pattern(32 * 1024 * 1024)).await;
-    let open = Open::of(house).await;
-    let mut stream = TcpStream::connect(&open.address).await.unwrap();
-    let get = format!("GET /v2/shop/api/blobs/{digest} HTTP/1.1\r\nhost: {}\r\n\r\n", open.address);
-    stream.write_all(get.as_bytes()).await.unwrap();
-    // Reads nothing until the server has given up, which shows when it takes no more bytes.
-    while stream.write_all(b"\r\n").await.is_ok() {
-        tokio::task::yield_now().await;
-    }
-    let mut got = Vec::new();
-    let _ = stream.read_to_end(&mut got).await;
-    assert!(got.len() < 32 * 1024 * 1024, "the answer was broken off");
 }
