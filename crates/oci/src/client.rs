@@ -46,7 +46,7 @@ pub const OCI_SUBJECT: &str = "oci-subject";
 pub const OCI_FILTERS_APPLIED: &str = "oci-filters-applied";
 
 const MAX_ERROR_BYTES: usize = 64 * 1024;
-const MAX_LIST_BYTES: usize = MAX_MANIFEST_BYTES;
+const MAX_LIST_BYTES: usize = 2 * MAX_MANIFEST_BYTES;
 const PAGE: u32 = 1000;
 const MAX_PAGES: usize = 10_000;
 /// Up to here a blob is sent in one request; it costs little to send it again.

@@ -4,6 +4,7 @@
 //! [`ParsedManifest`] is a summary beside them. What Semel writes itself ([`ImageManifest`], [`Index`]) is canonical
 //! JSON, so the same content always has the same digest.
 
+use std::cell::Cell;
 use std::fmt;
 
 use bytes::Bytes;
@@ -16,11 +17,19 @@ use serde_json::Value;
 use crate::descriptor::{Annotations, Descriptor, null_is_empty};
 use crate::media_type;
 
-/// The most bytes that a manifest may have. The specification asks for 4 MiB at least.
-pub const MAX_MANIFEST_BYTES: usize = 8 * 1024 * 1024;
+/// The most bytes that a manifest may have: the 4 MiB that the specification asks for (distribution-spec 1.1, "Pushing
+/// Manifests"), and no more, since other registries take no more.
+pub const MAX_MANIFEST_BYTES: usize = 4 * 1024 * 1024;
 
 /// How deep the JSON of a manifest may be nested.
 const MAX_DEPTH: usize = 32;
+
+/// How many JSON values a manifest may hold. As many descriptors as fit into [`MAX_MANIFEST_BYTES`] hold two thirds of it;
+/// without a limit, a manifest of `[],[],[]` takes twenty times its size in memory.
+const MAX_VALUES: usize = 256 * 1024;
+
+/// The largest size that every reader counts alike, and that canonical JSON can say (RFC 7493 §2.2).
+const MAX_SIZE: u64 = (1 << 53) - 1;
 
 /// What a manifest says, for those who need to act on it. The bytes stay with the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +104,14 @@ pub enum InvalidManifest {
         /// The field.
         field: &'static str,
     },
+    /// A size that some readers would take for another one.
+    #[error("the descriptor of {digest} says {size} bytes, which not every reader can count")]
+    Size {
+        /// The descriptor's digest.
+        digest: Digest,
+        /// The size in bytes.
+        size: u64,
+    },
     /// The embedded data of a descriptor is not what its digest and size say.
     #[error("the data embedded in the descriptor of {digest} does not match it")]
     EmbeddedData {
@@ -113,7 +130,7 @@ impl ParsedManifest {
             true => read_index(document, media_type)?,
             false => read_image(document, media_type)?,
         };
-        parsed.check_embedded_data()?;
+        parsed.check_descriptors()?;
         Ok(parsed)
     }
 
@@ -140,9 +157,13 @@ impl ParsedManifest {
         self.manifests.iter().filter(|entry| media_type::is_manifest(&entry.media_type)).collect()
     }
 
-    fn check_embedded_data(&self) -> Result<(), InvalidManifest> {
+    fn check_descriptors(&self) -> Result<(), InvalidManifest> {
         let all = self.config.iter().chain(&self.layers).chain(&self.manifests).chain(&self.subject);
         for descriptor in all {
+            if descriptor.size > MAX_SIZE {
+                let (digest, size) = (descriptor.digest.clone(), descriptor.size);
+                return Err(InvalidManifest::Size { digest, size });
+            }
             if descriptor.data.is_some() && descriptor.embedded().is_none() {
                 return Err(InvalidManifest::EmbeddedData { digest: descriptor.digest.clone() });
             }
@@ -350,9 +371,9 @@ fn check_fields(value: &Value, specified: &[&'static str]) -> Result<(), Invalid
     };
     // Both directions: the long s and the Kelvin sign are each changed by one of them only.
     let fold = |text: &str| text.to_lowercase().to_uppercase();
-    for field in object.keys() {
-        let meant = specified.iter().find(|name| *name != field && fold(name) == fold(field));
-        if let Some(meant) = meant {
+    for field in object.keys().filter(|field| !specified.contains(&field.as_str())) {
+        let folded = fold(field);
+        if let Some(meant) = specified.iter().find(|name| fold(name) == folded) {
             return Err(InvalidManifest::Spelling { field: field.chars().take(40).collect(), meant });
         }
     }
@@ -426,38 +447,52 @@ fn non_empty(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
 }
 
-/// JSON in which every key stands once and nothing is nested deeper than [`MAX_DEPTH`]: of a key that stands twice,
-/// one reader takes the first value and another the last.
+/// JSON in which every key stands once, nothing is nested deeper than [`MAX_DEPTH`] and there are at most [`MAX_VALUES`]:
+/// of a key that stands twice, one reader takes the first value and another the last.
 fn strict_json(bytes: &[u8]) -> Result<Value, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = Strict { depth_left: MAX_DEPTH }.deserialize(&mut deserializer)?;
+    let values_left = Cell::new(MAX_VALUES);
+    let strict = Strict { depth_left: MAX_DEPTH, values_left: &values_left };
+    let value = strict.deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(value)
 }
 
 #[derive(Clone, Copy)]
-struct Strict {
+struct Strict<'a> {
     depth_left: usize,
+    values_left: &'a Cell<usize>,
 }
 
-impl Strict {
+impl Strict<'_> {
+    fn count<E: serde::de::Error>(self) -> Result<(), E> {
+        match self.values_left.get().checked_sub(1) {
+            Some(left) => {
+                self.values_left.set(left);
+                Ok(())
+            }
+            None => Err(E::custom(format_args!("more than {MAX_VALUES} values"))),
+        }
+    }
+
     fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
         match self.depth_left.checked_sub(1) {
-            Some(depth_left) => Ok(Self { depth_left }),
+            Some(depth_left) => Ok(Self { depth_left, ..self }),
             None => Err(E::custom(format_args!("nested deeper than {MAX_DEPTH} levels"))),
         }
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Strict {
+impl<'de> DeserializeSeed<'de> for Strict<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        self.count()?;
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Strict {
+impl<'de> Visitor<'de> for Strict<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -596,6 +631,11 @@ mod tests {
                 "not well-formed",
             ),
             (with(image(), "layers", json!([with(layer(), "size", json!(-1))])), None, "not well-formed"),
+            (
+                with(image(), "layers", json!([with(layer(), "size", json!(1_u64 << 53))])),
+                None,
+                "not every reader",
+            ),
             (with(image(), "annotations", json!({"a": 1})), None, "not well-formed"),
             (with(image(), "Layers", json!([])), None, "`Layers`, which some readers take for `layers`"),
             (with(image(), "layer\u{17f}", json!([])), None, "which some readers take for `layers`"),
@@ -617,8 +657,9 @@ mod tests {
         let deep = format!("{{\"x\":{}{}}}", "[".repeat(40), "]".repeat(40));
         let bottomless = "[".repeat(100_000);
         let trailing = format!("{} x", image());
-        for text in [twice, twice_inside, deep, bottomless, trailing, String::new(), "\u{feff}{}".to_owned()]
-        {
+        let many = format!("{{\"x\":[{}0]}}", "0,".repeat(MAX_VALUES));
+        let bom = "\u{feff}{}".to_owned();
+        for text in [twice, twice_inside, deep, bottomless, many, trailing, String::new(), bom] {
             let error = ParsedManifest::parse(text.as_bytes(), None).unwrap_err();
             assert!(matches!(error, InvalidManifest::Malformed(_)), "{error:?}");
         }

@@ -231,11 +231,10 @@ impl fmt::Display for Place {
             Self::Layout { directory: path, tag, digest } | Self::Archive { file: path, tag, digest } => {
                 let scheme = if matches!(self, Self::Layout { .. }) { "oci:" } else { ARCHIVES[0] };
                 write!(f, "{scheme}{}", path.display())?;
-                match (tag, digest) {
-                    (_, Some(digest)) => write!(f, "@{digest}"),
-                    (Some(tag), None) => write!(f, ":{tag}"),
-                    (None, None) => Ok(()),
+                if let Some(tag) = tag {
+                    write!(f, ":{tag}")?;
                 }
+                digest.iter().try_for_each(|digest| write!(f, "@{digest}"))
             }
             Self::Registry(reference) => write!(f, "docker://{reference}"),
             Self::Component(reference) => write!(f, "{reference}"),
@@ -377,6 +376,7 @@ mod tests {
             digest: digest.map(|digest| digest.parse().unwrap()),
         };
         let with_digest = format!("oci:dist/image@{DIGEST}");
+        let with_both = format!("oci:dist/image:1.4.2@{DIGEST}");
         let cases = [
             ("oci:dist/image", layout("dist/image", None, None)),
             ("oci:./image:1.4.2", layout("./image", Some("1.4.2"), None)),
@@ -387,6 +387,7 @@ mod tests {
             ),
             ("docker-archive:/a.tar", Place::Archive { file: "/a.tar".into(), tag: None, digest: None }),
             (&with_digest, layout("dist/image", None, Some(DIGEST))),
+            (&with_both, layout("dist/image", Some("1.4.2"), Some(DIGEST))),
             ("docker://127.0.0.1:5000/a:1", Place::Registry("127.0.0.1:5000/a:1".parse().unwrap())),
             ("ghcr.io/a/b:1", Place::Registry("ghcr.io/a/b:1".parse().unwrap())),
             ("a/b:1", Place::Component("a/b:1".parse().unwrap())),

@@ -8,6 +8,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use semel_model::duration::Span;
 use semel_model::name::{ComponentName, ConfigKey, EnvironmentName, Tag};
 
 const AFTER_HELP: &str = "\
@@ -557,6 +558,15 @@ pub(crate) struct ServeArgs {
     /// Where to listen; loopback only until sign-in exists
     #[arg(long, default_value = "127.0.0.1:7070", value_name = "ADDRESS:PORT")]
     pub(crate) listen: std::net::SocketAddr,
+    /// How many uploads a client may have open; one more is answered 429
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    pub(crate) uploads_per_client: usize,
+    /// How long an upload may lie idle before it is removed
+    #[arg(long, default_value = "24h", value_name = "DURATION")]
+    pub(crate) upload_ttl: Span,
+    /// How many MiB of the disk stay free, never more than 5 % of it; an upload beyond is answered 507
+    #[arg(long, default_value_t = 1024, value_name = "MIB")]
+    pub(crate) reserve_mib: u32,
 }
 
 /// Below `semel audit`.

@@ -33,7 +33,9 @@ pub fn answer_to(error: &EngineError) -> Answer {
     if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
         log_fault(error);
         let text = match status {
-            StatusCode::INSUFFICIENT_STORAGE => "the disk of the store is full",
+            StatusCode::INSUFFICIENT_STORAGE => {
+                "the disk of the store has no room: what was stored is kept, and an upload goes on where it stopped once there is"
+            }
             _ => "the server failed; its log says why",
         };
         return Answer { status, text: text.to_owned(), hint: None };
@@ -52,8 +54,12 @@ fn text_of(error: &EngineError) -> String {
 
 fn status_of(error: &EngineError) -> StatusCode {
     match error {
+        other if is_disk_full(other) => StatusCode::INSUFFICIENT_STORAGE,
         EngineError::NotFound { .. }
         | EngineError::Blob(BlobError::Unknown(_) | BlobError::UnknownUpload(_)) => StatusCode::NOT_FOUND,
+        EngineError::Blob(BlobError::Source(source)) if source.kind() == std::io::ErrorKind::TimedOut => {
+            StatusCode::REQUEST_TIMEOUT
+        }
         EngineError::Precondition { .. } | EngineError::Blob(BlobError::Source(_)) => StatusCode::BAD_REQUEST,
         EngineError::Invalid { .. } | EngineError::Verification { .. } => StatusCode::UNPROCESSABLE_ENTITY,
         EngineError::Blob(BlobError::WrongDigest { .. }) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -64,7 +70,6 @@ fn status_of(error: &EngineError) -> StatusCode {
         EngineError::TryAgain { .. } | EngineError::Append(AppendError::HeadMoved { .. }) => {
             StatusCode::SERVICE_UNAVAILABLE
         }
-        other if is_disk_full(other) => StatusCode::INSUFFICIENT_STORAGE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
@@ -154,6 +159,7 @@ impl From<EngineError> for Refusal {
 
 fn code_of(error: &EngineError) -> Option<ErrorCode> {
     Some(match error {
+        other if is_disk_full(other) => return None,
         EngineError::Blob(BlobError::Unknown(_)) => ErrorCode::BlobUnknown,
         EngineError::Blob(BlobError::UnknownUpload(_)) => ErrorCode::BlobUploadUnknown,
         EngineError::Blob(BlobError::Source(_) | BlobError::OutOfOrder { .. }) => {

@@ -14,6 +14,7 @@ pub mod router;
 pub mod serve;
 
 pub mod api;
+pub mod limits;
 mod registry;
 
 mod error;
@@ -29,6 +30,7 @@ use semel_store::Store;
 use semel_store::ledger::AppendError;
 
 pub use crate::error::{Answer, answer_to};
+use crate::limits::{Limits, OpenUploads};
 pub use crate::router::router;
 
 /// The header of an API request that says who asks: a claim, recorded as one.
@@ -50,6 +52,8 @@ struct Inner {
     actor_name: String,
     local: bool,
     sessions: registry::Sessions,
+    limits: Limits,
+    open_uploads: OpenUploads,
 }
 
 /// Who asks, and through which door.
@@ -64,16 +68,27 @@ pub struct Caller {
 impl App {
     /// Serves a store. `actor_name` is the server's own user, who stands for all who say nothing about themselves.
     pub fn new(store: Store, clock: fn() -> Timestamp, actor_name: impl Into<String>) -> Self {
-        Self::with(store, clock, actor_name.into(), false)
+        Self::with(store, clock, actor_name.into(), false, Limits::default())
+    }
+
+    /// As [`App::new`], with limits of one's own.
+    pub fn limited(
+        store: Store,
+        clock: fn() -> Timestamp,
+        actor_name: impl Into<String>,
+        limits: Limits,
+    ) -> Self {
+        Self::with(store, clock, actor_name.into(), false, limits)
     }
 
     /// As [`App::new`], for a caller in this very process, who is told what went wrong inside.
     pub fn local(store: Store, clock: fn() -> Timestamp, actor_name: impl Into<String>) -> Self {
-        Self::with(store, clock, actor_name.into(), true)
+        Self::with(store, clock, actor_name.into(), true, Limits::default())
     }
 
-    fn with(store: Store, clock: fn() -> Timestamp, actor_name: String, local: bool) -> Self {
-        Self(Arc::new(Inner { store, clock, actor_name, local, sessions: registry::Sessions::default() }))
+    fn with(store: Store, clock: fn() -> Timestamp, actor_name: String, local: bool, limits: Limits) -> Self {
+        let (sessions, open_uploads) = Default::default();
+        Self(Arc::new(Inner { store, clock, actor_name, local, sessions, limits, open_uploads }))
     }
 
     /// Whether only this process can ask.
@@ -116,6 +131,15 @@ impl App {
     /// The actor of a registry request: the server's own user, until there is sign-in.
     pub(crate) async fn registry_actor(&self) -> Result<Actor, AppendError> {
         self.store().local_actor(self.actor_name(), "registry").await
+    }
+
+    /// What one client may take.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    pub(crate) fn open_uploads(&self) -> &OpenUploads {
+        &self.0.open_uploads
     }
 
     pub(crate) fn sessions(&self) -> &registry::Sessions {

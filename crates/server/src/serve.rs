@@ -12,16 +12,18 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use http::header::{HOST, ORIGIN};
-use http::{Request, StatusCode, Uri};
+use http::uri::Authority;
+use http::{HeaderValue, Request, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tower::ServiceExt as _;
 
+use crate::limits::{self, Client, Limits};
 use crate::{App, router};
 
 /// How long a client may take to send the head of a request, and how long a connection may be idle.
@@ -69,10 +71,16 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
 
 /// Answers requests until `shutdown` is ready. Then no new ones are taken, and those under way get 30 seconds to finish.
 pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output = ()>) {
-    serve_router(router(app), listener, shutdown).await;
+    let _sweeping = AbortOnDropHandle::new(tokio::spawn(limits::sweep_forever(app.clone())));
+    serve_router(router(app.clone()), app.limits(), listener, shutdown).await;
 }
 
-async fn serve_router(router: axum::Router, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+async fn serve_router(
+    router: axum::Router,
+    limits: &Limits,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) {
     let server = Server { router, stop: CancellationToken::new(), tasks: TaskTracker::new() };
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -81,7 +89,10 @@ async fn serve_router(router: axum::Router, listener: TcpListener, shutdown: imp
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => drop(server.tasks.spawn(server.clone().connection(stream))),
+            Ok((stream, peer)) => {
+                limits::end_when_unread(&stream, limits);
+                drop(server.tasks.spawn(server.clone().connection(stream, Client::at(peer.ip()))));
+            }
             Err(error) => {
                 tracing::warn!(%error, "A connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -101,13 +112,16 @@ struct Server {
 }
 
 impl Server {
-    async fn connection(self, stream: TcpStream) {
+    async fn connection(self, stream: TcpStream, client: Client) {
         // Otherwise the last piece of each answer waits for the other side's acknowledgement.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "A connection keeps its delay");
         }
         let stop = self.stop.clone();
-        let service = service_fn(move |request| self.clone().answer(request));
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(client);
+            self.clone().answer(request)
+        });
         let mut connection = std::pin::pin!(
             http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -167,17 +181,20 @@ impl Server {
 /// Whether the request names the loopback interface. A web page that gives its own name our address, or that sends a form
 /// to us, names another one.
 fn is_meant_for_us(request: &Request<Incoming>) -> bool {
-    let text = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or("invalid"));
-    text(HOST).is_none_or(is_loopback_authority)
-        && text(ORIGIN).is_none_or(|origin| {
+    let texts = |name| {
+        request.headers().get_all(name).iter().map(|value: &HeaderValue| value.to_str().unwrap_or("invalid"))
+    };
+    // A target in absolute form names the host as well, and before the header (RFC 9112 §3.2.2).
+    let target = request.uri().authority().map(Authority::as_str);
+    target.into_iter().chain(texts(HOST)).all(is_loopback_authority)
+        && texts(ORIGIN).all(|origin| {
             let uri = origin.parse::<Uri>().ok();
-            uri.and_then(|uri| uri.authority().map(ToString::to_string))
-                .is_some_and(|host| is_loopback_authority(&host))
+            uri.as_ref().and_then(Uri::authority).is_some_and(|host| is_loopback_authority(host.as_str()))
         })
 }
 
 fn is_loopback_authority(authority: &str) -> bool {
-    let Ok(authority) = authority.parse::<http::uri::Authority>() else { return false };
+    let Ok(authority) = authority.parse::<Authority>() else { return false };
     let host = authority.host().trim_matches(['[', ']']);
     host == "localhost"
         || host.ends_with(".localhost")
@@ -227,7 +244,10 @@ mod tests {
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(serve_router(router, listener, stop.clone().cancelled_owned()));
+        let stopped = stop.clone().cancelled_owned();
+        let serving = tokio::spawn(async move {
+            serve_router(router, &Limits::default(), listener, stopped).await;
+        });
         let transport = Transport::remote(&address).unwrap();
         for (path, status, said) in
             [("/panic", 500, "the server failed; its log says why\n"), ("/well", 200, "well")]

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
@@ -92,6 +93,15 @@ pub struct BlobReader {
     pub file: tokio::fs::File,
     /// How many bytes are wanted.
     pub length: u64,
+}
+
+/// How full a disk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// How many bytes can still be written by this user.
+    pub free_bytes: u64,
+    /// How many bytes it has in all.
+    pub size_bytes: u64,
 }
 
 impl Blobs {
@@ -335,6 +345,41 @@ impl Blobs {
             Err(source) => Err(BlobError::Io { action: "remove", path, source }),
             Ok(()) => Ok(()),
         }
+    }
+
+    /// Removes upload sessions, and what a crash left of writes, that nobody has touched since. Says how many.
+    pub fn remove_idle_uploads(&self, since: SystemTime) -> Result<usize, BlobError> {
+        let failed = |source| BlobError::Io { action: "look through", path: self.uploads.clone(), source };
+        let mut removed = 0;
+        for entry in std::fs::read_dir(&self.uploads).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            removed += usize::from(self.remove_if_idle(&path, since)?);
+        }
+        Ok(removed)
+    }
+
+    /// One that ends meanwhile is none of ours any more.
+    fn remove_if_idle(&self, path: &Path, since: SystemTime) -> Result<bool, BlobError> {
+        let failed = |action, source| BlobError::Io { action, path: path.to_owned(), source };
+        match std::fs::metadata(path).and_then(|metadata| metadata.modified()) {
+            Ok(modified) if modified < since => {}
+            Ok(_) => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(source) => return Err(failed("look at", source)),
+        }
+        self.running.forget(path);
+        match std::fs::remove_file(path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(failed("remove", source)),
+        }
+    }
+
+    /// How full the disk is on which blobs are written.
+    pub fn space(&self) -> io::Result<Space> {
+        let found = rustix::fs::statvfs(&self.uploads)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        Ok(Space { free_bytes: bytes(found.f_bavail), size_bytes: bytes(found.f_blocks) })
     }
 
     /// Gives a finished, synced and verified file its final name. What lies there already and is whole stays; a damaged

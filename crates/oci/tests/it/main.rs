@@ -10,5 +10,6 @@ mod client;
 mod copy;
 mod cutter;
 mod layout;
+mod properties;
 mod tools;
 mod transport;

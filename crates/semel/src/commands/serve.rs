@@ -1,5 +1,6 @@
 //! `semel serve`: the API and an OCI registry over HTTP.
 
+use semel_server::limits::{Limits, Reserve};
 use semel_server::{App, serve};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,7 +30,7 @@ pub(super) async fn run(args: &ServeArgs, cli: &Cli, settings: &Settings, output
     } else {
         output.data(&format!("http://{address}"));
     }
-    let app = App::new(store, now, settings.user());
+    let app = App::limited(store, now, settings.user(), limits(args));
     let (ask, asked) = tokio::sync::oneshot::channel::<()>();
     tokio::select! {
         () = serve::serve(app, listener, async { drop(asked.await) }) => {
@@ -40,6 +41,16 @@ pub(super) async fn run(args: &ServeArgs, cli: &Cli, settings: &Settings, output
             output.done("stopped at once; uploads can be gone on with");
             Ok(Exit::Interrupted)
         }
+    }
+}
+
+fn limits(args: &ServeArgs) -> Limits {
+    let standard = Limits::default();
+    Limits {
+        uploads_per_client: args.uploads_per_client,
+        upload_ttl: args.upload_ttl.to_std(),
+        reserve: Reserve { bytes: u64::from(args.reserve_mib) << 20, ..standard.reserve },
+        ..standard
     }
 }
 

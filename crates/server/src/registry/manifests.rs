@@ -27,10 +27,10 @@ use semel_store::projections::artefact;
 use serde_json::json;
 
 use super::names;
-use super::uploads::pieces;
 use super::{Asked, CONTENT_DIGEST, IMMUTABLE, OCI_SUBJECT, OCI_TAG, Result, entity_tag};
 use crate::App;
 use crate::error::Refusal;
+use crate::limits;
 
 /// How many tags one push may give. The specification asks for ten at least.
 const MAX_TAGS: usize = 64;
@@ -142,7 +142,7 @@ fn without_bytes(error: BlobError) -> Refusal {
 
 async fn put(app: &App, asked: &Asked, name: &ComponentName, reference: &TagOrDigest, body: Body) -> Result {
     let tags = tags_to_bind(asked, reference)?;
-    let bytes = read_body(body).await?;
+    let bytes = read_body(app, body).await?;
     let who = app.registry_actor().await?;
     let manifest = Manifest {
         component: name,
@@ -213,9 +213,9 @@ fn tags_to_bind(asked: &Asked, reference: &TagOrDigest) -> Result<Vec<Tag>> {
     Ok(tags)
 }
 
-async fn read_body(body: Body) -> Result<Bytes> {
+async fn read_body(app: &App, body: Body) -> Result<Bytes> {
     let (mut bytes, mut size) = (BytesMut::new(), 0);
-    let mut pieces = pieces(body);
+    let mut pieces = limits::received(app, body);
     while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(BlobError::Source)?;
         size += piece.len();

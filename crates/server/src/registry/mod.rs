@@ -25,7 +25,7 @@ mod referrers;
 use axum::body::Body;
 use axum::extract::{Query, Request, State};
 use axum::response::{IntoResponse as _, Response};
-use http::header::{ALLOW, CONTENT_TYPE};
+use http::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use semel_model::digest::Digest;
 use semel_oci::error::ErrorCode;
@@ -33,6 +33,7 @@ use semel_oci::route::{InvalidRoute, Route};
 
 use crate::App;
 use crate::error::Refusal;
+use crate::limits::Client;
 
 pub(crate) use uploads::Sessions;
 
@@ -58,8 +59,14 @@ pub(crate) async fn handle(State(app): State<App>, request: Request) -> Response
 
 async fn answer(app: &App, request: Request) -> Result {
     let (parts, body) = request.into_parts();
+    require_one_reading(&parts.headers)?;
     let route: Route = parts.uri.path().parse()?;
-    let asked = Asked { query: Parameters::of(&parts.uri)?, method: parts.method, headers: parts.headers };
+    let asked = Asked {
+        query: Parameters::of(&parts.uri)?,
+        client: parts.extensions.get().copied(),
+        method: parts.method,
+        headers: parts.headers,
+    };
     match route {
         Route::Base => base(&asked),
         Route::Catalog => tags::catalog(app, &asked).await,
@@ -72,6 +79,20 @@ async fn answer(app: &App, request: Request) -> Result {
     }
 }
 
+/// Headers that change what a request means. One that stands twice, or is no text, is not taken for one that is not there:
+/// somebody between the client and us may have read it.
+fn require_one_reading(headers: &HeaderMap) -> Result<()> {
+    for name in [CONTENT_TYPE, CONTENT_RANGE, RANGE, IF_RANGE] {
+        let mut values = headers.get_all(&name).iter();
+        let is_text = values.next().is_none_or(|value| value.to_str().is_ok());
+        if !is_text || values.next().is_some() {
+            let message = format!("the header {name} stands twice or cannot be read");
+            return Err(Refusal::with_status(StatusCode::BAD_REQUEST, ErrorCode::Unsupported, message));
+        }
+    }
+    Ok(())
+}
+
 fn base(asked: &Asked) -> Result {
     asked.require_read()?;
     Ok(json(StatusCode::OK, b"{}".as_slice()))
@@ -82,6 +103,7 @@ struct Asked {
     method: Method,
     headers: HeaderMap,
     query: Parameters,
+    client: Option<Client>,
 }
 
 impl Asked {
@@ -123,11 +145,14 @@ struct Parameters(Vec<(String, String)>);
 impl Parameters {
     fn of(uri: &Uri) -> Result<Self> {
         let read = Query::<Vec<(String, String)>>::try_from_uri(uri);
-        let Ok(Query(pairs)) = read else {
-            let message = "the query of the request cannot be read";
-            return Err(Refusal::with_status(StatusCode::BAD_REQUEST, ErrorCode::Unsupported, message));
-        };
-        Ok(Self(pairs))
+        match read {
+            // PostgreSQL knows no text with a zero byte.
+            Ok(Query(pairs)) if pairs.iter().all(|(_, value)| !value.contains('\0')) => Ok(Self(pairs)),
+            _ => {
+                let message = "the query of the request cannot be read";
+                Err(Refusal::with_status(StatusCode::BAD_REQUEST, ErrorCode::Unsupported, message))
+            }
+        }
     }
 
     fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
@@ -139,7 +164,12 @@ impl Parameters {
     }
 
     fn digest(&self) -> Result<Option<Digest>> {
-        self.first("digest").map(read_digest).transpose()
+        let mut digests = self.all("digest");
+        let digest = digests.next().map(read_digest).transpose()?;
+        match digests.next() {
+            None => Ok(digest),
+            Some(_) => Err(Refusal::new(ErrorCode::DigestInvalid, "the request names two digests")),
+        }
     }
 }
 

@@ -4,14 +4,11 @@
 //! that its bytes must have. One request at a time works on a session.
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
-use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _, stream};
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, LOCATION, RANGE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use semel_engine::content;
@@ -25,10 +22,9 @@ use tokio::sync::OwnedMutexGuard;
 use super::{Asked, CONTENT_DIGEST, Result, read_digest};
 use crate::App;
 use crate::error::Refusal;
+use crate::limits;
 
 const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
-/// How long a client may send nothing in the middle of a body.
-const SILENCE: Duration = Duration::from_secs(60);
 /// How long a request waits for the one before it. After a broken connection, that one is still writing what it received.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -73,12 +69,12 @@ pub(super) async fn start(app: &App, asked: &Asked, name: &ComponentName, body: 
         }
     }
     if let Some(digest) = asked.query.digest()? {
-        blobs.put_stream(pieces(body), &digest).await?;
+        blobs.put_stream(limits::received(app, body), &digest).await?;
         content::received(app.store(), name, &digest).await?;
         return Ok(created(name, &digest));
     }
     require_known_algorithm(asked)?;
-    let id = blobs.begin_upload()?;
+    let id = limits::begin_upload(app, asked.client)?;
     Ok(progress(StatusCode::ACCEPTED, name, &id, 0))
 }
 
@@ -139,7 +135,7 @@ async fn take(app: &App, asked: &Asked, name: &ComponentName, id: &str, body: Bo
     let blobs = app.store().blobs();
     let have = blobs.upload_size(id)?;
     let chunk = announced(asked, name, id, have)?;
-    let size = blobs.extend_upload(id, Some(have), pieces(body)).await?;
+    let size = blobs.extend_upload(id, Some(have), limits::received(app, body)).await?;
     match chunk {
         Some(chunk) if size != have && size - have != chunk.length() => {
             Err(wrong_size(chunk, size - have, name, id, size))
@@ -189,18 +185,4 @@ fn place(name: &ComponentName, id: &str, size: u64) -> HeaderMap {
         [(LOCATION, location), (RANGE, format!("0-{}", size.saturating_sub(1))), (UPLOAD_ID, id.to_owned())];
     let value = |text: &str| HeaderValue::from_str(text).expect("names and numbers are visible ASCII");
     headers.into_iter().map(|(name, text)| (name, value(&text))).collect()
-}
-
-/// The bytes of a request as they come. Silence ends them with an error.
-pub(super) fn pieces(body: Body) -> impl Stream<Item = io::Result<Bytes>> + Unpin {
-    let next = |state: Option<axum::body::BodyDataStream>| async move {
-        let mut data = state?;
-        match tokio::time::timeout(SILENCE, data.next()).await {
-            Ok(None) => None,
-            Ok(Some(Ok(piece))) => Some((Ok(piece), Some(data))),
-            Ok(Some(Err(error))) => Some((Err(io::Error::other(error)), None)),
-            Err(_) => Some((Err(io::ErrorKind::TimedOut.into()), None)),
-        }
-    };
-    Box::pin(stream::unfold(Some(body.into_data_stream()), next))
 }

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod openapi;
+mod hostile;
+mod properties;
 mod registry;
 mod serving;
 mod uploads;

@@ -23,7 +23,10 @@ pub(crate) struct Open {
 
 impl Open {
     pub(crate) async fn new() -> Self {
-        let house = House::new().await;
+        Self::of(House::new().await).await
+    }
+
+    pub(crate) async fn of(house: House) -> Self {
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let stop = CancellationToken::new();
@@ -31,7 +34,7 @@ impl Open {
         Self { house, address, stop, serving }
     }
 
-    fn transport(&self) -> Transport {
+    pub(crate) fn transport(&self) -> Transport {
         Transport::remote(&format!("http://{}", self.address)).unwrap()
     }
 

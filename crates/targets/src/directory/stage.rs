@@ -212,11 +212,11 @@ fn unpack_verified(
     into: &Path,
 ) -> Result<(), StageError> {
     let mut blob = Hashing::new(pieces, layer);
+    let room = unpack::Room::for_layer(layer.size);
+    let stream = BufReader::with_capacity(64 * 1024, &mut blob);
     let unpacked = match layer.packing {
-        Packing::Tar => unpack::layer(BufReader::with_capacity(64 * 1024, &mut blob), into),
-        Packing::TarGzip => {
-            unpack::layer(MultiGzDecoder::new(BufReader::with_capacity(64 * 1024, &mut blob)), into)
-        }
+        Packing::Tar => unpack::layer(stream, into, room),
+        Packing::TarGzip => unpack::layer(MultiGzDecoder::new(stream), into, room),
     };
     // Wrong bytes usually make a wrong archive as well: the digest is what tells the reader what happened.
     blob.finish(layer)?;

@@ -1,8 +1,9 @@
 //! Unpacks layers into a directory: OCI image specification 1.1, layer.md, without leaving the directory.
 //!
-//! Refuses entries that lead out of it, devices and pipes; drops set-user-id bits; keeps symbolic links as data and
-//! follows them only inside. Reads a stream once, in bounded memory.
+//! Refuses entries that lead out of it, devices and pipes, and a layer that grows out of proportion; drops set-user-id bits;
+//! keeps symbolic links as data and follows them only inside. Reads a stream once, in bounded memory.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read};
@@ -47,6 +48,12 @@ pub enum UnpackError {
         /// What it links to.
         to: String,
     },
+    /// It has too many entries.
+    #[error("it has more than {entries} entries")]
+    TooMany {
+        /// How many it may have.
+        entries: usize,
+    },
     /// The directory cannot be written to.
     #[error("cannot unpack its entry `{path}`")]
     Write {
@@ -61,22 +68,46 @@ pub enum UnpackError {
 /// Unpacks a layer that is a file, compressed with gzip or not, whose digest was checked.
 pub fn unpack_file(layer_file: &Path, into: &Path) -> Result<(), UnpackError> {
     let opened = File::open(layer_file).and_then(|file| {
+        let room = Room::for_layer(file.metadata()?.len());
         let mut reader = BufReader::with_capacity(64 * 1024, file);
         let gzip = reader.fill_buf()?.starts_with(&[0x1f, 0x8b]);
-        Ok((reader, gzip))
+        Ok((reader, gzip, room))
     });
     match opened.map_err(UnpackError::Read)? {
-        (reader, true) => layer(MultiGzDecoder::new(reader), into),
-        (reader, false) => layer(reader, into),
+        (reader, true, room) => layer(MultiGzDecoder::new(reader), into, room),
+        (reader, false, room) => layer(reader, into, room),
+    }
+}
+
+/// How much a layer may become: gzip makes one byte of a thousand zeros, and a sparse file is as long as it says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    /// How many bytes may come out of it.
+    bytes: u64,
+    /// How many entries it may have.
+    entries: usize,
+}
+
+impl Room {
+    /// The room for a layer of so many bytes: 200 times as many, in any case 256 MiB, and a million entries.
+    pub(super) fn for_layer(size_bytes: u64) -> Self {
+        Self { bytes: size_bytes.saturating_mul(200).max(256 * 1024 * 1024), entries: 1_000_000 }
     }
 }
 
 /// Unpacks one layer over those below it.
-pub(super) fn layer(stream: impl Read, into: &Path) -> Result<(), UnpackError> {
-    let mut archive = tar::Archive::new(stream);
+pub(super) fn layer(stream: impl Read, into: &Path, room: Room) -> Result<(), UnpackError> {
+    let head_left = Cell::new(0);
+    let mut archive = tar::Archive::new(Bounded { stream, bytes_left: room.bytes, head_left: &head_left });
+    let mut entries = archive.entries().map_err(UnpackError::Read)?;
     let mut of_this_layer = HashSet::new();
-    for entry in archive.entries().map_err(UnpackError::Read)? {
+    let (mut entries_left, mut files_left) = (room.entries, room.bytes);
+    loop {
+        head_left.set(HEAD_BYTES);
+        let Some(entry) = entries.next() else { return Ok(()) };
+        head_left.set(room.bytes);
         let mut entry = entry.map_err(UnpackError::Read)?;
+        entries_left = entries_left.checked_sub(1).ok_or(UnpackError::TooMany { entries: room.entries })?;
         let shown = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         if matches!(entry.header().entry_type(), EntryType::XGlobalHeader) {
             continue;
@@ -89,10 +120,34 @@ pub(super) fn layer(stream: impl Read, into: &Path) -> Result<(), UnpackError> {
         if whiteout(into, &path, &of_this_layer).map_err(write)? {
             continue;
         }
+        files_left = files_left.checked_sub(entry.size()).ok_or_else(|| write(too_large()))?;
         unpack(&mut entry, into, &path, &shown)?;
         of_this_layer.insert(path);
     }
-    Ok(())
+}
+
+/// How many bytes may stand between the contents of two entries: headers, long names, extensions. They are held in memory.
+const HEAD_BYTES: u64 = 1024 * 1024;
+
+/// A stream that fails, rather than ends, when too much has come out of it.
+struct Bounded<'a, R> {
+    stream: R,
+    bytes_left: u64,
+    /// The same between two entries' contents.
+    head_left: &'a Cell<u64>,
+}
+
+impl<R: Read> Read for Bounded<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.stream.read(buffer)?;
+        self.bytes_left = self.bytes_left.checked_sub(read as u64).ok_or_else(too_large)?;
+        self.head_left.set(self.head_left.get().checked_sub(read as u64).ok_or_else(too_large)?);
+        Ok(read)
+    }
+}
+
+fn too_large() -> io::Error {
+    io::Error::new(io::ErrorKind::FileTooLarge, "the layer unpacks to far more than its own size")
 }
 
 /// Takes the write bits from everything, so that nobody edits a release by accident.
@@ -293,6 +348,8 @@ mod tests {
 
     use super::*;
 
+    const SMALL: Room = Room { bytes: 1_000_000, entries: 1_000 };
+
     enum Item<'a> {
         File(&'a str, &'a str, u32),
         Dir(&'a str),
@@ -329,7 +386,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("tree")).unwrap();
         for items in layers {
-            layer(tar_of(items).as_slice(), &dir.path().join("tree"))?;
+            layer(tar_of(items).as_slice(), &dir.path().join("tree"), SMALL)?;
         }
         Ok(dir)
     }
@@ -406,7 +463,85 @@ mod tests {
     fn a_stream_that_ends_early_is_an_error() {
         let whole = tar_of(&[Plain("a", &"x".repeat(2000), 0o644)]);
         let dir = tempfile::tempdir().unwrap();
-        assert!(layer(&whole[..1000], dir.path()).is_err());
+        assert!(layer(&whole[..1000], dir.path(), SMALL).is_err());
+    }
+
+    /// Why a layer was not unpacked, with the cause.
+    fn refusal(archive: &[u8], room: Room) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let error = layer(archive, dir.path(), room).unwrap_err();
+        let written: u64 =
+            fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+        assert!(written <= room.bytes, "{written} bytes were written");
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        format!("{error}: {}", cause.unwrap_or_default())
+    }
+
+    #[test]
+    fn a_decompression_bomb_is_refused_before_it_fills_the_disk() {
+        let large = "x".repeat(40_000);
+        let bomb = tar_of(&[Plain("a", &large, 0o644), Plain("b", &large, 0o644)]);
+        let said = refusal(&bomb, Room { bytes: 50_000, ..SMALL });
+        assert!(said.contains("far more than its own size"), "{said}");
+        let said = refusal(&tar_of(&[Dir("a"), Dir("b"), Dir("c")]), Room { entries: 2, ..SMALL });
+        assert!(said.contains("more than 2 entries"), "{said}");
+        let cases = [(0, 256 << 20), (1 << 20, 256 << 20), (1 << 30, 200 << 30), (u64::MAX, u64::MAX)];
+        for (size_bytes, bytes) in cases {
+            assert_eq!(Room::for_layer(size_bytes).bytes, bytes, "{size_bytes}");
+        }
+    }
+
+    #[test]
+    fn a_name_without_end_is_not_held_in_memory() {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_path("././@LongLink").unwrap();
+        header.set_entry_type(EntryType::GNULongName);
+        header.set_size(HEAD_BYTES);
+        header.set_cksum();
+        builder.append(&header, io::repeat(b'x').take(HEAD_BYTES)).unwrap();
+        let archive = builder.into_inner().unwrap();
+        let said = refusal(&archive, Room { bytes: u64::MAX, ..SMALL });
+        assert!(said.contains("far more than its own size"), "{said}");
+    }
+
+    /// A sparse file needs no bytes in the archive: what it becomes is counted, not what it takes.
+    #[test]
+    fn a_sparse_file_as_long_as_it_likes_is_refused() {
+        let mut header = tar::Header::new_gnu();
+        header.set_path("sparse").unwrap();
+        header.set_entry_type(EntryType::GNUSparse);
+        header.set_mode(0o644);
+        header.set_size(0);
+        // 8 GiB, of which the last 0 bytes are there.
+        let gnu = header.as_gnu_mut().unwrap();
+        gnu.realsize.copy_from_slice(b"77777777777\0");
+        gnu.sparse[0].offset.copy_from_slice(b"77777777777\0");
+        gnu.sparse[0].numbytes.copy_from_slice(b"00000000000\0");
+        header.set_cksum();
+        let mut builder = tar::Builder::new(Vec::new());
+        builder.append(&header, io::empty()).unwrap();
+        let said = refusal(&builder.into_inner().unwrap(), SMALL);
+        assert!(said.contains("`sparse`") && said.contains("far more than its own size"), "{said}");
+    }
+
+    /// CVE-2025-62518 (tokio-tar), CVE-2026-33056 (tar): two sizes of one entry, and what one reader skips as content
+    /// another one takes for the next entry.
+    #[test]
+    fn an_entry_hidden_in_another_is_not_seen() {
+        let hidden = tar_of(&[Plain("evil", "x", 0o644)]);
+        let mut builder = tar::Builder::new(Vec::new());
+        builder.append_pax_extensions([("size", hidden.len().to_string().as_bytes())]).unwrap();
+        let mut header = tar::Header::new_ustar();
+        header.set_path("outer").unwrap();
+        header.set_mode(0o644);
+        header.set_size(0);
+        header.set_cksum();
+        builder.append(&header, hidden.as_slice()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        layer(builder.into_inner().unwrap().as_slice(), dir.path(), SMALL).unwrap();
+        assert_eq!(fs::read(dir.path().join("outer")).unwrap(), hidden, "the size of the extension holds");
+        assert!(!dir.path().join("evil").exists());
     }
 
     /// Paths and link targets that try every way out.
@@ -440,7 +575,7 @@ mod tests {
                     _ => Hard(path, to),
                 };
                 // An archive may be refused; what matters is what it could reach before.
-                let _ = layer(tar_of(&[item]).as_slice(), &tree);
+                let _ = layer(tar_of(&[item]).as_slice(), &tree, SMALL);
             }
             let mut left: Vec<_> = fs::read_dir(dir.path().join("deep")).unwrap().map(|e| e.unwrap().file_name()).collect();
             left.sort();
