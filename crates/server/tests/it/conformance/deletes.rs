@@ -1,0 +1,94 @@
+//! What can be deleted, and what is kept and says why.
+
+use semel_model::digest::Digest;
+
+use super::Registry;
+use crate::refused;
+
+#[tokio::test]
+async fn a_channel_is_deleted_at_once_and_can_be_given_again() {
+    let registry = Registry::new().await;
+    for content in ["first", "second"] {
+        let image = registry.push("latest", content).await;
+        let heard = registry.delete("manifests/latest").await;
+        assert_eq!((heard.status, heard.body.len()), (202, 0));
+        for method in ["GET", "DELETE"] {
+            let heard = registry.send(method, &registry.path("manifests/latest"), &[], "").await;
+            assert_eq!(heard.refusal(), refused(404, "MANIFEST_UNKNOWN"), "{method}");
+        }
+        assert_eq!(registry.get("tags/list").await.json()["tags"], serde_json::json!([]));
+        assert_eq!(registry.get(&format!("manifests/{}", image.digest())).await.body, image.bytes);
+    }
+}
+
+#[tokio::test]
+async fn a_version_and_what_it_needs_are_kept() {
+    let registry = Registry::new().await;
+    let image = registry.push("1.0.0", "content").await;
+    let digest = image.digest();
+    for reference in ["1.0.0", "v1.0.0", digest.as_str()] {
+        let rest = format!("manifests/{reference}");
+        let heard = registry.delete(&rest).await;
+        assert_eq!(heard.refusal(), refused(405, "UNSUPPORTED"), "{reference}");
+        assert!(heard.header("allow").contains("GET"), "{reference}");
+        assert_eq!(registry.get(&rest).await.body, image.bytes, "{reference}");
+    }
+    for content in [crate::config("content"), "content".to_owned()] {
+        let rest = format!("blobs/{}", Digest::of(content.as_bytes()));
+        let heard = registry.delete(&rest).await;
+        assert_eq!(heard.refusal(), refused(405, "UNSUPPORTED"), "{content}");
+        assert!(heard.header("allow").contains("GET"), "{content}");
+        assert_eq!(registry.get(&rest).await.body, content);
+    }
+}
+
+#[tokio::test]
+async fn attachments_of_older_clients_are_kept() {
+    let registry = Registry::new().await;
+    let image = registry.push("1.0.0", "content").await;
+    for suffix in ["sig", "att", "sbom"] {
+        let tag = format!("{}.{suffix}", image.digest().as_str().replace(':', "-"));
+        let attached = registry.push(&tag, suffix).await;
+        assert_eq!(registry.delete(&format!("manifests/{tag}")).await.refusal(), refused(405, "UNSUPPORTED"));
+        assert_eq!(registry.get(&format!("manifests/{tag}")).await.body, attached.bytes);
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_here_cannot_be_deleted() {
+    let registry = Registry::new().await;
+    let absent = Digest::of(registry.component.as_bytes());
+    for reference in ["1.0.0", "latest", absent.as_str()] {
+        let heard = registry.delete(&format!("manifests/{reference}")).await;
+        assert_eq!(heard.refusal(), refused(404, "NAME_UNKNOWN"), "{reference}");
+    }
+    registry.push("latest", "content").await;
+    for reference in ["1.0.0", "-x", absent.as_str()] {
+        let heard = registry.delete(&format!("manifests/{reference}")).await;
+        assert_eq!(heard.refusal(), refused(404, "MANIFEST_UNKNOWN"), "{reference}");
+    }
+    for reference in ["sha256:abc", "md5:00"] {
+        let heard = registry.delete(&format!("manifests/{reference}")).await;
+        assert_eq!(heard.refusal(), refused(400, "DIGEST_INVALID"), "{reference}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_accepted_for_deletion_is_gone_at_once() {
+    let registry = Registry::new().await;
+    let image = registry.push("latest", "content").await;
+    assert_eq!(registry.delete("manifests/latest").await.status, 202);
+    let parts = [
+        format!("manifests/{}", image.digest()),
+        format!("blobs/{}", Digest::of(b"content")),
+        format!("blobs/{}", Digest::of(b"never pushed")),
+    ];
+    for rest in parts {
+        let heard = registry.delete(&rest).await;
+        // Never 400, which the specification's suite takes for a failure.
+        assert!(matches!(heard.status, 202 | 404 | 405), "{rest}: {heard:?}");
+        if heard.status == 202 {
+            assert_eq!(registry.head(&rest).await.status, 404, "{rest}");
+        }
+    }
+}
