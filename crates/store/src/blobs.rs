@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use semel_model::digest::{Algorithm, Digest, Hasher};
-use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use crate::durable::{self, Access};
 
@@ -240,15 +239,6 @@ impl Blobs {
             drop(self.cancel_upload(&id));
         }
         result
-    }
-
-    /// As [`Blobs::put_stream`], from a reader.
-    pub async fn put_reader(
-        &self,
-        reader: impl AsyncRead + Unpin,
-        expected: &Digest,
-    ) -> Result<Stored, BlobError> {
-        self.put_stream(Box::pin(pieces(reader)), expected).await
     }
 
     /// Begins an upload session; its id is unguessable.
@@ -530,21 +520,6 @@ fn hash_file(file: &mut std::fs::File, algorithm: Algorithm) -> io::Result<(Dige
             }
         }
     }
-}
-
-/// A reader as a stream of pieces.
-pub fn pieces(reader: impl AsyncRead + Unpin) -> impl Stream<Item = io::Result<Bytes>> {
-    futures_util::stream::unfold((reader, false), |(mut reader, ended)| async move {
-        if ended {
-            return None;
-        }
-        let mut buffer = bytes::BytesMut::with_capacity(READ_BYTES);
-        match reader.read_buf(&mut buffer).await {
-            Ok(0) => None,
-            Ok(_) => Some((Ok(buffer.freeze()), (reader, false))),
-            Err(error) => Some((Err(error), (reader, true))),
-        }
-    })
 }
 
 /// The running hashes of uploads of this process, so that a finished upload need not be read again. Lost with the process;

@@ -3,6 +3,7 @@
 use semel_model::digest::Digest;
 
 use super::Registry;
+use super::manifests::sets;
 use crate::refused;
 
 #[tokio::test]
@@ -75,20 +76,31 @@ async fn what_is_not_here_cannot_be_deleted() {
 
 #[tokio::test]
 async fn what_was_accepted_for_deletion_is_gone_at_once() {
-    let registry = Registry::new().await;
-    let image = registry.push("latest", "content").await;
-    assert_eq!(registry.delete("manifests/latest").await.status, 202);
-    let parts = [
-        format!("manifests/{}", image.digest()),
-        format!("blobs/{}", Digest::of(b"content")),
-        format!("blobs/{}", Digest::of(b"never pushed")),
-    ];
-    for rest in parts {
-        let heard = registry.delete(&rest).await;
-        // Never 400, which the specification's suite takes for a failure.
-        assert!(matches!(heard.status, 202 | 404 | 405), "{rest}: {heard:?}");
-        if heard.status == 202 {
-            assert_eq!(registry.head(&rest).await.status, 404, "{rest}");
+    for set in sets() {
+        let registry = Registry::new().await;
+        set.push_blobs(&registry).await;
+        for manifest in &set.manifests {
+            assert_eq!(registry.put(set.name, manifest).await.status, 201, "{}", set.name);
         }
+        // The name, then manifests before what they need, then blobs.
+        let name = format!("manifests/{}", set.name);
+        let manifests = set.manifests.iter().rev().map(|manifest| format!("manifests/{}", manifest.digest()));
+        let blobs = set.blobs.iter().map(|blob| format!("blobs/{}", Digest::of(blob)));
+        for rest in [name].into_iter().chain(manifests).chain(blobs) {
+            let heard = registry.delete(&rest).await;
+            // Never 400, which the specification's suite takes for a failure.
+            assert!(matches!(heard.status, 202 | 405), "{} {rest}: {heard:?}", set.name);
+            let status = if heard.status == 202 { 404 } else { 200 };
+            assert_eq!(registry.head(&rest).await.status, status, "{} {rest}", set.name);
+        }
+        assert_eq!(registry.get("tags/list").await.json()["tags"], serde_json::json!([]));
     }
+}
+
+#[tokio::test]
+async fn a_blob_that_was_never_here_is_not_deleted() {
+    let registry = Registry::new().await;
+    let rest = format!("blobs/{}", Digest::of(registry.component.as_bytes()));
+    let heard = registry.delete(&rest).await;
+    assert!(matches!(heard.status, 404 | 405), "{heard:?}");
 }
