@@ -196,7 +196,7 @@ fn check_digest(manifest: &Manifest<'_>) -> Result<Digest, StoreManifestError> {
 
 /// Bytes are durable before the entry that names them (invariant I6).
 async fn put_bytes(store: &Store, digest: &Digest, bytes: &[u8]) -> Result<(), EngineError> {
-    store.blobs().put_reader(bytes, digest).await?;
+    store.blobs().put_announced(bytes.to_vec(), digest).await?;
     Ok(())
 }
 

@@ -993,7 +993,7 @@ async fn read_json<T: serde::de::DeserializeOwned>(operation: &str, body: Body) 
 }
 
 /// Percent-encodes a value of a query: a `+` in it would be read as a space.
-fn query_value(text: &str) -> String {
+pub fn query_value(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {

@@ -82,13 +82,14 @@ impl ErrorCode {
     /// bound, `BLOB_UPLOAD_INVALID` with 416 for a chunk out of order).
     pub fn status(self) -> StatusCode {
         match self {
-            Self::BlobUnknown
-            | Self::BlobUploadUnknown
-            | Self::ManifestBlobUnknown
-            | Self::ManifestUnknown
-            | Self::NameUnknown => StatusCode::NOT_FOUND,
+            Self::BlobUnknown | Self::BlobUploadUnknown | Self::ManifestUnknown | Self::NameUnknown => {
+                StatusCode::NOT_FOUND
+            }
+            // 400 for a manifest without its content, as the reference registry answers: nothing that the path of the
+            // request names is missing, and 404 would say so.
             Self::BlobUploadInvalid
             | Self::DigestInvalid
+            | Self::ManifestBlobUnknown
             | Self::ManifestInvalid
             | Self::NameInvalid
             | Self::SizeInvalid => StatusCode::BAD_REQUEST,

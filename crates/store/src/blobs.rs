@@ -12,7 +12,6 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use semel_model::digest::{Algorithm, Digest, Hasher};
-use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use crate::durable::{self, Access};
 
@@ -187,7 +186,28 @@ impl Blobs {
 
     /// Stores a small blob.
     pub fn put(&self, bytes: &[u8]) -> Result<Stored, BlobError> {
-        let digest = Digest::of(bytes);
+        self.put_verified(bytes, Digest::of(bytes))
+    }
+
+    /// Stores a small blob under the digest that is announced for it.
+    pub async fn put_announced(
+        &self,
+        bytes: impl AsRef<[u8]> + Send + 'static,
+        expected: &Digest,
+    ) -> Result<Stored, BlobError> {
+        let (this, path, expected) = (self.clone(), self.path(expected), expected.clone());
+        let put = move || {
+            let found = Digest::of_with(expected.algorithm(), bytes.as_ref());
+            if found == expected {
+                this.put_verified(bytes.as_ref(), found)
+            } else {
+                Err(BlobError::WrongDigest { expected, found })
+            }
+        };
+        in_background("write", path, put).await
+    }
+
+    fn put_verified(&self, bytes: &[u8], digest: Digest) -> Result<Stored, BlobError> {
         let size = bytes.len() as u64;
         let path = self.path(&digest);
         if std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() == size) && self.read(&digest).is_ok()
@@ -219,6 +239,7 @@ impl Blobs {
         expected: &Digest,
     ) -> Result<Stored, BlobError> {
         let id = self.begin_upload()?;
+        self.expect_algorithm(&id, expected.algorithm())?;
         let written = async {
             self.extend_upload(&id, None, source).await?;
             self.finish_upload(&id, expected).await
@@ -228,15 +249,6 @@ impl Blobs {
             drop(self.cancel_upload(&id));
         }
         result
-    }
-
-    /// As [`Blobs::put_stream`], from a reader.
-    pub async fn put_reader(
-        &self,
-        reader: impl AsyncRead + Unpin,
-        expected: &Digest,
-    ) -> Result<Stored, BlobError> {
-        self.put_stream(Box::pin(pieces(reader)), expected).await
     }
 
     /// Begins an upload session; its id is unguessable.
@@ -249,6 +261,13 @@ impl Blobs {
             source,
         })?;
         Ok(id)
+    }
+
+    /// Says by which algorithm a new upload session will be checked, which is then done while its bytes come in. Without it,
+    /// or after a restart, SHA-256 is computed, and a digest of another kind costs one more reading at the end.
+    pub fn expect_algorithm(&self, id: &str, algorithm: Algorithm) -> Result<(), BlobError> {
+        self.running.keep(&self.upload_path(id)?, Hasher::new(algorithm), 0);
+        Ok(())
     }
 
     /// How many bytes an upload session has.
@@ -303,12 +322,28 @@ impl Blobs {
         }
     }
 
+    /// Appends a few bytes to an upload session and returns its new size: without the queue that a stream needs.
+    pub async fn append_to_upload(&self, id: &str, start: u64, bytes: Bytes) -> Result<u64, BlobError> {
+        let have = self.upload_size(id)?;
+        if start != have {
+            return Err(BlobError::OutOfOrder { have, start });
+        }
+        let (path, running) = (self.upload_path(id)?, Arc::clone(&self.running));
+        let append = {
+            let path = path.clone();
+            move || {
+                let written = append_bytes(&path, &bytes, &running);
+                written.map_err(|source| BlobError::Io { action: "write", path, source })
+            }
+        };
+        in_background("write", path, append).await
+    }
+
     /// Checks an upload session against its digest and makes it a blob.
     pub async fn finish_upload(&self, id: &str, expected: &Digest) -> Result<Stored, BlobError> {
         let path = self.upload_path(id)?;
         let (this, id, expected) = (self.clone(), id.to_owned(), expected.clone());
-        let finished = tokio::task::spawn_blocking(move || this.finish_blocking(&id, &expected)).await;
-        finished.map_err(|error| BlobError::Io { action: "finish", path, source: io::Error::other(error) })?
+        in_background("finish", path, move || this.finish_blocking(&id, &expected)).await
     }
 
     fn finish_blocking(&self, id: &str, expected: &Digest) -> Result<Stored, BlobError> {
@@ -428,6 +463,30 @@ impl Blobs {
     }
 }
 
+/// Runs what waits for the disk on a thread that may wait.
+async fn in_background<T: Send + 'static>(
+    action: &'static str,
+    path: PathBuf,
+    work: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
+) -> Result<T, BlobError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| BlobError::Io { action, path, source: io::Error::other(error) })?
+}
+
+/// Writes and hashes a few bytes; returns how many there are with those before.
+fn append_bytes(path: &Path, bytes: &[u8], running: &Running) -> io::Result<u64> {
+    let mut file = std::fs::File::options().append(true).open(path)?;
+    let before = file.metadata()?.len();
+    let hasher = running.resume(path, before);
+    file.write_all(bytes)?;
+    let size = before + bytes.len() as u64;
+    if let Some(mut hasher) = hasher {
+        hasher.update(bytes);
+        running.keep(path, hasher, size);
+    }
+    Ok(size)
+}
+
 /// Writes and hashes pieces as they come: this thread writes, another hashes. The running hash is kept for the next piece
 /// of the same upload.
 fn append_pieces(
@@ -508,22 +567,7 @@ fn hash_file(file: &mut std::fs::File, algorithm: Algorithm) -> io::Result<(Dige
     }
 }
 
-/// A reader as a stream of pieces.
-pub fn pieces(reader: impl AsyncRead + Unpin) -> impl Stream<Item = io::Result<Bytes>> {
-    futures_util::stream::unfold((reader, false), |(mut reader, ended)| async move {
-        if ended {
-            return None;
-        }
-        let mut buffer = bytes::BytesMut::with_capacity(READ_BYTES);
-        match reader.read_buf(&mut buffer).await {
-            Ok(0) => None,
-            Ok(_) => Some((Ok(buffer.freeze()), (reader, false))),
-            Err(error) => Some((Err(error), (reader, true))),
-        }
-    })
-}
-
-/// The running SHA-256 of uploads of this process, so that a finished upload need not be read again. Lost with the process;
+/// The running hashes of uploads of this process, so that a finished upload need not be read again. Lost with the process;
 /// the file is hashed then.
 #[derive(Debug, Default)]
 struct Running(Mutex<HashMap<PathBuf, (Hasher, u64)>>);
@@ -535,10 +579,8 @@ impl Running {
 
     /// The hash of the first `size` bytes, if it is known.
     fn resume(&self, path: &Path, size: u64) -> Option<Hasher> {
-        if size == 0 {
-            return Some(Hasher::new(Algorithm::Sha256));
-        }
-        self.hashes().remove(path).filter(|(_, known)| *known == size).map(|(hasher, _)| hasher)
+        let known = self.hashes().remove(path).filter(|(_, known)| *known == size).map(|(hasher, _)| hasher);
+        known.or_else(|| (size == 0).then(|| Hasher::new(Algorithm::Sha256)))
     }
 
     fn keep(&self, path: &Path, hasher: Hasher, size: u64) {
@@ -547,7 +589,8 @@ impl Running {
 
     fn take(&self, path: &Path, algorithm: Algorithm, size: u64) -> Option<(Digest, u64)> {
         let (hasher, known) = self.hashes().remove(path)?;
-        (algorithm == Algorithm::Sha256 && known == size).then(|| (hasher.finish(), size))
+        let digest = (known == size).then(|| hasher.finish())?;
+        (digest.algorithm() == algorithm).then_some((digest, size))
     }
 
     fn forget(&self, path: &Path) {

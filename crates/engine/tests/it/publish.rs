@@ -75,6 +75,27 @@ async fn a_refused_overwrite_is_recorded_once_a_day_for_each_actor_and_digest() 
 }
 
 #[tokio::test]
+async fn a_name_that_must_be_new_is_refused_whatever_it_means_and_nothing_is_recorded() {
+    let world = World::new().await;
+    let digest = world.published("1.4.2").await;
+    let other = world.published("1.4.3").await;
+    world.bind("latest", &digest).await.unwrap();
+    let size = world.size().await;
+    let create = |tag: &str, digest: &Digest| Bind { absent: true, ..name(tag, digest) };
+    for (tag, pushed) in [("1.4.2", &digest), ("v1.4.2", &other), ("latest", &digest), ("latest", &other)] {
+        let bound = bind(&world.store, &world.who, create(tag, pushed), world.now()).await.unwrap();
+        let Bound::Refused(refused) = bound else { panic!("{tag}: {bound:?}") };
+        assert_eq!((refused.bound.as_ref(), &refused.pushed), (Some(&digest), pushed), "{tag}");
+    }
+    assert_eq!(world.size().await, size);
+    for tag in ["1.5.0", "edge"] {
+        bind(&world.store, &world.who, create(tag, &digest), world.now()).await.unwrap();
+    }
+    assert_eq!(world.size().await, size + 2);
+    world.assert_sound().await;
+}
+
+#[tokio::test]
 async fn a_channel_moves_and_keeps_its_history() {
     let world = World::new().await;
     let (one, two) = (world.published("1.0.0").await, world.published("1.1.0").await);

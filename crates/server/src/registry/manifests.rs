@@ -280,8 +280,7 @@ impl From<StoreManifestError> for Refusal {
             StoreManifestError::Invalid(error) => Self::new(ErrorCode::ManifestInvalid, told(&error)),
             StoreManifestError::WrongDigest { .. } => Self::new(ErrorCode::DigestInvalid, error.to_string()),
             StoreManifestError::MissingContent(ref digest) => {
-                Self::with_status(StatusCode::BAD_REQUEST, ErrorCode::ManifestBlobUnknown, error.to_string())
-                    .detail(json!({"digest": digest}))
+                Self::new(ErrorCode::ManifestBlobUnknown, error.to_string()).detail(json!({"digest": digest}))
             }
             StoreManifestError::Engine(error) => error.into(),
         }

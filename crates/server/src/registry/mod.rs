@@ -5,8 +5,9 @@
 //! uploads    sessions by which blobs come in
 //! manifests  artefacts by digest and by name: pull, push, the rules of names, delete
 //! names      whether a component is there
-//! tags       lists of tags and of components, in pages
+//! tags       lists of tags and of components
 //! referrers  what refers to an artefact
+//! page       the part of a list that one answer gives
 //! ```
 //!
 //! Reads a request, calls the store or the engine, and says the result in the words of the specification. Names are given and
@@ -21,6 +22,8 @@ mod names;
 mod tags;
 
 mod referrers;
+
+mod page;
 
 use axum::body::Body;
 use axum::extract::{Query, Request, State};

@@ -1,4 +1,6 @@
-//! What refers to an artefact: an index made from the manifests themselves.
+//! What refers to an artefact: an index made from the manifests themselves, in pages and in the order of their digests.
+
+use std::io;
 
 use axum::response::{IntoResponse as _, Response};
 use http::header::CONTENT_TYPE;
@@ -8,28 +10,98 @@ use semel_model::name::ComponentName;
 use semel_oci::descriptor::{Annotations, Descriptor};
 use semel_oci::manifest::{Index, ParsedManifest};
 use semel_oci::media_type;
-use semel_store::projections::artefact;
+use semel_oci::route::Route;
+use semel_store::blobs::{BlobError, Blobs};
+use semel_store::projections::artefact::{self, Manifest};
 
+use super::page::Page;
 use super::{Asked, OCI_FILTERS_APPLIED, Result};
 use crate::App;
 
+/// The most manifests that are looked at for one page.
+const MOST: u64 = 1_000;
+/// How many bytes the descriptors of a page may have before it ends: clients take no longer an index than a manifest, of
+/// which the specification asks them for 4 MiB.
+const PAGE_BYTES: usize = 4 * 1024 * 1024 - 64 * 1024;
+
 /// `GET /v2/<name>/referrers/<digest>`. What nobody refers to, or is not here, has an empty index.
+///
+/// With a filter a page may be short or empty and still lead on: it is a page of all referrers.
 pub(super) async fn list(app: &App, asked: &Asked, name: &ComponentName, subject: &Digest) -> Result {
     asked.require_read()?;
-    let stored = artefact::referrers(&mut app.store().reader().await?, name, subject).await?;
-    let mut manifests: Vec<Descriptor> = stored.into_iter().map(|manifest| describe(app, manifest)).collect();
+    let page = Page::asked_for(asked, MOST)?;
+    let mut stored = artefact::referrers(&mut app.store().reader().await?, name, subject).await?;
+    stored.retain(|manifest| manifest.digest.as_str() > page.after.as_str());
+    let (stored, more) = page.cut(stored);
     let filter = asked.query.first("artifactType").filter(|wanted| !wanted.is_empty());
-    if let Some(wanted) = filter {
-        manifests.retain(|descriptor| descriptor.artifact_type.as_deref() == Some(wanted));
+    let listed = describe_all(app, subject, stored, filter).await?;
+    let index = Index {
+        artifact_type: None,
+        manifests: listed.descriptors,
+        subject: None,
+        annotations: Annotations::new(),
+    };
+    let mut response = answer(&index, filter.is_some());
+    if let Some(last) = listed.last.filter(|_| more || listed.cut_short) {
+        let route = Route::Referrers { name: name.clone(), digest: subject.clone() };
+        let kept = filter.map(|wanted| ("artifactType", wanted));
+        page.lead_on(&mut response, &route, kept.as_slice(), last.as_str());
     }
-    let index = Index { artifact_type: None, manifests, subject: None, annotations: Annotations::new() };
-    Ok(answer(&index, filter.is_some()))
+    Ok(response)
+}
+
+/// The descriptors of a page.
+#[derive(Default)]
+struct Listed {
+    descriptors: Vec<Descriptor>,
+    /// The last manifest that was looked at.
+    last: Option<Digest>,
+    /// Whether the page was full before the manifests for it were at their end.
+    cut_short: bool,
+}
+
+/// Reads the manifests of a page, on a thread that may wait for the disk.
+async fn describe_all(
+    app: &App,
+    subject: &Digest,
+    stored: Vec<Manifest>,
+    filter: Option<&str>,
+) -> Result<Listed> {
+    let (blobs, filter) = (app.store().blobs().clone(), filter.map(str::to_owned));
+    let path = blobs.path(subject);
+    let described = tokio::task::spawn_blocking(move || fill_page(&blobs, stored, filter.as_deref())).await;
+    let failed =
+        |error| BlobError::Io { action: "list what refers to", path, source: io::Error::other(error) };
+    Ok(described.map_err(failed)?)
+}
+
+fn fill_page(blobs: &Blobs, stored: Vec<Manifest>, filter: Option<&str>) -> Listed {
+    let (mut listed, mut size) = (Listed::default(), 0);
+    for manifest in stored {
+        let digest = manifest.digest.clone();
+        let descriptor = describe(blobs, manifest);
+        if filter.is_none_or(|wanted| descriptor.artifact_type.as_deref() == Some(wanted)) {
+            size += size_of(&descriptor);
+            if size > PAGE_BYTES && !listed.descriptors.is_empty() {
+                listed.cut_short = true;
+                break;
+            }
+            listed.descriptors.push(descriptor);
+        }
+        listed.last = Some(digest);
+    }
+    listed
+}
+
+/// How many bytes a descriptor takes in an index.
+fn size_of(descriptor: &Descriptor) -> usize {
+    semel_model::canonical::bytes(descriptor).len() + 1
 }
 
 /// A referrer whose bytes are damaged is listed by what is recorded of it: it must not hide the others.
-fn describe(app: &App, manifest: artefact::Manifest) -> Descriptor {
-    let artefact::Manifest { digest, media_type, size, .. } = manifest;
-    let read = app.store().blobs().read(&digest).map_err(|error| error.to_string());
+fn describe(blobs: &Blobs, manifest: Manifest) -> Descriptor {
+    let Manifest { digest, media_type, size, .. } = manifest;
+    let read = blobs.read(&digest).map_err(|error| error.to_string());
     let parsed = read.and_then(|bytes| {
         ParsedManifest::parse(&bytes, Some(&media_type)).map_err(|error| error.to_string())
     });

@@ -9,22 +9,27 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, LOCATION, RANGE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use semel_engine::content;
-use semel_model::digest::Digest;
+use semel_model::digest::{Algorithm, Digest};
 use semel_model::name::ComponentName;
 use semel_oci::error::ErrorCode;
 use semel_oci::range::{self, Chunk};
 use semel_oci::route::Route;
+use semel_store::blobs::BlobError;
 use tokio::sync::OwnedMutexGuard;
 
-use super::{Asked, CONTENT_DIGEST, Result, read_digest};
+use super::{Asked, CONTENT_DIGEST, Result};
 use crate::App;
 use crate::error::Refusal;
 use crate::limits;
 
 const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
+/// Up to here the bytes of a request are taken into memory and written at once.
+const FEW_BYTES: u64 = 64 * 1024;
 /// How long a request waits for the one before it. After a broken connection, that one is still writing what it received.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -36,8 +41,7 @@ impl Sessions {
     async fn enter(&self, id: &str) -> Result<OwnedMutexGuard<()>> {
         let session = self.session(id);
         tokio::time::timeout(BUSY, session.lock_owned()).await.map_err(|_| {
-            let message = "another request is writing to this upload";
-            Refusal::with_status(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::TooManyRequests, message)
+            Refusal::new(ErrorCode::TooManyRequests, "another request is writing to this upload")
                 .header(RETRY_AFTER, HeaderValue::from(1))
         })
     }
@@ -60,28 +64,45 @@ pub(super) async fn start(app: &App, asked: &Asked, name: &ComponentName, body: 
         return Err(asked.not_allowed("POST"));
     }
     let blobs = app.store().blobs();
-    if let Some(mounted) = asked.query.first("mount") {
-        let digest = read_digest(mounted)?;
-        let from = asked.query.first("from").and_then(|from| from.parse().ok());
-        let named = asked.query.first("from").is_some();
-        if named == from.is_some() && content::mount(app.store(), name, from.as_ref(), &digest).await? {
-            return Ok(created(name, &digest));
-        }
+    if let Some(digest) = mounted(app, asked, name).await? {
+        return Ok(created(name, &digest));
     }
     if let Some(digest) = asked.query.digest()? {
-        blobs.put_stream(limits::received(app, body), &digest).await?;
+        match Content::of(app, body).await {
+            Content::Few(bytes) => blobs.put_announced(bytes, &digest).await?,
+            Content::Broken(_, error) => return Err(error.into()),
+            Content::Stream(body) => blobs.put_stream(limits::received(app, body), &digest).await?,
+        };
         content::received(app.store(), name, &digest).await?;
         return Ok(created(name, &digest));
     }
-    require_known_algorithm(asked)?;
+    let algorithm = announced_algorithm(asked)?;
     let id = limits::begin_upload(app, asked.client)?;
+    if let Some(algorithm) = algorithm {
+        blobs.expect_algorithm(&id, algorithm)?;
+    }
     Ok(progress(StatusCode::ACCEPTED, name, &id, 0))
 }
 
+/// The blob that the client asks to take from another component, when it is here. Whatever is wrong with the question, the
+/// client may send the bytes instead.
+async fn mounted(app: &App, asked: &Asked, name: &ComponentName) -> Result<Option<Digest>> {
+    let Some(digest) = asked.query.first("mount").and_then(|text| text.parse().ok()) else { return Ok(None) };
+    let from: Option<ComponentName> = match asked.query.first("from").map(str::parse) {
+        Some(Err(_)) => return Ok(None),
+        Some(Ok(from)) => Some(from),
+        None => None,
+    };
+    let mounted = content::mount(app.store(), name, from.as_ref(), &digest).await?;
+    Ok(mounted.then_some(digest))
+}
+
 /// Whatever was announced, the digest at the end decides; but who announces something else need not send it all first.
-fn require_known_algorithm(asked: &Asked) -> Result<()> {
+fn announced_algorithm(asked: &Asked) -> Result<Option<Algorithm>> {
     match asked.query.first("digest-algorithm") {
-        None | Some("sha256" | "sha512") => Ok(()),
+        None => Ok(None),
+        Some("sha256") => Ok(Some(Algorithm::Sha256)),
+        Some("sha512") => Ok(Some(Algorithm::Sha512)),
         Some(_) => Err(Refusal::new(ErrorCode::DigestInvalid, "the digest algorithms are sha256 and sha512")),
     }
 }
@@ -135,7 +156,15 @@ async fn take(app: &App, asked: &Asked, name: &ComponentName, id: &str, body: Bo
     let blobs = app.store().blobs();
     let have = blobs.upload_size(id)?;
     let chunk = announced(asked, name, id, have)?;
-    let size = blobs.extend_upload(id, Some(have), limits::received(app, body)).await?;
+    let size = match Content::of(app, body).await {
+        Content::Few(bytes) if bytes.is_empty() => have,
+        Content::Few(bytes) => blobs.append_to_upload(id, have, bytes).await?,
+        Content::Broken(bytes, error) => {
+            blobs.append_to_upload(id, have, bytes).await?;
+            return Err(error.into());
+        }
+        Content::Stream(body) => blobs.extend_upload(id, Some(have), limits::received(app, body)).await?,
+    };
     match chunk {
         Some(chunk) if size != have && size - have != chunk.length() => {
             Err(wrong_size(chunk, size - have, name, id, size))
@@ -185,4 +214,30 @@ fn place(name: &ComponentName, id: &str, size: u64) -> HeaderMap {
         [(LOCATION, location), (RANGE, format!("0-{}", size.saturating_sub(1))), (UPLOAD_ID, id.to_owned())];
     let value = |text: &str| HeaderValue::from_str(text).expect("names and numbers are visible ASCII");
     headers.into_iter().map(|(name, text)| (name, value(&text))).collect()
+}
+
+/// The bytes of a request.
+enum Content {
+    /// All of them: they are few.
+    Few(Bytes),
+    /// What came of a few before they broke off.
+    Broken(Bytes, BlobError),
+    /// Still to come.
+    Stream(Body),
+}
+
+impl Content {
+    async fn of(app: &App, body: Body) -> Self {
+        if http_body::Body::size_hint(&body).upper().is_none_or(|most| most > FEW_BYTES) {
+            return Self::Stream(body);
+        }
+        let (mut bytes, mut pieces) = (BytesMut::new(), limits::received(app, body));
+        while let Some(piece) = pieces.next().await {
+            match piece {
+                Ok(piece) => bytes.extend_from_slice(&piece),
+                Err(error) => return Self::Broken(bytes.freeze(), BlobError::Source(error)),
+            }
+        }
+        Self::Few(bytes.freeze())
+    }
 }

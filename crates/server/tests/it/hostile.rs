@@ -46,7 +46,7 @@ impl House {
         let app = App::limited(self.store.clone(), now, "ana", limits);
         let transport = semel_oci::transport::Transport::in_process(semel_server::router(app.clone()));
         let directory = tempfile::tempdir().unwrap();
-        Self { _directory: directory, store: self.store.clone(), app, transport }
+        Self { directory, store: self.store.clone(), app, transport }
     }
 
     fn session_file(&self, upload: &str) -> PathBuf {
@@ -154,7 +154,6 @@ async fn a_digest_in_another_spelling() {
             ("GET", format!("/v2/shop/api/blobs/{spelling}"), ""),
             ("GET", format!("/v2/shop/api/referrers/{spelling}"), ""),
             ("POST", format!("{UPLOADS}?digest={spelling}"), "semel"),
-            ("POST", format!("{UPLOADS}?mount={spelling}"), ""),
             ("PUT", format!("{}?digest={spelling}", house.upload().await), "semel"),
         ];
         for (method, path, body) in cases {
@@ -312,11 +311,11 @@ async fn a_page_of_a_billion_entries() {
     let house = House::new().await;
     house.push("1.0.0", "semel").await;
     for list in ["/v2/_catalog", "/v2/shop/api/tags/list"] {
-        for n in ["1000000000", "18446744073709551615"] {
+        for n in ["1000000000", "18446744073709551615", "18446744073709551616"] {
             let heard = house.get(&format!("{list}?n={n}")).await;
             assert_eq!((heard.status, heard.header("link")), (200, ""), "{list} {n}");
         }
-        for query in ["n=18446744073709551616", "n=-1", "n=1e9", "n=0x10", "last=%00", "last=%ff"] {
+        for query in ["n=-1", "n=1e9", "n=0x10", "last=%00", "last=%ff"] {
             let heard = house.get(&format!("{list}?{query}")).await;
             let refusal = (heard.status, heard.status == 200 || heard.refusal().1 == "UNSUPPORTED");
             let expected = if query == "last=%ff" { [200, 400] } else { [400, 400] };

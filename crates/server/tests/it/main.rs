@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod openapi;
+mod conformance;
 mod hostile;
+mod openapi;
 mod properties;
 mod registry;
 mod serving;
-mod uploads;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request};
@@ -35,7 +35,7 @@ fn name() -> ComponentName {
 
 /// A server with a new store, in this process.
 struct House {
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
     store: Store,
     app: App,
     transport: Transport,
@@ -51,12 +51,16 @@ struct Heard {
 
 impl House {
     async fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::on(tempfile::tempdir().unwrap()).await
+    }
+
+    /// The store in a directory, with a server that knows nothing of the one before.
+    async fn on(directory: tempfile::TempDir) -> Self {
         let place = Place { dir: directory.path().join("store"), keys: directory.path().join("keys") };
         let store = Store::open_or_create(&place, now()).await.unwrap();
         let app = App::new(store.clone(), now, "ana");
         let transport = Transport::in_process(router(app.clone()));
-        Self { _directory: directory, store, app, transport }
+        Self { directory, store, app, transport }
     }
 
     fn client(&self) -> RegistryClient {
@@ -119,13 +123,16 @@ async fn send(
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let answer = transport.send(request.body(body).unwrap()).await.unwrap();
-    let (parts, body) = answer.into_parts();
-    let body = body.collect_limited(100_000_000).await.unwrap();
-    Heard { status: parts.status.as_u16(), headers: parts.headers, body }
+    Heard::of(transport.send(request.body(body).unwrap()).await.unwrap()).await
 }
 
 impl Heard {
+    async fn of(answer: http::Response<Body>) -> Self {
+        let (parts, body) = answer.into_parts();
+        let body = body.collect_limited(100_000_000).await.unwrap();
+        Self { status: parts.status.as_u16(), headers: parts.headers, body }
+    }
+
     fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }

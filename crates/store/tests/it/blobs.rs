@@ -33,6 +33,40 @@ async fn bytes_are_visible_only_under_their_own_digest() {
 }
 
 #[tokio::test]
+async fn a_small_blob_is_stored_only_under_the_digest_that_was_announced() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = new_store(dir.path()).await;
+    for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+        let (digest, wrong) = (Digest::of_with(algorithm, b"semel"), Digest::of_with(algorithm, b"other"));
+        let refused = store.blobs().put_announced(b"semel", &wrong).await;
+        assert!(matches!(refused, Err(BlobError::WrongDigest { found, .. }) if found == digest));
+        assert!(!store.blobs().contains(&wrong) && !store.blobs().contains(&digest));
+        assert!(store.blobs().put_announced(b"semel", &digest).await.unwrap().fresh);
+        assert!(!store.blobs().put_announced(b"semel", &digest).await.unwrap().fresh);
+        assert_eq!(store.blobs().read(&digest).unwrap(), b"semel");
+    }
+    assert_eq!(std::fs::read_dir(store.dir().join("uploads")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn any_algorithm_checks_an_upload_whatever_was_announced_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = new_store(dir.path()).await;
+    let both = [Algorithm::Sha256, Algorithm::Sha512];
+    for (announced, algorithm) in both.into_iter().flat_map(|one| both.map(|other| (one, other))) {
+        let id = store.blobs().begin_upload().unwrap();
+        store.blobs().expect_algorithm(&id, announced).unwrap();
+        assert_eq!(store.blobs().append_to_upload(&id, 0, Bytes::from_static(b"se")).await.unwrap(), 2);
+        let refused = store.blobs().append_to_upload(&id, 1, Bytes::from_static(b"x")).await;
+        assert!(matches!(refused, Err(BlobError::OutOfOrder { have: 2, start: 1 })));
+        assert_eq!(store.blobs().extend_upload(&id, Some(2), pieces(&[b"m", b"el"])).await.unwrap(), 5);
+        let digest = Digest::of_with(algorithm, b"semel");
+        store.blobs().finish_upload(&id, &digest).await.unwrap();
+        assert_eq!(store.blobs().read(&digest).unwrap(), b"semel");
+    }
+}
+
+#[tokio::test]
 async fn a_damaged_blob_is_named_and_healed_by_good_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let store = new_store(dir.path()).await;
