@@ -202,11 +202,21 @@ pub(crate) async fn manifest(
     let Some(row) = artefact::manifest(conn, component, digest).await? else {
         return Err(EngineError::not_found(format!("{component} has no manifest {digest} in this store")));
     };
-    let bytes = store.blobs().read(digest)?;
-    let parsed = ParsedManifest::parse(&bytes, Some(&row.media_type)).map_err(|error| {
-        EngineError::Verification { what: format!("manifest {digest} cannot be read: {error}"), hint: None }
-    })?;
+    let parsed = parse(store, digest, Some(&row.media_type))?;
     Ok((Descriptor::new(row.media_type, digest.clone(), row.size), parsed))
+}
+
+/// What is inside a manifest whose bytes are here, recorded or about to be.
+pub(crate) fn parse(
+    store: &Store,
+    digest: &Digest,
+    media_type: Option<&str>,
+) -> Result<ParsedManifest, EngineError> {
+    let bytes = store.blobs().read(digest)?;
+    ParsedManifest::parse(&bytes, media_type).map_err(|error| EngineError::Verification {
+        what: format!("manifest {digest} cannot be read: {error}"),
+        hint: None,
+    })
 }
 
 /// The configuration contract inside an artefact; empty where it has none.

@@ -378,9 +378,9 @@ async fn attach(
     tag: Tag,
 ) -> Result<Bound, EngineError> {
     if let Some(bound) = artefact::channel(turn.db(), &request.component, &tag).await? {
-        let (_, before) = crate::artefact::manifest(store, turn.db(), &request.component, &bound).await?;
-        let (_, after) =
-            crate::artefact::manifest(store, turn.db(), &request.component, &request.digest).await?;
+        let before = crate::artefact::parse(store, &bound, None)?;
+        // It is recorded in this turn, so that only its bytes are there yet.
+        let after = crate::artefact::parse(store, &request.digest, None)?;
         let kept = |layer: &Descriptor| after.layers.iter().any(|one| one.digest == layer.digest);
         if !before.layers.iter().all(kept) {
             let reason = format!("{tag} holds attachments, which can be added to, not taken away");

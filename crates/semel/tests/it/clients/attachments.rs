@@ -31,6 +31,8 @@ fn signatures_are_added_under_their_tag_and_never_removed() {
             assert_eq!(shop.manifest(&tag).body, manifest.as_bytes(), "{tag} shows what was added");
             pushed.push(manifest);
         }
+        let fewer = curl.manifest(&tag, media_type::OCI_MANIFEST, &signed_by(&curl, &["ben"]));
+        assert!(fewer.code != 0 && fewer.stdout.contains("DENIED"), "{tag} loses nothing: {fewer:?}");
         let deleted = ["--request", "DELETE", "--output", "/dev/null", "--write-out", "%{http_code}"];
         assert_eq!(curl.ask(&deleted, &format!("manifests/{tag}"), "").stdout, "405", "{tag}");
         for manifest in pushed {
