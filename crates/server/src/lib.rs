@@ -4,7 +4,8 @@
 //! |---|---|---|
 //! | `/v2/…` | OCI distribution-spec 1.1 | `registry` |
 //! | `/api/v1/…` | JSON | [`api`] |
-//! | `/healthz` | 200 while the process answers | [`mod@router`] |
+//! | `/healthz` | 200 while the store can be read and written, else 503 with the reason | [`mod@router`] |
+//! | `/metrics` | what is counted, for Prometheus | `metrics` |
 //!
 //! [`router()`] is the whole of it as one service, called inside the process or, by [`serve`], from the network: there is one
 //! API and one set of tests. Handlers extract, call the engine and render; they decide nothing about the domain, and know
@@ -17,6 +18,7 @@ pub mod api;
 mod registry;
 
 mod error;
+mod metrics;
 
 pub mod client;
 
@@ -27,6 +29,8 @@ use jiff::Timestamp;
 use semel_model::actor::Actor;
 use semel_store::Store;
 use semel_store::ledger::AppendError;
+
+use crate::metrics::Metrics;
 
 pub use crate::error::{Answer, answer_to};
 pub use crate::router::router;
@@ -50,6 +54,8 @@ struct Inner {
     actor_name: String,
     local: bool,
     sessions: registry::Sessions,
+    memory: registry::Memory,
+    metrics: Arc<Metrics>,
 }
 
 /// Who asks, and through which door.
@@ -73,7 +79,15 @@ impl App {
     }
 
     fn with(store: Store, clock: fn() -> Timestamp, actor_name: String, local: bool) -> Self {
-        Self(Arc::new(Inner { store, clock, actor_name, local, sessions: registry::Sessions::default() }))
+        Self(Arc::new(Inner {
+            store,
+            clock,
+            actor_name,
+            local,
+            sessions: registry::Sessions::default(),
+            memory: registry::Memory::default(),
+            metrics: Arc::default(),
+        }))
     }
 
     /// Whether only this process can ask.
@@ -116,6 +130,14 @@ impl App {
     /// The actor of a registry request: the server's own user, until there is sign-in.
     pub(crate) async fn registry_actor(&self) -> Result<Actor, AppendError> {
         self.store().local_actor(self.actor_name(), "registry").await
+    }
+
+    pub(crate) fn memory(&self) -> &registry::Memory {
+        &self.0.memory
+    }
+
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.metrics
     }
 
     pub(crate) fn sessions(&self) -> &registry::Sessions {

@@ -1,6 +1,7 @@
 //! The OCI registry (distribution-spec 1.1).
 //!
 //! ```text
+//! memory     what is read again and again: what names mean, and small content
 //! blobs      content by digest: ranges, conditions, streaming
 //! uploads    sessions by which blobs come in
 //! manifests  artefacts by digest and by name: pull, push, the rules of names, delete
@@ -13,6 +14,7 @@
 //! refused by the engine. A blob's bytes are the same in every component, but each component's clients read only those that
 //! came to it.
 
+mod memory;
 mod blobs;
 mod uploads;
 
@@ -34,6 +36,7 @@ use semel_oci::route::{InvalidRoute, Route};
 use crate::App;
 use crate::error::Refusal;
 
+pub(crate) use memory::Memory;
 pub(crate) use uploads::Sessions;
 
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static(semel_oci::client::CONTENT_DIGEST);
@@ -108,11 +111,11 @@ impl Asked {
 
     /// Whether the client has this representation, by a list of entity tags in a header.
     fn names_entity(&self, header: &HeaderName, digest: &Digest) -> bool {
-        let own = entity_tag(digest);
+        let own = |tag: &str| tag.strip_prefix('"')?.strip_suffix('"').map(|text| text == digest.as_str());
         let listed = self.headers.get_all(header).iter().filter_map(|value| value.to_str().ok());
         listed.flat_map(|list| list.split(',')).any(|tag| {
             let tag = tag.trim();
-            tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == own
+            tag == "*" || own(tag.strip_prefix("W/").unwrap_or(tag)) == Some(true)
         })
     }
 }
@@ -122,6 +125,9 @@ struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
     fn of(uri: &Uri) -> Result<Self> {
+        if uri.query().is_none() {
+            return Ok(Self(Vec::new()));
+        }
         let read = Query::<Vec<(String, String)>>::try_from_uri(uri);
         let Ok(Query(pairs)) = read else {
             let message = "the query of the request cannot be read";

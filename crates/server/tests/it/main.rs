@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod openapi;
+mod memory;
 mod registry;
 mod serving;
 mod uploads;
