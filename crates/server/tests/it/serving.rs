@@ -167,8 +167,9 @@ async fn health_names_what_is_wrong_with_the_store_and_no_path() {
         let heard = house.get("/healthz").await;
         (heard.status, String::from_utf8(heard.body.to_vec()).unwrap())
     };
+    type Break = fn(&House, &House);
     let other = House::new().await;
-    let cases: [(fn(&House, &House), &str); 3] = [
+    let cases: [(Break, &str); 3] = [
         (
             |house, _| std::fs::remove_file(house.store.dir().join("store.json")).unwrap(),
             "the identity of the store cannot be read\n",
