@@ -211,8 +211,7 @@ pub(super) async fn bytes_of(app: &App, found: &Found) -> std::result::Result<By
     Ok(bytes)
 }
 
-/// What is known in this generation, or what looking it up gives. Only what was found is kept: a blob may come at any time
-/// without a change of the store's meaning.
+/// What is known in this generation, or what looking it up gives. A refusal is not kept: bytes may come back at any time.
 async fn remember(
     app: &App,
     asking: Asking<'_>,
