@@ -4,7 +4,8 @@
 //! |---|---|---|
 //! | `/v2/…` | OCI distribution-spec 1.1 | `registry` |
 //! | `/api/v1/…` | JSON | [`api`] |
-//! | `/healthz` | 200 while the process answers | [`mod@router`] |
+//! | `/healthz` | 200 while the store can be read and written, else 503 with the reason | [`mod@router`] |
+//! | `/metrics` | what is counted, for Prometheus | `metrics` |
 //!
 //! [`router()`] is the whole of it as one service, called inside the process or, by [`serve`], from the network: there is one
 //! API and one set of tests. Handlers extract, call the engine and render; they decide nothing about the domain, and know
@@ -18,6 +19,7 @@ pub mod limits;
 mod registry;
 
 mod error;
+mod metrics;
 
 pub mod client;
 
@@ -28,6 +30,8 @@ use jiff::Timestamp;
 use semel_model::actor::Actor;
 use semel_store::Store;
 use semel_store::ledger::AppendError;
+
+use crate::metrics::Metrics;
 
 pub use crate::error::{Answer, answer_to};
 use crate::limits::{Limits, OpenUploads};
@@ -54,6 +58,8 @@ struct Inner {
     sessions: registry::Sessions,
     limits: Limits,
     open_uploads: OpenUploads,
+    memory: registry::Memory,
+    metrics: Arc<Metrics>,
 }
 
 /// Who asks, and through which door.
@@ -87,8 +93,17 @@ impl App {
     }
 
     fn with(store: Store, clock: fn() -> Timestamp, actor_name: String, local: bool, limits: Limits) -> Self {
-        let (sessions, open_uploads) = Default::default();
-        Self(Arc::new(Inner { store, clock, actor_name, local, sessions, limits, open_uploads }))
+        Self(Arc::new(Inner {
+            store,
+            clock,
+            actor_name,
+            local,
+            sessions: registry::Sessions::default(),
+            limits,
+            open_uploads: OpenUploads::default(),
+            memory: registry::Memory::default(),
+            metrics: Arc::default(),
+        }))
     }
 
     /// Whether only this process can ask.
@@ -140,6 +155,14 @@ impl App {
 
     pub(crate) fn open_uploads(&self) -> &OpenUploads {
         &self.0.open_uploads
+    }
+
+    pub(crate) fn memory(&self) -> &registry::Memory {
+        &self.0.memory
+    }
+
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.metrics
     }
 
     pub(crate) fn sessions(&self) -> &registry::Sessions {

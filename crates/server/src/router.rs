@@ -4,17 +4,21 @@
 //! [`semel_oci::transport::Transport::in_process`].
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get};
 use http::StatusCode;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use semel_store::health;
 
-use crate::{App, api, registry};
+use crate::error::{Refusal, causes};
+use crate::{App, api, metrics, registry};
 
 /// The service that answers every request.
 pub fn router(app: App) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
+        .route("/metrics", get(measured))
         .route("/v2", any(registry::handle))
         .route("/v2/", any(registry::handle))
         .route("/v2/{*path}", any(registry::handle))
@@ -23,8 +27,19 @@ pub fn router(app: App) -> Router {
         .with_state(app)
 }
 
-async fn healthz() -> &'static str {
-    "ok\n"
+/// Whether the store can be worked with. What is wrong is named; its causes are in the log.
+async fn healthz(State(app): State<App>) -> Response {
+    let Err(unwell) = health::check(app.store()).await else { return "ok\n".into_response() };
+    let chain: Vec<String> = causes(&unwell).map(ToString::to_string).collect();
+    tracing::error!(error = chain.join(": "), "The store is not well");
+    (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "10")], format!("{unwell}\n")).into_response()
+}
+
+async fn measured(State(app): State<App>) -> Response {
+    match health::figures(app.store()).await {
+        Ok(figures) => ([(CONTENT_TYPE, metrics::MEDIA_TYPE)], app.metrics().page(&figures)).into_response(),
+        Err(error) => Refusal::from(error).into_response(),
+    }
 }
 
 async fn nothing_here(request: Request) -> Response {

@@ -1,35 +1,43 @@
 //! The router on a socket.
 //!
-//! Owns the connections: accepting, limits of time, the end. Each request runs as a task of its own, so that a client that
-//! goes away does not cut a change in two, and a panic costs one answer. Listens on the loopback interface only, and answers
+//! Owns the connections: accepting, limits of number and time, the end. A request that may change something runs as a task of its
+//! own, so that a client that goes away does not cut a change in two; a panic costs one answer. Listens on the loopback interface only, and answers
 //! only requests that name it, since sign-in does not exist yet: otherwise any web page could use a visitor's browser to speak
 //! to the store.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
+use futures_util::FutureExt as _;
 use http::header::{HOST, ORIGIN};
 use http::uri::Authority;
-use http::{HeaderValue, Request, StatusCode, Uri};
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tower::ServiceExt as _;
 
-use crate::limits::{self, Client, Limits};
+use crate::limits::{self, Client};
+use crate::metrics::{Measured, Metrics};
 use crate::{App, router};
 
 /// How long a client may take to send the head of a request, and how long a connection may be idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long requests that are under way at the end may take.
 const GRACE: Duration = Duration::from_secs(30);
+/// How many connections are served at a time. Further ones wait in the system's queue until one of these ends.
+const MAX_CONNECTIONS: usize = 1024;
 /// How long to wait when the system has no more descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The most bytes that a connection buffers on its way in. Several of them wait for the disk, so memory grows by a multiple.
@@ -72,26 +80,28 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
 /// Answers requests until `shutdown` is ready. Then no new ones are taken, and those under way get 30 seconds to finish.
 pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output = ()>) {
     let _sweeping = AbortOnDropHandle::new(tokio::spawn(limits::sweep_forever(app.clone())));
-    serve_router(router(app.clone()), app.limits(), listener, shutdown).await;
+    serve_router(router(app.clone()), &app, listener, shutdown).await;
 }
 
 async fn serve_router(
     router: axum::Router,
-    limits: &Limits,
+    app: &App,
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) {
-    let server = Server { router, stop: CancellationToken::new(), tasks: TaskTracker::new() };
+    let (stop, tasks, metrics) = (CancellationToken::new(), TaskTracker::new(), Arc::clone(app.metrics()));
+    let server = Arc::new(Server { router, metrics, stop, tasks });
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let accepted = tokio::select! {
             () = &mut shutdown => break,
-            accepted = listener.accept() => accepted,
+            accepted = accept(&listener, &places) => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                limits::end_when_unread(&stream, limits);
-                drop(server.tasks.spawn(server.clone().connection(stream, Client::at(peer.ip()))));
+            Ok(accepted) => {
+                limits::end_when_unread(&accepted.stream, app.limits());
+                drop(server.tasks.spawn(Arc::clone(&server).connection(accepted)));
             }
             Err(error) => {
                 tracing::warn!(%error, "A connection could not be accepted");
@@ -103,24 +113,40 @@ async fn serve_router(
     server.finish().await;
 }
 
-#[derive(Clone)]
+/// Waits for a place, then for a connection to take it. Those that come meanwhile wait in the system's queue.
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<Accepted> {
+    let place = Arc::clone(places).acquire_owned().await.expect("the places are never closed");
+    let (stream, peer) = listener.accept().await?;
+    Ok(Accepted { stream, client: Client::at(peer.ip()), _place: place })
+}
+
+/// A connection with its place.
+struct Accepted {
+    stream: TcpStream,
+    client: Client,
+    _place: OwnedSemaphorePermit,
+}
+
 struct Server {
     router: axum::Router,
+    metrics: Arc<Metrics>,
     stop: CancellationToken,
     /// Connections, and requests apart from them.
     tasks: TaskTracker,
 }
 
 impl Server {
-    async fn connection(self, stream: TcpStream, client: Client) {
+    async fn connection(self: Arc<Self>, accepted: Accepted) {
+        let Accepted { stream, client, _place } = accepted;
         // Otherwise the last piece of each answer waits for the other side's acknowledgement.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "A connection keeps its delay");
         }
-        let stop = self.stop.clone();
-        let service = service_fn(move |mut request: Request<Incoming>| {
+        let stream = Measured::new(stream, Arc::clone(&self.metrics));
+        let service = service_fn(|mut request: Request<Incoming>| {
             request.extensions_mut().insert(client);
-            self.clone().answer(request)
+            let server = Arc::clone(&self);
+            async move { Ok::<_, Infallible>(server.answer(request).await) }
         });
         let mut connection = std::pin::pin!(
             http1::Builder::new()
@@ -131,7 +157,7 @@ impl Server {
         );
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = stop.cancelled() => {
+            () = self.stop.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -141,32 +167,30 @@ impl Server {
         }
     }
 
-    async fn answer(self, request: Request<Incoming>) -> Result<Response, std::convert::Infallible> {
+    async fn answer(&self, request: Request<Incoming>) -> Response {
         let begun = Instant::now();
-        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let (method, uri) = (request.method().clone(), request.uri().clone());
         let response = match is_meant_for_us(&request) {
-            true => self.run(request).await,
+            true => self.run(request.map(Body::new)).await,
             false => misdirected(),
         };
-        let (status, duration_ms) = (response.status().as_u16(), begun.elapsed().as_millis());
-        tracing::info!(%method, %path, status, duration_ms, "{method} {path} {status}");
-        Ok(response)
+        let (status, duration) = (response.status(), begun.elapsed());
+        self.metrics.answered(&method, uri.path(), status, duration);
+        log(&method, uri.path(), status, duration);
+        response
     }
 
-    async fn run(&self, request: Request<Incoming>) -> Response {
-        let router = self.router.clone();
-        let answered = self.tasks.spawn(router.oneshot(request.map(Body::new))).await;
-        match answered {
-            Ok(Ok(response)) => response,
-            Ok(Err(never)) => match never {},
-            Err(error) => {
-                tracing::error!(%error, "A request made its handler panic");
-                (StatusCode::INTERNAL_SERVER_ERROR, "the server failed; its log says why\n").into_response()
-            }
+    async fn run(&self, request: Request<Body>) -> Response {
+        let is_read = is_read(&request);
+        let answering = self.router.clone().oneshot(request);
+        if is_read {
+            return AssertUnwindSafe(answering).catch_unwind().await.map_or_else(|_| panicked(), answered);
         }
+        // Apart from the connection: a client that goes away does not cut a change in two.
+        self.tasks.spawn(answering).await.map_or_else(|_| panicked(), answered)
     }
 
-    async fn finish(self) {
+    async fn finish(&self) {
         self.stop.cancel();
         self.tasks.close();
         if tokio::time::timeout(GRACE, self.tasks.wait()).await.is_err() {
@@ -175,6 +199,35 @@ impl Server {
                 "Some requests did not finish in time and are broken off"
             );
         }
+    }
+}
+
+/// Whether a request changes nothing, whatever becomes of it. A question to the API may record an observation.
+fn is_read<B>(request: &Request<B>) -> bool {
+    matches!(*request.method(), Method::GET | Method::HEAD) && request.uri().path().starts_with("/v2/")
+}
+
+fn answered(answer: Result<Response, Infallible>) -> Response {
+    match answer {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+/// What is panicked about has been said by the panic itself.
+fn panicked() -> Response {
+    tracing::error!("A request made its handler panic");
+    (StatusCode::INTERNAL_SERVER_ERROR, "the server failed; its log says why\n").into_response()
+}
+
+/// Reads that were answered are many and say little.
+fn log(method: &Method, path: &str, status: StatusCode, duration: Duration) {
+    let (code, duration_ms) = (status.as_u16(), duration.as_millis());
+    let is_read = matches!(*method, Method::GET | Method::HEAD);
+    if is_read && (status.is_success() || status.is_redirection() || status == StatusCode::NOT_FOUND) {
+        tracing::debug!(%method, %path, status = code, duration_ms, "{method} {path} {code}");
+    } else {
+        tracing::info!(%method, %path, status = code, duration_ms, "{method} {path} {code}");
     }
 }
 
@@ -211,6 +264,9 @@ fn misdirected() -> Response {
 mod tests {
     use semel_oci::transport::{self, Transport};
 
+    use jiff::Timestamp;
+    use semel_store::{Place, Store};
+
     use super::*;
 
     #[tokio::test]
@@ -233,8 +289,8 @@ mod tests {
     async fn a_panic_costs_one_answer_and_says_nothing() {
         let router = axum::Router::new()
             .route(
-                "/panic",
-                axum::routing::get(|| async {
+                "/v2/panic",
+                axum::routing::any(|| async {
                     if true {
                         panic!("secret")
                     }
@@ -245,20 +301,38 @@ mod tests {
         let address = format!("http://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
-        let serving = tokio::spawn(async move {
-            serve_router(router, &Limits::default(), listener, stopped).await;
-        });
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place { dir: dir.path().join("store"), keys: dir.path().join("keys") };
+        let store = Store::open_or_create(&place, Timestamp::UNIX_EPOCH).await.unwrap();
+        let app = App::new(store, || Timestamp::UNIX_EPOCH, "ana");
+        let serving = tokio::spawn(async move { serve_router(router, &app, listener, stopped).await });
         let transport = Transport::remote(&address).unwrap();
-        for (path, status, said) in
-            [("/panic", 500, "the server failed; its log says why\n"), ("/well", 200, "well")]
-        {
-            let request = Request::get(path).body(transport::Body::empty()).unwrap();
+        let failed = "the server failed; its log says why\n";
+        for (method, path, status, said) in [
+            ("GET", "/v2/panic", 500, failed),
+            ("PUT", "/v2/panic", 500, failed),
+            ("GET", "/well", 200, "well"),
+        ] {
+            let request = Request::builder().method(method).uri(path).body(transport::Body::empty()).unwrap();
             let answer = transport.send(request).await.unwrap();
             assert_eq!(answer.status().as_u16(), status);
             assert_eq!(answer.into_body().collect_limited(1_000).await.unwrap(), said);
         }
         stop.cancel();
         serving.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_connection_too_many_waits_until_another_ends() {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let places = Arc::new(Semaphore::new(1));
+        let address = listener.local_addr().unwrap();
+        let _clients =
+            [TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap()];
+        let first = accept(&listener, &places).await.unwrap();
+        assert!(accept(&listener, &places).now_or_never().is_none());
+        drop(first);
+        drop(accept(&listener, &places).await.unwrap());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use semel_model::digest::{Algorithm, Digest, Hasher};
 
+use crate::blob_reader::BlobReader;
 use crate::durable::{self, Access};
 
 /// How many bytes a read takes at once.
@@ -85,15 +86,6 @@ pub struct Stored {
     pub fresh: bool,
 }
 
-/// A part of a blob, opened for reading.
-#[derive(Debug)]
-pub struct BlobReader {
-    /// The file, positioned at the first byte wanted.
-    pub file: tokio::fs::File,
-    /// How many bytes are wanted.
-    pub length: u64,
-}
-
 /// How full a disk is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
@@ -136,24 +128,12 @@ impl Blobs {
 
     /// Opens `length` bytes of a blob from `start` on.
     pub async fn open(&self, digest: &Digest, start: u64, length: u64) -> Result<BlobReader, BlobError> {
-        use tokio::io::AsyncSeekExt as _;
         let path = self.path(digest);
-        let mut file = match tokio::fs::File::open(&path).await {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(BlobError::Unknown(digest.clone()));
-            }
-            Err(source) => return Err(BlobError::Io { action: "open", path, source }),
-        };
-        if start > 0 {
-            file.seek(io::SeekFrom::Start(start)).await.map_err(|source| BlobError::Io {
-                action: "read",
-                path,
-                source,
-            })?;
+        match tokio::fs::File::open(&path).await {
+            Ok(file) => Ok(BlobReader::new(file.into_std().await, start, length)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(BlobError::Unknown(digest.clone())),
+            Err(source) => Err(BlobError::Io { action: "open", path, source }),
         }
-        file.set_max_buf_size(READ_BYTES);
-        Ok(BlobReader { file, length })
     }
 
     /// A small blob whole, with its digest checked.

@@ -22,9 +22,11 @@ pub mod draft;
 mod generation;
 
 pub mod blobs;
+pub mod blob_reader;
 mod trash;
 pub mod scrub;
 
+pub mod health;
 pub mod audit;
 pub mod recover;
 pub mod backup;

@@ -9,10 +9,10 @@ use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::header::{ALLOW, CONTENT_TYPE, IF_NONE_MATCH, LOCATION};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use semel_engine::publish::{self, Bound, Overwrite};
-use semel_engine::pull::{self, NameKind, Named, Pull};
+use semel_engine::pull::{self, NameKind, Named};
 use semel_engine::remove::{self, Removed};
 use semel_engine::store_manifest::{Manifest, Names, StoreManifestError, StoredManifest, push};
 use semel_model::digest::Digest;
@@ -23,11 +23,11 @@ use semel_oci::manifest::{InvalidManifest, MAX_MANIFEST_BYTES};
 use semel_oci::reference::TagOrDigest;
 use semel_oci::route::Route;
 use semel_store::blobs::BlobError;
-use semel_store::projections::artefact;
 use serde_json::json;
 
+use super::memory;
 use super::names;
-use super::{Asked, CONTENT_DIGEST, IMMUTABLE, OCI_SUBJECT, OCI_TAG, Result, entity_tag};
+use super::{Asked, CONTENT_DIGEST, OCI_SUBJECT, OCI_TAG, Result};
 use crate::App;
 use crate::error::Refusal;
 use crate::limits;
@@ -53,91 +53,15 @@ pub(super) async fn answer(
 }
 
 async fn get(app: &App, asked: &Asked, name: &ComponentName, reference: &TagOrDigest) -> Result {
-    let (found, caching) = find(app, name, reference).await?;
+    let found = memory::resolve(app, name, reference).await?;
     if asked.names_entity(&IF_NONE_MATCH, &found.digest) {
-        return Ok((StatusCode::NOT_MODIFIED, identity(&found, caching)).into_response());
+        return Ok(found.answer(StatusCode::NOT_MODIFIED, Body::empty()));
     }
     if asked.is_head() {
-        app.store().blobs().size(&found.digest).map_err(without_bytes)?;
-        let length = [(CONTENT_LENGTH, found.size)].map(|(name, size)| (name, HeaderValue::from(size)));
-        return Ok((StatusCode::OK, identity(&found, caching), length).into_response());
+        return Ok(found.length_alone());
     }
-    let bytes = app.store().blobs().read(&found.digest).map_err(without_bytes)?;
-    Ok((StatusCode::OK, identity(&found, caching), bytes).into_response())
-}
-
-async fn find(
-    app: &App,
-    name: &ComponentName,
-    reference: &TagOrDigest,
-) -> Result<(artefact::Manifest, &'static str)> {
-    let mut conn = app.store().reader().await?;
-    let (digest, caching) = match reference {
-        TagOrDigest::Digest(digest) => (Some(digest.clone()), IMMUTABLE),
-        TagOrDigest::Tag(tag) => {
-            (pull::look_up(&mut conn, name, tag).await?.map(|named| named.digest), "no-cache")
-        }
-    };
-    let found = match &digest {
-        Some(digest) => pull::find(&mut conn, name, digest).await?,
-        None => Pull::Unknown,
-    };
-    match found {
-        Pull::Found { manifest, .. } => Ok((manifest, caching)),
-        Pull::Rejected { digest, reason } => Err(pulls_rejected(name, &digest, &reason)),
-        Pull::Expired { version, digest, expired } => {
-            Err(expired_refusal(name, &version.to_string(), &digest, &expired))
-        }
-        Pull::Unknown => {
-            names::require_component(&mut conn, name).await?;
-            Err(unknown(name, reference))
-        }
-    }
-}
-
-fn pulls_rejected(name: &ComponentName, digest: &Digest, reason: &str) -> Refusal {
-    let message = format!("{digest} of {name} must not be fetched: {reason}");
-    Refusal::with_status(StatusCode::FORBIDDEN, ErrorCode::Denied, message)
-        .detail(json!({"reason": "rejected", "digest": digest}))
-}
-
-fn expired_refusal(
-    name: &ComponentName,
-    version: &str,
-    digest: &Digest,
-    expired: &artefact::Expired,
-) -> Refusal {
-    let artefact::Expired { time, rule } = expired;
-    let message = format!(
-        "the bytes of {name} {version} were removed on {time} by the rule {rule}; pushing {digest} again brings it back"
-    );
-    Refusal::new(ErrorCode::ManifestUnknown, message)
-        .detail(json!({"reason": "expired", "digest": digest, "expired": time, "rule": rule}))
-}
-
-fn unknown(name: &ComponentName, reference: &TagOrDigest) -> Refusal {
-    let message = match reference {
-        TagOrDigest::Digest(digest) => format!("{name} has no manifest {digest} in this store"),
-        TagOrDigest::Tag(tag) => format!("{name} has no version, environment or channel {tag} in this store"),
-    };
-    Refusal::new(ErrorCode::ManifestUnknown, message)
-}
-
-fn identity(found: &artefact::Manifest, caching: &'static str) -> [(HeaderName, String); 4] {
-    [
-        (CONTENT_TYPE, found.media_type.clone()),
-        (CACHE_CONTROL, caching.to_owned()),
-        (ETAG, entity_tag(&found.digest)),
-        (CONTENT_DIGEST, found.digest.to_string()),
-    ]
-}
-
-/// A manifest that is recorded and not there is damage, not an unknown name.
-fn without_bytes(error: BlobError) -> Refusal {
-    match error {
-        BlobError::Unknown(digest) => BlobError::Damaged(digest).into(),
-        other => other.into(),
-    }
+    let bytes = memory::bytes_of(app, &found).await.map_err(memory::without_bytes)?;
+    Ok(found.answer(StatusCode::OK, bytes.into()))
 }
 
 async fn put(app: &App, asked: &Asked, name: &ComponentName, reference: &TagOrDigest, body: Body) -> Result {
@@ -303,7 +227,7 @@ async fn delete(app: &App, asked: &Asked, name: &ComponentName, reference: &TagO
     let mut conn = app.store().reader().await?;
     let Some(named) = pull::look_up(&mut conn, name, tag).await? else {
         names::require_component(&mut conn, name).await?;
-        return Err(unknown(name, reference));
+        return Err(memory::unknown(name, reference));
     };
     drop(conn);
     match named.kind {
@@ -326,7 +250,7 @@ async fn delete_digest(app: &App, asked: &Asked, name: &ComponentName, digest: &
         }
         Removed::Unknown => {
             names::require_component(&mut app.store().reader().await?, name).await?;
-            Err(unknown(name, &TagOrDigest::Digest(digest.clone())))
+            Err(memory::unknown(name, &TagOrDigest::Digest(digest.clone())))
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The OCI registry (distribution-spec 1.1).
 //!
 //! ```text
+//! memory     what is read again and again: what names mean, and small content
 //! blobs      content by digest: ranges, conditions, streaming
 //! uploads    sessions by which blobs come in
 //! manifests  artefacts by digest and by name: pull, push, the rules of names, delete
@@ -14,6 +15,7 @@
 //! refused by the engine. A blob's bytes are the same in every component, but each component's clients read only those that
 //! came to it.
 
+mod memory;
 mod blobs;
 mod uploads;
 
@@ -38,6 +40,7 @@ use crate::App;
 use crate::error::Refusal;
 use crate::limits::Client;
 
+pub(crate) use memory::Memory;
 pub(crate) use uploads::Sessions;
 
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static(semel_oci::client::CONTENT_DIGEST);
@@ -133,11 +136,11 @@ impl Asked {
 
     /// Whether the client has this representation, by a list of entity tags in a header.
     fn names_entity(&self, header: &HeaderName, digest: &Digest) -> bool {
-        let own = entity_tag(digest);
+        let own = |tag: &str| tag.strip_prefix('"')?.strip_suffix('"').map(|text| text == digest.as_str());
         let listed = self.headers.get_all(header).iter().filter_map(|value| value.to_str().ok());
         listed.flat_map(|list| list.split(',')).any(|tag| {
             let tag = tag.trim();
-            tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == own
+            tag == "*" || own(tag.strip_prefix("W/").unwrap_or(tag)) == Some(true)
         })
     }
 }
@@ -147,6 +150,9 @@ struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
     fn of(uri: &Uri) -> Result<Self> {
+        if uri.query().is_none() {
+            return Ok(Self(Vec::new()));
+        }
         let read = Query::<Vec<(String, String)>>::try_from_uri(uri);
         match read {
             // PostgreSQL knows no text with a zero byte.

@@ -5,6 +5,7 @@
 mod conformance;
 mod hostile;
 mod openapi;
+mod memory;
 mod properties;
 mod registry;
 mod serving;

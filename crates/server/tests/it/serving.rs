@@ -139,3 +139,60 @@ async fn a_web_page_cannot_use_a_visitors_browser_to_speak_to_the_store() {
     }
     open.close().await;
 }
+
+#[tokio::test]
+async fn what_went_over_the_wire_is_counted() {
+    let open = Open::new().await;
+    let transport = open.transport();
+    let bytes = pattern(200_000);
+    let digest = open.house.push_blob(bytes.clone()).await;
+    let path = format!("/v2/shop/api/blobs/{digest}");
+    assert_eq!(send(&transport, "GET", &path, &[], Body::empty()).await.body, bytes);
+    let page = send(&transport, "GET", "/metrics", &[], Body::empty()).await;
+    assert_eq!(page.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+    let page = String::from_utf8(page.body.to_vec()).unwrap();
+    let value = |name: &str| -> u64 {
+        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{name} is not on the page:\n{page}")).parse().unwrap()
+    };
+    assert_eq!(value("semel_http_requests_total{kind=\"blob\",method=\"GET\",status=\"200\"}"), 1);
+    assert_eq!(value("semel_http_request_duration_seconds_count{kind=\"blob\"}"), 1);
+    assert!((200_000..210_000).contains(&value("semel_http_sent_bytes_total")), "{page}");
+    assert!((1..10_000).contains(&value("semel_http_received_bytes_total")), "{page}");
+    assert!(value("semel_http_connections") >= 1 && value("semel_ledger_leaves") >= 1);
+    assert!(!cfg!(target_os = "linux") || value("process_resident_memory_bytes") > 1_000_000);
+    open.close().await;
+}
+
+#[tokio::test]
+async fn health_names_what_is_wrong_with_the_store_and_no_path() {
+    let well = async |house: &House| {
+        let heard = house.get("/healthz").await;
+        (heard.status, String::from_utf8(heard.body.to_vec()).unwrap())
+    };
+    type Break = fn(&House, &House);
+    let other = House::new().await;
+    let cases: [(Break, &str); 3] = [
+        (
+            |house, _| std::fs::remove_file(house.store.dir().join("store.json")).unwrap(),
+            "the identity of the store cannot be read\n",
+        ),
+        (
+            |house, other| {
+                let name = "store.json";
+                std::fs::copy(other.store.dir().join(name), house.store.dir().join(name)).map(drop).unwrap();
+            },
+            "another store lies at the place of this one\n",
+        ),
+        (
+            |house, _| std::fs::remove_dir(house.store.dir().join("uploads")).unwrap(),
+            "the disk of the store cannot be written\n",
+        ),
+    ];
+    for (break_it, said) in cases {
+        let house = House::new().await;
+        assert_eq!(well(&house).await, (200, "ok\n".to_owned()));
+        break_it(&house, &other);
+        assert_eq!(well(&house).await, (503, said.to_owned()));
+    }
+}
