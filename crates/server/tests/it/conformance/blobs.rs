@@ -45,6 +45,23 @@ async fn a_blob_that_is_not_here_is_unknown() {
 }
 
 #[tokio::test]
+async fn a_blob_of_another_component_is_unknown_and_does_not_make_a_manifest_whole() {
+    let registry = Registry::new().await;
+    let other = registry.beside("other");
+    let content = format!("only in {}", other.component);
+    let image = other.prepare(&content).await;
+    let rest = format!("blobs/{}", Digest::of(content.as_bytes()));
+    assert_eq!(other.get(&rest).await.body, content);
+    assert_eq!(registry.get(&rest).await.refusal(), refused(404, "BLOB_UNKNOWN"));
+    assert_eq!(registry.delete(&rest).await.refusal(), refused(404, "BLOB_UNKNOWN"));
+    assert_eq!(registry.put("latest", &image).await.refusal(), refused(400, "MANIFEST_BLOB_UNKNOWN"));
+    // Who has the bytes may say so.
+    registry.prepare(&content).await;
+    assert_eq!(registry.put("latest", &image).await.status, 201);
+    assert_eq!(registry.get(&rest).await.body, content);
+}
+
+#[tokio::test]
 async fn a_digest_is_named_in_its_one_spelling() {
     let registry = Registry::new().await;
     let hex = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";

@@ -142,7 +142,7 @@ fn docker() -> Vec<Set> {
 }
 
 /// The `subject` that a document names.
-fn subject_of(manifest: &Document) -> String {
+pub(super) fn subject_of(manifest: &Document) -> String {
     let document: Value = serde_json::from_slice(&manifest.bytes).unwrap();
     document["subject"]["digest"].as_str().unwrap_or_default().to_owned()
 }
@@ -330,12 +330,10 @@ async fn a_manifest_may_be_large_but_not_endless() {
         manifest
     };
     let mib = 1024 * 1024;
-    for size in [mib, 4 * mib] {
-        let manifest = sized(size);
-        assert_eq!(registry.put("large", &manifest).await.status, 201, "{size}");
-        assert_served(&registry, "large", &manifest).await;
-    }
-    for size in [4 * mib + 1, 20 * mib] {
+    let manifest = sized(4 * mib);
+    assert_eq!(registry.put("large", &manifest).await.status, 201);
+    assert_served(&registry, "large", &manifest).await;
+    for size in [4 * mib + 1, 10 * mib] {
         assert_eq!(
             registry.put("endless", &sized(size)).await.refusal(),
             refused(413, "SIZE_INVALID"),

@@ -278,7 +278,12 @@ async fn what_cannot_be_mounted_is_uploaded() {
     let registry = Registry::new().await;
     let bytes = Bytes::copy_from_slice(registry.component.as_bytes());
     let absent = Digest::of(&bytes);
+    let other = registry.beside("other");
+    let elsewhere = other.push_blob(format!("only in {}", other.component)).await;
     for query in [
+        format!("mount={elsewhere}&from={}", registry.component),
+        format!("mount={elsewhere}&from={}/none", registry.component),
+        format!("mount={elsewhere}&from=Not/A/Name"),
         format!("mount={absent}&from={}", registry.component),
         format!("mount={absent}&from=no/such"),
         format!("mount={absent}"),
