@@ -54,7 +54,7 @@ struct World {
 impl World {
     async fn new() -> Self {
         let dir = TempDir::new().unwrap();
-        let place = Place { dir: dir.path().join("store"), keys: dir.path().join("keys") };
+        let place = Place::embedded(dir.path().join("store"), dir.path().join("keys"));
         let store = Store::open_or_create(&place, time(0)).await.unwrap();
         let who = store.local_actor("ana@shop.example", "test").await.unwrap();
         Self { store, who, clock: Cell::new(0), _dir: dir }
