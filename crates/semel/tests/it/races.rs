@@ -227,12 +227,12 @@ fn recorded(environment: &TestEnvironment, kind: &str) -> usize {
     files.iter().map(|(_, bytes)| String::from_utf8_lossy(bytes).matches(&needle).count()).sum()
 }
 
-fn words(words: &[&str]) -> Vec<String> {
+pub(crate) fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
 /// Starts all commands before it waits for any.
-fn at_once(environment: &TestEnvironment, commands: &[Vec<String>]) -> Vec<Ran> {
+pub(crate) fn at_once(environment: &TestEnvironment, commands: &[Vec<String>]) -> Vec<Ran> {
     let children: Vec<_> = commands
         .iter()
         .map(|words| {

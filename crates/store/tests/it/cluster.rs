@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 /// Starts a server in a directory of its own, says where, and removes both when its standard input ends: that is when the
@@ -26,7 +26,8 @@ pub(crate) struct Cluster {
     programs: PathBuf,
     /// Where its socket is.
     dir: PathBuf,
-    _guard: ChildStdin,
+    /// Its standard input is open as long as this program runs.
+    _guard: Child,
 }
 
 impl Cluster {
@@ -38,12 +39,10 @@ impl Cluster {
     }
 
     fn start(programs: PathBuf) -> Self {
-        let mut command = match rustix::process::getuid().is_root() {
-            // PostgreSQL refuses to run as root.
-            true => Command::new("setpriv"),
-            false => Command::new("env"),
-        };
+        let mut command = Command::new("env");
         if rustix::process::getuid().is_root() {
+            // PostgreSQL refuses to run as root.
+            command = Command::new("setpriv");
             command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "env"]);
         }
         command.args(["sh", "-c", GUARD, "guard"]).arg(&programs).current_dir("/");
@@ -55,7 +54,7 @@ impl Cluster {
             .read_line(&mut line)
             .expect("the guard speaks");
         assert!(line.trim().starts_with('/'), "the PostgreSQL server did not start");
-        Self { programs, dir: PathBuf::from(line.trim()), _guard: child.stdin.take().expect("it is piped") }
+        Self { programs, dir: PathBuf::from(line.trim()), _guard: child }
     }
 
     /// How a database of this server is named.
@@ -82,7 +81,7 @@ impl Cluster {
 }
 
 /// Where the programs of PostgreSQL are: on the path, or where Debian puts those of the newest version.
-#[expect(clippy::print_stderr, reason = "a test that is left out says so")]
+#[allow(clippy::print_stderr, clippy::disallowed_methods, reason = "a test that is left out says so")]
 fn programs() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut versions: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
