@@ -148,7 +148,8 @@ where
     Nothing: sqlx::Encode<'q, D> + sqlx::Type<D>,
 {
     values.iter().fold(query, |query, value| match value {
-        Value::Text(text) => query.bind(text.clone()),
+        // PostgreSQL has no text with this character. The ledger's own bytes are JSON, where it is written otherwise.
+        Value::Text(text) => query.bind(text.replace('\0', "\u{fffd}")),
         Value::Int(number) => query.bind(*number),
         Value::Null => query.bind(Nothing),
     })

@@ -27,7 +27,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// A copy of a frozen store, on a machine that does not have its keys.
-fn thawed(name: &str, dir: &Path) -> Place {
+pub(crate) fn thawed(name: &str, dir: &Path) -> Place {
     let place = Place::embedded(dir.join("store"), dir.join("keys"));
     copy(&testdata().join(name), &place.dir);
     for empty in ["uploads", "trash"] {

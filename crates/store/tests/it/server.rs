@@ -1,6 +1,9 @@
 //! What only a database that is a server can suffer: it is named, it may be another store's, and its connections are lost.
 
-use semel_store::{OpenError, Place, Store, audit, backup, ledger, projections, recover};
+use semel_store::durable::Access;
+use semel_store::{
+    DatabaseKind, Identity, OpenError, Place, Store, audit, backup, ledger, projections, recover,
+};
 
 use super::world;
 use crate::world::World;
@@ -123,6 +126,22 @@ async fn a_backup_of_either_database_is_restored_into_either() {
         fill_channel(&restored, "next").await;
         assert_eq!(audit::verify(&restored).await.unwrap().problems, Vec::<String>::new());
     }
+}
+
+#[tokio::test]
+async fn a_history_of_every_kind_is_folded_into_the_same_tables() {
+    let Some(world) = world() else { return };
+    let here = tempfile::tempdir().unwrap();
+    let frozen = Store::open(&crate::frozen::thawed("store-1", here.path())).await.unwrap();
+    let place = Place { database: world.place().database, ..crate::frozen::thawed("store-1", world.path()) };
+    let identity = Identity { database: Some(DatabaseKind::Postgresql), ..frozen.identity().clone() };
+    let path = place.dir.join("store.json");
+    semel_store::durable::replace(&path, &serde_json::to_vec(&identity).unwrap(), Access::Shared).unwrap();
+    assert!(matches!(Store::open(&place).await, Err(OpenError::NoDatabase { .. })));
+    recover::recover(&place).await.unwrap();
+    let recovered = Store::open(&place).await.unwrap();
+    assert_eq!(dump(&recovered).await, dump(&frozen).await);
+    assert_eq!(audit::verify(&recovered).await.unwrap().problems, Vec::<String>::new());
 }
 
 async fn dump(store: &Store) -> Vec<(&'static str, Vec<String>)> {
