@@ -45,9 +45,8 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_name = "DIR", conflicts_with = "server", help_heading = "Where")]
     pub(crate) store: Option<PathBuf>,
 
-    /// The PostgreSQL database with the store's tables, without a password; else SEMEL_DATABASE
+    /// The PostgreSQL database with its tables; else SEMEL_DATABASE
     #[arg(long, global = true, value_name = "URL", conflicts_with = "server", help_heading = "Where")]
-    #[arg(hide_short_help = true)]
     pub(crate) database: Option<String>,
 
     /// Use the store of this server

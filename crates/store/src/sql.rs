@@ -23,6 +23,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Postgres, Row as
 #[error("{what}")]
 pub struct SqlError {
     what: String,
+    is_away: bool,
     #[source]
     source: sqlx::Error,
 }
@@ -31,16 +32,21 @@ impl SqlError {
     fn of(statement: &str, source: sqlx::Error) -> Self {
         let shown: String =
             statement.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(90).collect();
-        let said = if is_lost(&source) {
-            "the connection to the database was lost at"
-        } else {
-            "the database refused"
+        let is_away = is_lost(&source);
+        let said = match is_away {
+            true => "the connection to the database was lost at",
+            false => "the database refused",
         };
-        Self { what: format!("{said} `{shown}`"), source }
+        Self { what: format!("{said} `{shown}`"), is_away, source }
     }
 
     fn connecting(to: &impl fmt::Display, source: sqlx::Error) -> Self {
-        Self { what: format!("cannot connect to the database {to}"), source }
+        Self { what: format!("cannot connect to the database {to}"), is_away: true, source }
+    }
+
+    /// Whether the database could not be reached, so that the same may succeed later.
+    pub fn is_away(&self) -> bool {
+        self.is_away
     }
 }
 

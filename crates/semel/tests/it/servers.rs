@@ -121,6 +121,21 @@ fn a_killed_server_takes_nothing_with_it_that_it_acknowledged() {
 }
 
 #[test]
+fn while_the_database_is_away_clients_are_told_to_come_back() {
+    let mut environment = TestEnvironment::empty();
+    let Some(servers) = servers(&mut environment, "away") else { return };
+    Cluster::get().unwrap().drop("away");
+    for server in &servers {
+        let answer = ask(server, "PUT", "/v2/shop/api/manifests/1.0.0", &manifest("late"));
+        assert_eq!(answer.status, 503, "{}", answer.text);
+        assert!(answer.text.to_lowercase().contains("retry-after: 1"), "{}", answer.text);
+    }
+    let url = format!("http://{}", servers[0].address);
+    let asked = environment.semel(&["--server", &url, "versions", "-c", "shop/api"]);
+    assert_eq!(asked.code, 75, "{asked:?}");
+}
+
+#[test]
 fn builds_through_all_servers_make_one_artefact() {
     let mut environment = TestEnvironment::project();
     environment.edit("semel.toml", "[artefact]", "[build]\nrun = \"sleep 0.3\"\n\n[artefact]");

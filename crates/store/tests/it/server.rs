@@ -1,6 +1,7 @@
 //! What only a database that is a server can suffer: it is named, it may be another store's, and its connections are lost.
 
 use semel_store::durable::Access;
+use semel_store::ledger::AppendError;
 use semel_store::{
     DatabaseKind, Identity, OpenError, Place, Store, audit, backup, ledger, projections, recover,
 };
@@ -38,6 +39,7 @@ async fn a_lost_connection_is_made_anew_and_nothing_is_half_done() {
     let lost = turn.append(Vec::new()).await.unwrap_err();
     let cause = std::error::Error::source(&lost).unwrap().to_string();
     assert!(cause.contains("the connection to the database was lost"), "{cause}");
+    assert!(matches!(lost, AppendError::Sql(error) if error.is_away()));
     assert_eq!(store.name_of("x").await.unwrap(), "x", "the pseudonym itself: no name was kept");
 
     fill_channel(&store, "two").await;
