@@ -18,6 +18,9 @@ use sqlx::sqlite::{
 };
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Postgres, Row as _, SqlSafeStr, Sqlite};
 
+/// How many prepared statements a connection keeps: all that the store has.
+const STATEMENTS: usize = 512;
+
 /// A statement failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
@@ -545,7 +548,10 @@ impl FromStr for DatabaseUrl {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let rest = text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://"));
         let has_password = holds_password(rest.ok_or(InvalidDatabaseUrl::Scheme)?);
-        let options: PgConnectOptions = text.parse().map_err(InvalidDatabaseUrl::Parts)?;
+        let mut options: PgConnectOptions = text.parse().map_err(InvalidDatabaseUrl::Parts)?;
+        if !text.contains("statement-cache-capacity=") {
+            options = options.statement_cache_capacity(STATEMENTS);
+        }
         let options = options.application_name("semel").disable_statement_logging();
         Ok(Self { options, has_password })
     }
@@ -605,6 +611,7 @@ impl Db {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(30))
+            .statement_cache_capacity(STATEMENTS)
             .disable_statement_logging();
         let readers = SqlitePoolOptions::new()
             .max_connections(4)
