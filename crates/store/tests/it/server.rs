@@ -1,7 +1,7 @@
 //! What only a database that is a server can suffer: it is named, it may be another store's, and its connections are lost.
 
 use semel_store::durable::Access;
-use semel_store::ledger::AppendError;
+use semel_store::sql::SqlError;
 use semel_store::{
     DatabaseKind, Identity, OpenError, Place, Store, audit, backup, ledger, projections, recover,
 };
@@ -37,9 +37,10 @@ async fn a_lost_connection_is_made_anew_and_nothing_is_half_done() {
         .unwrap();
     cut_connections(&knife).await;
     let lost = turn.append(Vec::new()).await.unwrap_err();
-    let cause = std::error::Error::source(&lost).unwrap().to_string();
-    assert!(cause.contains("the connection to the database was lost"), "{cause}");
-    assert!(matches!(lost, AppendError::Sql(error) if error.is_away()));
+    let mut causes = std::iter::successors(Some(&lost as &dyn std::error::Error), |error| error.source());
+    let cause: &SqlError = causes.find_map(|cause| cause.downcast_ref()).expect("it is the database");
+    assert!(cause.is_away(), "{cause}");
+    assert!(cause.to_string().contains("the connection to the database was lost"), "{cause}");
     assert_eq!(store.name_of("x").await.unwrap(), "x", "the pseudonym itself: no name was kept");
 
     fill_channel(&store, "two").await;
