@@ -2,19 +2,17 @@
 //! them.
 
 use std::collections::BTreeSet;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::sync::mpsc;
 
 use semel_model::digest::Digest;
-use serde_json::json;
+use semel_oci::manifest::EncodedManifest;
 
 use crate::cluster::Cluster;
 use crate::environment::{Ran, Serving, TestEnvironment};
-use crate::races::{at_once, words};
+use crate::http::{self, Answer};
+use crate::races::{at_once, manifest, push_blob, words};
 
 const SERVERS: usize = 4;
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// Servers on one new store, with a blob that manifests may name.
 fn servers(environment: &mut TestEnvironment, database: &str) -> Option<Vec<Serving>> {
@@ -22,8 +20,7 @@ fn servers(environment: &mut TestEnvironment, database: &str) -> Option<Vec<Serv
     cluster.create(database);
     environment.keep_tables_in(cluster.url(database));
     let servers: Vec<Serving> = (0..SERVERS).map(|_| environment.serve()).collect();
-    let path = format!("/v2/shop/api/blobs/uploads/?digest={}", Digest::of(b"{}"));
-    assert_eq!(ask(&servers[0], "POST", &path, b"{}").status, 201);
+    push_blob(&servers[0].address, b"{}");
     Some(servers)
 }
 
@@ -31,11 +28,11 @@ fn servers(environment: &mut TestEnvironment, database: &str) -> Option<Vec<Serv
 fn of_many_pushes_over_all_servers_one_gets_the_version() {
     let mut environment = TestEnvironment::empty();
     let Some(servers) = servers(&mut environment, "pushes") else { return };
-    let pushed: Vec<(Vec<u8>, Answer)> = std::thread::scope(|scope| {
+    let pushed: Vec<(EncodedManifest, Answer)> = std::thread::scope(|scope| {
         let push = |at: usize| {
             let (manifest, server) = (manifest(&at.to_string()), &servers[at % SERVERS]);
             scope.spawn(move || {
-                let answer = ask(server, "PUT", "/v2/shop/api/manifests/1.0.0", &manifest);
+                let answer = ask(server, "PUT", "/v2/shop/api/manifests/1.0.0", Some(&manifest));
                 (manifest, answer)
             })
         };
@@ -44,13 +41,13 @@ fn of_many_pushes_over_all_servers_one_gets_the_version() {
     });
     let winners: Vec<_> = pushed.iter().filter(|(_, answer)| answer.status == 201).collect();
     assert_eq!(winners.len(), 1, "one push is the first");
-    let bound = Digest::of(&winners[0].0);
+    let bound = &winners[0].0.descriptor.digest;
     for (_, answer) in pushed.iter().filter(|(_, answer)| answer.status != 201) {
-        assert_eq!(answer.status, 409, "{}", answer.text);
-        assert!(answer.text.contains(bound.as_str()), "the bound digest is named: {}", answer.text);
+        assert_eq!(answer.status, 409, "{answer:?}");
+        assert_eq!(answer.json()["errors"][0]["detail"]["bound"], bound.as_str(), "{answer:?}");
     }
     for server in &servers {
-        assert_eq!(Digest::of(&ask(server, "GET", "/v2/shop/api/manifests/1.0.0", b"").body), bound);
+        assert_eq!(Digest::of(&ask(server, "GET", "/v2/shop/api/manifests/1.0.0", None).body), *bound);
     }
     environment.ok(&["audit", "verify"]);
 }
@@ -66,11 +63,11 @@ fn what_one_server_acknowledged_every_other_one_answers_at_once() {
         for path in [&version, &channel] {
             for server in &servers {
                 // What a server answered before must not be what it answers afterwards.
-                ask(server, "GET", path, b"");
+                ask(server, "GET", path, None);
             }
-            assert_eq!(ask(&servers[at % SERVERS], "PUT", path, &manifest).status, 201);
+            assert_eq!(ask(&servers[at % SERVERS], "PUT", path, Some(&manifest)).status, 201);
             for server in &servers {
-                assert_eq!(ask(server, "GET", path, b"").body, manifest, "{path}");
+                assert_eq!(ask(server, "GET", path, None).body, manifest.bytes, "{path}");
             }
         }
     }
@@ -88,10 +85,12 @@ fn a_killed_server_takes_nothing_with_it_that_it_acknowledged() {
         move || {
             for at in 0..60 {
                 let manifest = manifest(&format!("{name} {at}"));
-                let path = format!("/v2/shop/{name}/manifests/1.0.{at}");
-                match try_ask(&address, "PUT", &path, &manifest) {
-                    Ok(answer) if answer.status == 201 => said.send((path, Digest::of(&manifest))).unwrap(),
-                    Ok(answer) => panic!("{path}: {} {}", answer.status, answer.text),
+                let path = format!("/v2/shop/api/manifests/{name}.0.{at}");
+                match try_ask(&address, "PUT", &path, Some(&manifest)) {
+                    Ok(answer) if answer.status == 201 => {
+                        said.send((path, manifest.descriptor.digest.clone())).unwrap()
+                    }
+                    Ok(answer) => panic!("{path}: {answer:?}"),
                     // The server was killed.
                     Err(_) => return,
                 }
@@ -101,13 +100,13 @@ fn a_killed_server_takes_nothing_with_it_that_it_acknowledged() {
     let mut acknowledged = Vec::new();
     std::thread::scope(|scope| {
         for (at, server) in servers.iter().enumerate() {
-            scope.spawn(pushes(server.address.clone(), format!("alive{at}"), said.clone()));
+            scope.spawn(pushes(server.address.clone(), at.to_string(), said.clone()));
         }
-        scope.spawn(pushes(address, "doomed".to_owned(), said));
+        scope.spawn(pushes(address, "9".to_owned(), said));
         let mut doomed = Some(doomed);
         for (path, digest) in heard {
             acknowledged.push((path, digest));
-            let of_doomed = acknowledged.iter().filter(|(path, _)| path.contains("doomed")).count();
+            let of_doomed = acknowledged.iter().filter(|(path, _)| path.contains("/9.0.")).count();
             if of_doomed >= 10 {
                 drop(doomed.take());
             }
@@ -115,7 +114,7 @@ fn a_killed_server_takes_nothing_with_it_that_it_acknowledged() {
     });
     assert!(acknowledged.len() >= 60 * (SERVERS - 1) + 10, "the others went on: {}", acknowledged.len());
     for (at, (path, digest)) in acknowledged.iter().enumerate() {
-        assert_eq!(Digest::of(&ask(&servers[at % servers.len()], "GET", path, b"").body), *digest, "{path}");
+        assert_eq!(Digest::of(&ask(&servers[at % servers.len()], "GET", path, None).body), *digest, "{path}");
     }
     environment.ok(&["audit", "verify"]);
 }
@@ -126,9 +125,8 @@ fn while_the_database_is_away_clients_are_told_to_come_back() {
     let Some(servers) = servers(&mut environment, "away") else { return };
     Cluster::get().unwrap().drop("away");
     for server in &servers {
-        let answer = ask(server, "PUT", "/v2/shop/api/manifests/1.0.0", &manifest("late"));
-        assert_eq!(answer.status, 503, "{}", answer.text);
-        assert!(answer.text.to_lowercase().contains("retry-after: 1"), "{}", answer.text);
+        let answer = ask(server, "PUT", "/v2/shop/api/manifests/1.0.0", Some(&manifest("late")));
+        assert_eq!((answer.status, answer.header("retry-after")), (503, "1"), "{answer:?}");
     }
     let url = format!("http://{}", servers[0].address);
     let asked = environment.semel(&["--server", &url, "versions", "-c", "shop/api"]);
@@ -187,41 +185,17 @@ fn the_database_of_a_store_is_named_and_its_password_is_not() {
     }
 }
 
-/// A manifest that differs from others in what it is called.
-fn manifest(name: &str) -> Vec<u8> {
-    let blob =
-        json!({"mediaType": "application/vnd.oci.empty.v1+json", "digest": Digest::of(b"{}"), "size": 2});
-    json!({"schemaVersion": 2, "mediaType": MANIFEST, "artifactType": "application/vnd.example", "config": blob,
-        "layers": [blob], "annotations": {"name": name}})
-    .to_string()
-    .into_bytes()
+fn ask(server: &Serving, method: &str, path: &str, manifest: Option<&EncodedManifest>) -> Answer {
+    try_ask(&server.address, method, path, manifest).unwrap()
 }
 
-/// What a server answered.
-struct Answer {
-    status: u16,
-    text: String,
-    body: Vec<u8>,
-}
-
-fn ask(server: &Serving, method: &str, path: &str, body: &[u8]) -> Answer {
-    try_ask(&server.address, method, path, body).unwrap()
-}
-
-/// One request over a connection of its own.
-fn try_ask(address: &str, method: &str, path: &str, body: &[u8]) -> std::io::Result<Answer> {
-    let mut stream = TcpStream::connect(address)?;
-    let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: {MANIFEST}\r\n\
-         Content-Length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(&[head.as_bytes(), body].concat())?;
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes)?;
-    let broken_off = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").ok_or_else(broken_off)?;
-    let text = String::from_utf8_lossy(&bytes).into_owned();
-    let status = text.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(broken_off)?;
-    Ok(Answer { status, text, body: bytes[end + 4..].to_vec() })
+fn try_ask(
+    address: &str,
+    method: &str,
+    path: &str,
+    manifest: Option<&EncodedManifest>,
+) -> std::io::Result<Answer> {
+    let body = manifest.map_or(b"".as_slice(), |manifest| &manifest.bytes);
+    let headers = manifest.map(|manifest| ("content-type", manifest.descriptor.media_type.as_str()));
+    http::send(address, method, path, headers.as_slice(), body)
 }
