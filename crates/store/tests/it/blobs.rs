@@ -34,8 +34,8 @@ async fn bytes_are_visible_only_under_their_own_digest() {
 
 #[tokio::test]
 async fn a_small_blob_is_stored_only_under_the_digest_that_was_announced() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = new_store(dir.path()).await;
+    let world = World::on_sqlite();
+    let store = world.new_store().await;
     for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
         let (digest, wrong) = (Digest::of_with(algorithm, b"semel"), Digest::of_with(algorithm, b"other"));
         let refused = store.blobs().put_announced(b"semel", &wrong).await;
@@ -50,8 +50,8 @@ async fn a_small_blob_is_stored_only_under_the_digest_that_was_announced() {
 
 #[tokio::test]
 async fn any_algorithm_checks_an_upload_whatever_was_announced_for_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = new_store(dir.path()).await;
+    let world = World::on_sqlite();
+    let store = world.new_store().await;
     let both = [Algorithm::Sha256, Algorithm::Sha512];
     for (announced, algorithm) in both.into_iter().flat_map(|one| both.map(|other| (one, other))) {
         let id = store.blobs().begin_upload().unwrap();
