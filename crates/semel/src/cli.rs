@@ -45,6 +45,10 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_name = "DIR", conflicts_with = "server", help_heading = "Where")]
     pub(crate) store: Option<PathBuf>,
 
+    /// The PostgreSQL database with its tables; else SEMEL_DATABASE
+    #[arg(long, global = true, value_name = "URL", conflicts_with = "server", help_heading = "Where")]
+    pub(crate) database: Option<String>,
+
     /// Use the store of this server
     #[arg(long, global = true, value_name = "URL", help_heading = "Where")]
     pub(crate) server: Option<String>,

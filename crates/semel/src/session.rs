@@ -1,15 +1,18 @@
 //! The session of one command: which store or server is used, and the client that speaks to it.
 //!
 //! `--store DIR` or `--server URL`; else `SEMEL_STORE` or `SEMEL_SERVER`; else `store = "…"` in `semel.toml`; else the
-//! user's own store. With a store, the client calls the server's router inside this process.
+//! user's own store. With a store, the client calls the server's router inside this process. A store whose tables are in
+//! PostgreSQL needs the name of the database too: `--database`, `SEMEL_DATABASE` or the file `SEMEL_DATABASE_FILE`.
 
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use semel_oci::transport::Transport;
 use semel_server::App;
 use semel_server::api::calls::{StoreDescription, StoreFacts};
 use semel_server::client::Client;
+use semel_store::sql::DatabaseUrl;
 use semel_store::{OpenError, Place, Store};
 
 use crate::cli::Cli;
@@ -80,7 +83,7 @@ fn from_project(settings: &Settings) -> Result<Option<Where>, Failure> {
 /// The place of an embedded store, for verbs that need the directory itself.
 pub(crate) fn embedded(cli: &Cli, settings: &Settings) -> Result<Place, Failure> {
     match place(cli, settings)? {
-        (Where::Store(dir), _) => Ok(Place { dir, keys: settings.keys() }),
+        (Where::Store(dir), _) => in_directory(dir, cli, settings),
         (Where::Server(url), _) => {
             Err(Failure::usage(format!("this needs the store itself, not the server {url}"))
                 .hint("run it where the store is: --store DIR"))
@@ -88,18 +91,73 @@ pub(crate) fn embedded(cli: &Cli, settings: &Settings) -> Result<Place, Failure>
     }
 }
 
+fn in_directory(dir: PathBuf, cli: &Cli, settings: &Settings) -> Result<Place, Failure> {
+    Ok(Place { dir, keys: settings.keys(), database: database(cli, settings)? })
+}
+
+/// The database that is named, if one is. A password in the arguments is refused: every process of the machine can read them.
+fn database(cli: &Cli, settings: &Settings) -> Result<Option<DatabaseUrl>, Failure> {
+    let parse = |text: &str| {
+        text.trim().parse::<DatabaseUrl>().map_err(|error| Failure::from_error(Exit::Usage, &error))
+    };
+    if let Some(text) = &cli.database {
+        let url = parse(text)?;
+        return match url.has_password() {
+            true => Err(Failure::usage("a password among the arguments can be read by everybody here")
+                .hint("SEMEL_DATABASE, SEMEL_DATABASE_FILE, PGPASSWORD or ~/.pgpass may hold it")),
+            false => Ok(Some(url)),
+        };
+    }
+    match (settings.variable("SEMEL_DATABASE"), settings.variable("SEMEL_DATABASE_FILE")) {
+        (Some(_), Some(_)) => {
+            Err(Failure::usage("SEMEL_DATABASE and SEMEL_DATABASE_FILE are both set")
+                .hint("unset one of them"))
+        }
+        (Some(text), None) => parse(text).map(Some),
+        (None, Some(name)) => {
+            from_file(&settings.directory().join(name)).and_then(|text| parse(&text)).map(Some)
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+/// A file that may hold a password is its owner's and his group's alone.
+fn from_file(path: &Path) -> Result<String, Failure> {
+    let failed = |error: std::io::Error| {
+        Failure::usage(format!("cannot read {}, the SEMEL_DATABASE_FILE", path.display()))
+            .because([error.to_string()])
+    };
+    let open_to_others = std::fs::metadata(path).map_err(failed)?.permissions().mode() & 0o007 != 0;
+    if open_to_others {
+        return Err(Failure::usage(format!(
+            "everybody can read {}, which may hold a password",
+            path.display()
+        ))
+        .hint(format!("chmod 600 {}", path.display())));
+    }
+    std::fs::read_to_string(path).map_err(failed)
+}
+
 /// Opens a store, or creates it.
 pub(crate) async fn open_store(place: &Place) -> Result<Store, Failure> {
     Store::open_or_create(place, now()).await.map_err(|error| {
         let exit = match error {
-            OpenError::Newer { .. } | OpenError::NotAStore(_) | OpenError::NetworkFileSystem { .. } => {
-                Exit::Usage
-            }
+            OpenError::Newer { .. }
+            | OpenError::NotAStore(_)
+            | OpenError::NetworkFileSystem { .. }
+            | OpenError::DatabaseNotNamed(_)
+            | OpenError::DatabaseNamed(_)
+            | OpenError::ForeignDatabase { .. } => Exit::Usage,
             _ => Exit::Fault,
         };
         let failure = Failure::from_error(exit, &error);
         match error {
-            OpenError::NoDatabase(dir) => failure.hint(format!("semel recover --store {}", dir.display())),
+            OpenError::NoDatabase { dir, .. } => {
+                failure.hint(format!("semel recover --store {}", dir.display()))
+            }
+            OpenError::DatabaseNotNamed(_) => failure.hint("SEMEL_DATABASE=postgres://USER@HOST/NAME"),
+            OpenError::DatabaseNamed(_) => failure.hint("leave SEMEL_DATABASE and --database out"),
+            OpenError::ForeignDatabase { .. } => failure.hint("create an empty database and name that one"),
             OpenError::NotAStore(_) => failure.hint("name another directory: --store DIR"),
             _ => failure,
         }
@@ -109,16 +167,10 @@ pub(crate) async fn open_store(place: &Place) -> Result<Store, Failure> {
 impl Session {
     /// Opens the session of a command.
     pub(crate) async fn open(cli: &Cli, settings: Settings, output: Output) -> Result<Self, Failure> {
-        let (place, _) = place(cli, &settings)?;
-        Self::at(place, settings, output).await
-    }
-
-    /// Opens a session at a place.
-    pub(crate) async fn at(place: Where, settings: Settings, output: Output) -> Result<Self, Failure> {
         let user = settings.user();
-        let (transport, store) = match place {
+        let (transport, store) = match place(cli, &settings)?.0 {
             Where::Store(dir) => {
-                let store = open_store(&Place { dir, keys: settings.keys() }).await?;
+                let store = open_store(&in_directory(dir, cli, &settings)?).await?;
                 let router = semel_server::router(App::local(store.clone(), now, user.clone()));
                 (Transport::in_process(router), Some(store))
             }

@@ -29,6 +29,11 @@ pub struct Answer {
 
 /// The answer to an error of the engine. A fault is logged here, with its causes.
 pub fn answer_to(error: &EngineError) -> Answer {
+    if is_database_away(error) {
+        log_fault(error);
+        let text = "the database of the store cannot be reached; try again".to_owned();
+        return Answer { status: StatusCode::SERVICE_UNAVAILABLE, text, hint: None };
+    }
     let status = status_of(error);
     if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
         log_fault(error);
@@ -85,6 +90,11 @@ fn is_disk_full(error: &EngineError) -> bool {
         matches!(cause.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
     };
     causes(error).filter_map(|cause| cause.downcast_ref()).any(full)
+}
+
+/// Whether the same may succeed later, when the store's database is back.
+pub(crate) fn is_database_away(error: &EngineError) -> bool {
+    causes(error).filter_map(|cause| cause.downcast_ref::<SqlError>()).any(SqlError::is_away)
 }
 
 fn log_fault(error: &EngineError) {

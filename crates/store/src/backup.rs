@@ -6,6 +6,9 @@
 //! keys/                       the store's keys (0700)
 //! ```
 //!
+//! Tables that are in PostgreSQL are not copied: the ledger's files say all that they say but the names behind pseudonyms,
+//! which are learned again. A backup of either kind is restored with either kind of database.
+//!
 //! Blobs never change, so a second backup into the same directory copies only what is new.
 
 use std::fs;
@@ -19,8 +22,9 @@ use serde::{Deserialize, Serialize};
 use crate::durable::{self, Access};
 use crate::keys::create_private_dir;
 use crate::ledger::{self, AppendError, ReadError};
-use crate::sql::SqlError;
-use crate::{OpenError, Place, Store, read_identity};
+use crate::recover::{self, RecoverError};
+use crate::sql::{Conn, SqlError};
+use crate::{Identity, OpenError, Place, Store, read_identity, schema};
 
 /// `backup.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +82,9 @@ pub enum BackupError {
     /// The place is taken.
     #[error("{0} is not empty; restore into a new directory")]
     NotEmpty(PathBuf),
+    /// The tables cannot be made from the ledger's files.
+    #[error("the database of the restored store cannot be made")]
+    Recover(#[from] RecoverError),
     /// The restored store cannot be opened.
     #[error("the restored store cannot be opened")]
     Open(#[from] OpenError),
@@ -111,10 +118,12 @@ pub async fn backup(store: &Store, to: &Path, now: Timestamp) -> Result<Copied, 
     Ok(Copied { entries, blobs, kept })
 }
 
-async fn copy_database(conn: &mut crate::sql::Conn, target: &Path) -> Result<(), BackupError> {
+async fn copy_database(conn: &mut Conn, target: &Path) -> Result<(), BackupError> {
     let temporary = target.join(durable::temporary_name(".tmp-db-"));
-    conn.copy_to(&temporary).await?;
-    durable::rename_into_place(&temporary, &target.join("semel.db")).map_err(at(target))
+    if conn.copy_to(&temporary).await? {
+        durable::rename_into_place(&temporary, &target.join("semel.db")).map_err(at(target))?;
+    }
+    Ok(())
 }
 
 fn refuse_foreign(store: &Store, to: &Path) -> Result<(), BackupError> {
@@ -144,22 +153,48 @@ pub async fn restore(from: &Path, place: &Place) -> Result<Copied, BackupError> 
     if !is_empty(&place.dir) {
         return Err(BackupError::NotEmpty(place.dir.clone()));
     }
+    refuse_foreign_database(&manifest, place).await?;
     for dir in ["blobs", "ledger", "uploads", "trash"] {
         durable::create_dir(&place.dir.join(dir)).map_err(at(&place.dir))?;
     }
     let source = from.join("store");
     let (blobs, kept) = copy_blobs(&source, &place.dir)?;
     copy_all(&source.join("ledger"), &place.dir.join("ledger"))?;
-    copy_file(&source.join("semel.db"), &place.dir.join("semel.db"))?;
+    let database = source.join("semel.db");
+    let copied = place.database.is_none() && database.exists();
+    if copied {
+        copy_file(&database, &place.dir.join("semel.db"))?;
+    }
     let keys = place.keys.join(&manifest.store);
     if !keys.exists() {
         create_private_dir(&keys).map_err(at(&keys))?;
         copy_all(&from.join("keys"), &keys)?;
     }
-    copy_file(&source.join("store.json"), &place.dir.join("store.json"))?;
+    write_identity(&source, place)?;
+    if !copied {
+        recover::recover(place).await?;
+    }
     let store = Store::open(place).await?;
     let entries = ledger::size(&mut store.reader().await?).await?;
     Ok(Copied { entries, blobs, kept })
+}
+
+/// The store is the one of the backup, with the database of its new place.
+fn write_identity(source: &Path, place: &Place) -> Result<(), BackupError> {
+    let identity = Identity { database: place.database_kind(), ..read_identity(source)? };
+    let bytes = serde_json::to_vec_pretty(&identity).expect("an identity is JSON");
+    let path = place.dir.join("store.json");
+    durable::replace(&path, &bytes, Access::Shared).map_err(at(&path))
+}
+
+/// A database of another store is refused before anything is copied; one of this store is brought up to date.
+async fn refuse_foreign_database(manifest: &Manifest, place: &Place) -> Result<(), BackupError> {
+    if place.database.is_none() {
+        return Ok(());
+    }
+    let mut conn = place.open_database().connect().await?;
+    let owner = schema::owner(&mut conn).await?;
+    Ok(crate::refuse_foreign_database(place, owner.as_deref(), &manifest.store)?)
 }
 
 fn is_empty(dir: &Path) -> bool {

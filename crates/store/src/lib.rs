@@ -4,6 +4,8 @@
 //! store.json  store.lock  semel.db  generation  ledger/entries-<n>  blobs/sha256/ab/abcdef…  uploads/<id>  trash/
 //! ```
 //!
+//! The tables are in `semel.db`, or in a PostgreSQL database: then `store.json` says so and there is no `semel.db`.
+//!
 //! The only SQL, the only raw file writes and the only keys of Semel are here. Knows nothing of HTTP.
 
 pub mod durable;
@@ -51,7 +53,7 @@ use crate::keys::{KeyError, KeyRing};
 use crate::ledger::{AppendError, ReadError, Turn, Writer};
 use crate::lock::StoreLock;
 use crate::schema::{Migrated, SchemaError};
-use crate::sql::{Conn, Db, SqlError};
+use crate::sql::{Conn, DatabaseUrl, Db, SqlError};
 
 /// The format of the store's directory that this program writes and reads.
 pub const STORE_FORMAT: u32 = 1;
@@ -67,6 +69,17 @@ pub struct Identity {
     pub origin: String,
     /// The ledger's public key as a verifier key text.
     pub ledger_key: String,
+    /// Where its tables are, if not in `semel.db` beside this file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<DatabaseKind>,
+}
+
+/// A database that is not part of a store's directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DatabaseKind {
+    /// PostgreSQL.
+    Postgresql,
 }
 
 /// Where a store and its keys are.
@@ -76,6 +89,31 @@ pub struct Place {
     pub dir: PathBuf,
     /// The directory with the keys of all stores.
     pub keys: PathBuf,
+    /// The database with its tables; none: `semel.db` in its directory.
+    pub database: Option<DatabaseUrl>,
+}
+
+impl Place {
+    /// A store whose tables are in its own directory.
+    pub fn embedded(dir: PathBuf, keys: PathBuf) -> Self {
+        Self { dir, keys, database: None }
+    }
+
+    fn database_kind(&self) -> Option<DatabaseKind> {
+        self.database.as_ref().map(|_| DatabaseKind::Postgresql)
+    }
+
+    /// How messages call the database.
+    fn database_name(&self) -> String {
+        self.database.as_ref().map_or_else(|| "semel.db".to_owned(), ToString::to_string)
+    }
+
+    fn open_database(&self) -> Db {
+        match &self.database {
+            Some(url) => Db::of(url),
+            None => Db::at(&self.dir.join("semel.db")),
+        }
+    }
 }
 
 /// An open store. Cheap to clone.
@@ -117,8 +155,29 @@ pub enum OpenError {
         found: u32,
     },
     /// Its database is gone.
-    #[error("the store at {0} has lost its database semel.db: run `semel recover`")]
-    NoDatabase(PathBuf),
+    #[error("the store at {dir} has lost its database {database}: run `semel recover`")]
+    NoDatabase {
+        /// Where.
+        dir: PathBuf,
+        /// What is lost.
+        database: String,
+    },
+    /// Its tables are in PostgreSQL, and nobody says where.
+    #[error("the store at {0} keeps its tables in PostgreSQL: name the database")]
+    DatabaseNotNamed(PathBuf),
+    /// A database is named, and its tables are not in any.
+    #[error("the store at {0} keeps its tables in its own semel.db, not in PostgreSQL")]
+    DatabaseNamed(PathBuf),
+    /// The database belongs to another store.
+    #[error("the database {database} belongs to store {owner}, not to the store at {dir}")]
+    ForeignDatabase {
+        /// Which store was opened.
+        dir: PathBuf,
+        /// With which database.
+        database: String,
+        /// The id of the store that it belongs to.
+        owner: String,
+    },
     /// Its blobs are somebody else's, or a file system is not mounted.
     #[error(
         "{path} is not the blobs of store {id}: is the right file system mounted there? Nothing was read, collected or changed"
@@ -209,11 +268,17 @@ impl Store {
     pub async fn open(place: &Place) -> Result<Self, OpenError> {
         let identity = read_identity(&place.dir)?;
         refuse_network(&place.dir)?;
-        if !place.dir.join("semel.db").exists() && holds_entries(&place.dir)? {
-            return Err(OpenError::NoDatabase(place.dir.clone()));
+        refuse_other_database(place, &identity)?;
+        let lost = || OpenError::NoDatabase { dir: place.dir.clone(), database: place.database_name() };
+        let needed = holds_entries(&place.dir)?;
+        if needed && place.database.is_none() && !place.dir.join("semel.db").exists() {
+            return Err(lost());
         }
-        let store = Self::assemble(place, identity)?;
-        store.bring_schema_up_to_date().await?;
+        let store = Self::assemble(place, identity);
+        if needed && place.database.is_some() && store.is_empty_database().await? {
+            return Err(lost());
+        }
+        store.prepare_database(place).await?;
         store.require_own_blobs()?;
         // A store that cannot be written can still be read; who appends to it will hear why it cannot.
         drop(store.finish_broken_append().await);
@@ -243,6 +308,7 @@ impl Store {
             if dir.join("semel.db").exists() {
                 return Err(OpenError::NotAStore(dir.clone()));
             }
+            refuse_taken_database(place).await?;
             let identity = new_identity(place)?;
             mark_blobs(dir, &identity.id).map_err(io_error("mark", dir))?;
             let bytes = serde_json::to_vec_pretty(&identity).expect("an identity is JSON");
@@ -270,11 +336,11 @@ impl Store {
         Ok(())
     }
 
-    fn assemble(place: &Place, identity: Identity) -> Result<Self, OpenError> {
+    fn assemble(place: &Place, identity: Identity) -> Self {
         let dir = place.dir.clone();
-        Ok(Self(Arc::new(Inner {
+        Self(Arc::new(Inner {
             keys: KeyRing::at(&place.keys, &identity.id),
-            db: Db::at(&dir.join("semel.db")),
+            db: place.open_database(),
             writer: Arc::default(),
             groups: AtomicU64::new(0),
             generation: Generation::at(&dir.join("generation")),
@@ -283,16 +349,28 @@ impl Store {
             blobs: Blobs::at(&dir),
             identity,
             dir,
-        })))
+        }))
     }
 
-    async fn bring_schema_up_to_date(&self) -> Result<(), OpenError> {
+    /// Whether a server's database holds no ledger, as a new one in the place of one that was lost.
+    async fn is_empty_database(&self) -> Result<bool, OpenError> {
+        let mut conn = self.connect().await?;
+        Ok(schema::owner(&mut conn).await?.is_none() || ledger::size(&mut conn).await? == 0)
+    }
+
+    /// Brings the tables up to date. A database of another store is refused before anything is written to it.
+    async fn prepare_database(&self, place: &Place) -> Result<(), OpenError> {
         let mut conn = self.reader().await?;
-        if schema::is_current(&mut conn).await? {
+        let owner = schema::owner(&mut conn).await?;
+        refuse_foreign_database(place, owner.as_deref(), self.id())?;
+        if owner.is_some() && schema::is_current(&mut conn).await? {
             return Ok(());
         }
         let _held = self.0.lock.acquire().await.map_err(io_error("lock", &self.0.dir))?;
-        if schema::migrate(&mut conn).await? == Migrated::Older {
+        let migrated = schema::migrate(&mut conn).await?;
+        let owner = schema::claim(&mut conn, self.id()).await?;
+        refuse_foreign_database(place, Some(&owner), self.id())?;
+        if migrated == Migrated::Older {
             self.fold_again(&mut conn).await?;
         }
         Ok(())
@@ -490,6 +568,39 @@ fn prepare_directory(dir: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
+/// A store is opened with the kind of database that it was created with, so that nobody begins an empty one beside it.
+fn refuse_other_database(place: &Place, identity: &Identity) -> Result<(), OpenError> {
+    match (identity.database, place.database_kind()) {
+        (Some(_), None) => Err(OpenError::DatabaseNotNamed(place.dir.clone())),
+        (None, Some(_)) => Err(OpenError::DatabaseNamed(place.dir.clone())),
+        _ => Ok(()),
+    }
+}
+
+/// A new store gets a database of its own.
+async fn refuse_taken_database(place: &Place) -> Result<(), OpenError> {
+    if place.database.is_none() {
+        return Ok(());
+    }
+    let mut conn = place.open_database().connect().await?;
+    match schema::owner(&mut conn).await? {
+        Some(owner) => Err(foreign_database(place, owner)),
+        None => Ok(()),
+    }
+}
+
+/// An owner is refused that is not the store.
+fn refuse_foreign_database(place: &Place, owner: Option<&str>, store: &str) -> Result<(), OpenError> {
+    match owner {
+        Some(owner) if owner != store => Err(foreign_database(place, owner.to_owned())),
+        _ => Ok(()),
+    }
+}
+
+fn foreign_database(place: &Place, owner: String) -> OpenError {
+    OpenError::ForeignDatabase { dir: place.dir.clone(), database: place.database_name(), owner }
+}
+
 /// Whether the store had a database once.
 fn holds_entries(dir: &Path) -> Result<bool, OpenError> {
     let size = EntryFiles::at(dir.join("ledger")).size().map_err(io_error("read", dir))?;
@@ -501,7 +612,7 @@ fn new_identity(place: &Place) -> Result<Identity, OpenError> {
     let origin = format!("{id}.semel");
     let key = KeyRing::at(&place.keys, &id).create_ledger_key()?;
     let ledger_key = LedgerKey { origin: origin.clone(), key: key.verifying_key() }.to_string();
-    Ok(Identity { format: STORE_FORMAT, id, origin, ledger_key })
+    Ok(Identity { format: STORE_FORMAT, id, origin, ledger_key, database: place.database_kind() })
 }
 
 fn refuse_network(dir: &Path) -> Result<(), OpenError> {

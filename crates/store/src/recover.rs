@@ -10,7 +10,10 @@ use crate::entry_files::{Batch, EntryFiles};
 use crate::ledger::{self, AppendError, ReadError};
 use crate::lock::StoreLock;
 use crate::sql::{Conn, Db, SqlError};
-use crate::{OpenError, Place, Store, content, durable, projections, read_identity, schema};
+use crate::{
+    OpenError, Place, Store, content, durable, projections, read_identity, refuse_foreign_database,
+    refuse_other_database, schema,
+};
 
 /// What a recovery did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,19 +66,22 @@ pub enum RecoverError {
 /// Restores the database of a store from its entry files: a lost one whole, one that is behind from where it ends.
 pub async fn recover(place: &Place) -> Result<Recovered, RecoverError> {
     let identity = read_identity(&place.dir)?;
+    refuse_other_database(place, &identity)?;
     let key = LedgerKey::parse(&identity.ledger_key).ok_or(RecoverError::NotSigned(0))?;
     let lock = StoreLock::at(place.dir.join("store.lock"));
     let _held = lock.acquire().await.map_err(RecoverError::Place)?;
     let contents = EntryFiles::at(place.dir.join("ledger")).read().map_err(RecoverError::Files)?;
     mark_unmarked_blobs(place, &identity.id).map_err(RecoverError::Place)?;
+    let source = Source { place, store: &identity.id, batches: &contents.batches, key: &key };
     let database = place.dir.join("semel.db");
-    if database.exists() {
-        let mut conn = Db::at(&database).connect().await?;
-        return extend(&mut conn, place, &contents.batches, &key).await;
+    if place.database.is_some() || database.exists() {
+        let mut conn = place.open_database().connect().await?;
+        refuse_foreign_database(place, schema::owner(&mut conn).await?.as_deref(), source.store)?;
+        return source.extend(&mut conn).await;
     }
     let temporary = place.dir.join(durable::temporary_name(".tmp-recover-"));
     let mut conn = Db::at(&temporary).connect().await?;
-    let recovered = extend(&mut conn, place, &contents.batches, &key).await?;
+    let recovered = source.extend(&mut conn).await?;
     // Closing writes the journal into the file, which is whole under its name from then on.
     conn.close().await?;
     remove_journal(&place.dir).map_err(RecoverError::Place)?;
@@ -105,24 +111,31 @@ fn remove_journal(dir: &Path) -> std::io::Result<()> {
     durable::sync_dir(dir)
 }
 
-async fn extend(
-    conn: &mut Conn,
-    place: &Place,
-    batches: &[Batch],
-    key: &LedgerKey,
-) -> Result<Recovered, RecoverError> {
-    schema::migrate(conn).await?;
-    conn.begin().await?;
-    let before = ledger::size(conn).await?;
-    for batch in batches.iter().filter(|batch| batch.first >= before) {
-        take_in(conn, batch, key).await?;
+/// What is recovered from, and for which store.
+struct Source<'a> {
+    place: &'a Place,
+    store: &'a str,
+    batches: &'a [Batch],
+    key: &'a LedgerKey,
+}
+
+impl Source<'_> {
+    async fn extend(&self, conn: &mut Conn) -> Result<Recovered, RecoverError> {
+        schema::migrate(conn).await?;
+        let owner = schema::claim(conn, self.store).await?;
+        refuse_foreign_database(self.place, Some(&owner), self.store)?;
+        conn.begin().await?;
+        let before = ledger::size(conn).await?;
+        for batch in self.batches.iter().filter(|batch| batch.first >= before) {
+            take_in(conn, batch, self.key).await?;
+        }
+        for (digest, error) in content::read_all(conn, &Blobs::at(&self.place.dir)).await?.unreadable {
+            tracing::error!(manifest.digest = %digest, %error, "A manifest cannot be read; run `semel audit verify`");
+        }
+        conn.commit().await?;
+        let entries = ledger::size(conn).await?;
+        Ok(Recovered { entries, taken: entries - before })
     }
-    for (digest, error) in content::read_all(conn, &Blobs::at(&place.dir)).await?.unreadable {
-        tracing::error!(manifest.digest = %digest, %error, "A manifest cannot be read; run `semel audit verify`");
-    }
-    conn.commit().await?;
-    let entries = ledger::size(conn).await?;
-    Ok(Recovered { entries, taken: entries - before })
 }
 
 async fn take_in(conn: &mut Conn, batch: &Batch, key: &LedgerKey) -> Result<(), RecoverError> {

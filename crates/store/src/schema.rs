@@ -3,7 +3,7 @@
 //! Every table is *ledger* (the source of truth), *projection* (a pure fold of the ledger; dropped and rebuilt
 //! identically) or *operational* (may be lost with no loss of meaning). A test fails on a table that is not declared.
 
-use crate::sql::{Conn, SqlError};
+use crate::sql::{Conn, Dialect, SqlError};
 
 /// What a table is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub enum TableKind {
 }
 
 /// Every table of the store.
-pub const TABLES: [(&str, TableKind); 29] = [
+pub const TABLES: [(&str, TableKind); 30] = [
     ("entry", TableKind::Ledger),
     ("node", TableKind::Ledger),
     ("checkpoint", TableKind::Ledger),
@@ -50,14 +50,27 @@ pub const TABLES: [(&str, TableKind); 29] = [
     ("identity", TableKind::Operational),
     ("observed_at", TableKind::Operational),
     ("migration", TableKind::Operational),
+    ("turn", TableKind::Operational),
 ];
 
-/// The migrations in order: name and text. Never edited once released; the tidy test compares their digests.
-pub const MIGRATIONS: [(&str, &str); 3] = [
+/// The migrations in order: name and text. A name that ends with a database's is for that one alone. Never edited once
+/// released; the tidy test compares their digests.
+pub const MIGRATIONS: [(&str, &str); 5] = [
     ("0001_initial", include_str!("../migrations/0001_initial.sql")),
     ("0001_immutable.sqlite", include_str!("../migrations/0001_immutable.sqlite.sql")),
+    ("0001_immutable.postgres", include_str!("../migrations/0001_immutable.postgres.sql")),
     ("0002_repository", include_str!("../migrations/0002_repository.sql")),
+    ("0003_turn", include_str!("../migrations/0003_turn.sql")),
 ];
+
+/// The migrations of one database.
+fn migrations(dialect: Dialect) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let other = match dialect {
+        Dialect::Sqlite => ".postgres",
+        Dialect::Postgres => ".sqlite",
+    };
+    MIGRATIONS.into_iter().filter(move |(name, _)| !name.ends_with(other))
+}
 
 const MIGRATION_TABLE: &str =
     "CREATE TABLE IF NOT EXISTS migration (name TEXT PRIMARY KEY, digest TEXT NOT NULL)";
@@ -97,10 +110,10 @@ pub async fn migrate(conn: &mut Conn) -> Result<Migrated, SchemaError> {
         let name = name.to_owned();
         move |source| SchemaError::Apply { name, source }
     };
-    conn.begin().await.map_err(failed("(begin)"))?;
-    conn.script(MIGRATION_TABLE).await.map_err(failed("(table)"))?;
+    conn.begin_defining().await.map_err(failed("(begin)"))?;
+    conn.define(MIGRATION_TABLE).await.map_err(failed("(table)"))?;
     let mut before = Migrated::New;
-    for (name, text) in MIGRATIONS {
+    for (name, text) in migrations(conn.dialect()) {
         let digest = semel_model::digest::Digest::of(text.as_bytes());
         let row = conn
             .row("SELECT digest FROM migration WHERE name = $1", &[name.into()])
@@ -110,7 +123,7 @@ pub async fn migrate(conn: &mut Conn) -> Result<Migrated, SchemaError> {
             Some(row) if row.text(0) == digest.as_str() => before = Migrated::Older,
             Some(_) => return Err(SchemaError::Foreign { name: name.to_owned() }),
             None => {
-                conn.script(text).await.map_err(failed(name))?;
+                conn.define(text).await.map_err(failed(name))?;
                 conn.execute(
                     "INSERT INTO migration (name, digest) VALUES ($1, $2)",
                     &[name.into(), digest.as_str().into()],
@@ -126,11 +139,34 @@ pub async fn migrate(conn: &mut Conn) -> Result<Migrated, SchemaError> {
 
 /// Whether a database has seen all migrations.
 pub async fn is_current(conn: &mut Conn) -> Result<bool, SqlError> {
-    if conn.row("SELECT name FROM sqlite_master WHERE name = 'migration'", &[]).await?.is_none() {
+    if !has_table(conn, "migration").await? {
         return Ok(false);
     }
+    let known = migrations(conn.dialect()).count() as u64;
     let row = conn.row("SELECT COUNT(*) FROM migration", &[]).await?;
-    Ok(row.is_some_and(|row| row.count(0) == MIGRATIONS.len() as u64))
+    Ok(row.is_some_and(|row| row.count(0) == known))
+}
+
+async fn has_table(conn: &mut Conn, name: &str) -> Result<bool, SqlError> {
+    Ok(conn.tables().await?.iter().any(|table| table == name))
+}
+
+/// The id of the store that a database belongs to; none, if it is still nobody's.
+pub(crate) async fn owner(conn: &mut Conn) -> Result<Option<String>, SqlError> {
+    if !has_table(conn, "turn").await? {
+        return Ok(None);
+    }
+    let row = conn.row("SELECT store FROM turn", &[]).await?;
+    Ok(row.map(|row| row.text(0)))
+}
+
+/// Says whose a migrated database is, unless that was said before. Gives the owner.
+pub(crate) async fn claim(conn: &mut Conn, store: &str) -> Result<String, SqlError> {
+    if owner(conn).await?.is_none() {
+        let statement = "INSERT INTO turn (one, store, number) VALUES (1, $1, 0) ON CONFLICT DO NOTHING";
+        conn.execute(statement, &[store.into()]).await?;
+    }
+    Ok(owner(conn).await?.unwrap_or_default())
 }
 
 /// The names of the projection tables with their keys.

@@ -1,22 +1,32 @@
-//! The only code that knows the database driver.
+//! The only code that knows the database drivers.
 //!
-//! Values are text, 64-bit integers and nothing else, and every statement is a constant: one SQL text is to serve SQLite and
-//! PostgreSQL. Everything else sees [`Conn`], [`Value`] and [`Row`].
+//! Values are text, 64-bit integers and nothing else, and every statement is a constant: one SQL text serves SQLite and
+//! PostgreSQL. Everything else sees [`Conn`], [`Value`] and [`Row`]. What the two do not share (how a turn begins, how the
+//! tables are listed, how text compares) is in [`Conn::begin`], [`Conn::tables`] and [`Conn::define`].
 
+use std::fmt;
 use std::path::Path;
+use std::str::FromStr;
 use std::time::Duration;
 
+use sqlx::encode::IsNull;
+use sqlx::postgres::types::Oid;
+use sqlx::postgres::{PgArgumentBuffer, PgConnectOptions, PgPool, PgPoolOptions, PgRow, PgTypeInfo};
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
-    SqliteSynchronous,
+    SqliteArgumentsBuffer, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous, SqliteTypeInfo,
 };
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _, ValueRef as _};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Postgres, Row as _, SqlSafeStr, Sqlite};
+
+/// How many prepared statements a connection keeps: all that the store has.
+const STATEMENTS: usize = 512;
 
 /// A statement failed.
 #[derive(Debug, thiserror::Error)]
-#[error("the database refused `{statement}`")]
+#[error("{what}")]
 pub struct SqlError {
-    statement: String,
+    what: String,
+    is_away: bool,
     #[source]
     source: sqlx::Error,
 }
@@ -25,7 +35,34 @@ impl SqlError {
     fn of(statement: &str, source: sqlx::Error) -> Self {
         let shown: String =
             statement.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(90).collect();
-        Self { statement: shown, source }
+        let is_away = is_lost(&source);
+        let said = match is_away {
+            true => "the connection to the database was lost at",
+            false => "the database refused",
+        };
+        Self { what: format!("{said} `{shown}`"), is_away, source }
+    }
+
+    fn connecting(to: &impl fmt::Display, source: sqlx::Error) -> Self {
+        Self { what: format!("cannot connect to the database {to}"), is_away: true, source }
+    }
+
+    /// Whether the database could not be reached, so that the same may succeed later.
+    pub fn is_away(&self) -> bool {
+        self.is_away
+    }
+}
+
+/// Whether the connection is gone, so that asking the same again needs a new one.
+///
+/// The codes are PostgreSQL's, appendix A: class 08 (connection exception), 57P01 to 57P03 (the server goes down).
+fn is_lost(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) => true,
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+            code.starts_with("08") || ["57P01", "57P02", "57P03"].contains(&code.as_ref())
+        }),
+        _ => false,
     }
 }
 
@@ -80,24 +117,102 @@ pub fn opt_text(value: Option<&impl ToString>) -> Value {
     value.map(ToString::to_string).into()
 }
 
+/// A parameter that says nothing, not even of which type it is: the column decides.
+struct Nothing;
+
+impl sqlx::Type<Sqlite> for Nothing {
+    fn type_info() -> SqliteTypeInfo {
+        <str as sqlx::Type<Sqlite>>::type_info()
+    }
+}
+
+impl sqlx::Encode<'_, Sqlite> for Nothing {
+    fn encode_by_ref(&self, _: &mut SqliteArgumentsBuffer) -> Result<IsNull, sqlx::error::BoxDynError> {
+        Ok(IsNull::Yes)
+    }
+}
+
+/// The pseudo-type `unknown` of PostgreSQL's `pg_type`, which a parameter has whose type is to be inferred.
+const UNKNOWN: Oid = Oid(705);
+
+impl sqlx::Type<Postgres> for Nothing {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(UNKNOWN)
+    }
+}
+
+impl sqlx::Encode<'_, Postgres> for Nothing {
+    fn encode_by_ref(&self, _: &mut PgArgumentBuffer) -> Result<IsNull, sqlx::error::BoxDynError> {
+        Ok(IsNull::Yes)
+    }
+}
+
+type Query<'q, D> = sqlx::query::Query<'q, D, <D as sqlx::Database>::Arguments>;
+
+fn bind<'q, D>(query: Query<'q, D>, values: &[Value]) -> Query<'q, D>
+where
+    D: sqlx::Database,
+    String: sqlx::Encode<'q, D> + sqlx::Type<D>,
+    i64: sqlx::Encode<'q, D> + sqlx::Type<D>,
+    Nothing: sqlx::Encode<'q, D> + sqlx::Type<D>,
+{
+    values.iter().fold(query, |query, value| match value {
+        // PostgreSQL has no text with this character. The ledger's own bytes are JSON, where it is written otherwise.
+        Value::Text(text) => query.bind(text.replace('\0', "\u{fffd}")),
+        Value::Int(number) => query.bind(*number),
+        Value::Null => query.bind(Nothing),
+    })
+}
+
 /// One row of an answer. Asking for a column that is not there, or as the wrong type, is a defect of the program.
 #[derive(Debug)]
-pub struct Row(SqliteRow);
+pub struct Row(Answer);
+
+#[derive(Debug)]
+enum Answer {
+    Sqlite(SqliteRow),
+    Postgres(PgRow),
+}
+
+impl From<SqliteRow> for Row {
+    fn from(row: SqliteRow) -> Self {
+        Self(Answer::Sqlite(row))
+    }
+}
+
+impl From<PgRow> for Row {
+    fn from(row: PgRow) -> Self {
+        Self(Answer::Postgres(row))
+    }
+}
 
 impl Row {
+    fn get<T>(&self, index: usize) -> Result<T, sqlx::Error>
+    where
+        T: for<'r> sqlx::Decode<'r, Sqlite>
+            + sqlx::Type<Sqlite>
+            + for<'r> sqlx::Decode<'r, Postgres>
+            + sqlx::Type<Postgres>,
+    {
+        match &self.0 {
+            Answer::Sqlite(row) => row.try_get(index),
+            Answer::Postgres(row) => row.try_get(index),
+        }
+    }
+
     /// A text column.
     pub fn text(&self, index: usize) -> String {
-        self.0.try_get(index).expect("the statement selects text here")
+        self.get(index).expect("the statement selects text here")
     }
 
     /// A text column that may be null.
     pub fn opt_text(&self, index: usize) -> Option<String> {
-        self.0.try_get(index).expect("the statement selects text here")
+        self.get(index).expect("the statement selects text here")
     }
 
     /// A number.
     pub fn int(&self, index: usize) -> i64 {
-        self.0.try_get(index).expect("the statement selects a number here")
+        self.get(index).expect("the statement selects a number here")
     }
 
     /// A number that is never negative.
@@ -107,65 +222,214 @@ impl Row {
 
     /// Such a number, which may be null.
     pub fn opt_count(&self, index: usize) -> Option<u64> {
-        let number: Option<i64> = self.0.try_get(index).expect("the statement selects a number here");
+        let number: Option<i64> = self.get(index).expect("the statement selects a number here");
         number.map(|number| u64::try_from(number).expect("counts are never negative"))
     }
 
     /// The whole row as one line of text, for comparing tables.
     pub fn line(&self) -> String {
-        let column = |index: usize| {
-            let raw = self.0.try_get_raw(index).expect("the column is there");
-            if raw.is_null() {
-                return "\\N".to_owned();
-            }
-            let as_text: Result<String, _> = self.0.try_get(index);
-            let shown = as_text.unwrap_or_else(|_| self.int(index).to_string());
-            shown.replace('\\', "\\\\").replace('\t', "\\t").replace('\n', "\\n")
+        let columns = match &self.0 {
+            Answer::Sqlite(row) => row.columns().len(),
+            Answer::Postgres(row) => row.columns().len(),
         };
-        (0..self.0.columns().len()).map(column).collect::<Vec<_>>().join("\t")
+        let column = |index: usize| {
+            let as_text: Result<Option<String>, _> = self.get(index);
+            let shown = as_text.unwrap_or_else(|_| Some(self.int(index).to_string()));
+            shown.map_or_else(
+                || "\\N".to_owned(),
+                |shown| shown.replace('\\', "\\\\").replace('\t', "\\t").replace('\n', "\\n"),
+            )
+        };
+        (0..columns).map(column).collect::<Vec<_>>().join("\t")
     }
+}
+
+/// Which of the two databases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// A file of this machine.
+    Sqlite,
+    /// A server.
+    Postgres,
 }
 
 /// One connection.
 #[derive(Debug)]
-pub struct Conn(Inner);
+pub struct Conn(Line);
 
 #[derive(Debug)]
-enum Inner {
-    Owned(SqliteConnection),
-    Pooled(sqlx::pool::PoolConnection<sqlx::Sqlite>),
+enum Line {
+    Sqlite(Held<Sqlite>),
+    Postgres(Box<Remote>),
 }
 
-impl Conn {
-    fn raw(&mut self) -> &mut SqliteConnection {
-        match &mut self.0 {
-            Inner::Owned(conn) => conn,
-            Inner::Pooled(conn) => conn,
+/// A connection that is nobody else's, or one that goes back to its pool.
+#[derive(Debug)]
+enum Held<D: sqlx::Database> {
+    Owned(D::Connection),
+    Pooled(sqlx::pool::PoolConnection<D>),
+}
+
+impl<D: sqlx::Database> Held<D> {
+    fn raw(&mut self) -> &mut D::Connection {
+        match self {
+            Self::Owned(conn) => conn,
+            Self::Pooled(conn) => conn,
         }
     }
 
-    /// The rows that a statement selects.
+    /// Nobody gets a pooled connection that may still be in a transaction.
+    fn never_give_back(&mut self) {
+        if let Self::Pooled(conn) = self {
+            conn.close_on_drop();
+        }
+    }
+
+    async fn close(self) -> Result<(), sqlx::Error> {
+        match self {
+            Self::Owned(conn) => conn.close().await,
+            Self::Pooled(_) => Ok(()),
+        }
+    }
+}
+
+/// A connection to a server, which may be lost and made anew as long as no transaction depends on it.
+#[derive(Debug)]
+struct Remote {
+    held: Held<Postgres>,
+    to: DatabaseUrl,
+    in_transaction: bool,
+}
+
+impl Remote {
+    fn new(held: Held<Postgres>, to: &DatabaseUrl) -> Self {
+        Self { held, to: to.clone(), in_transaction: false }
+    }
+
+    /// Whether the same may be asked again over a new connection: nothing was begun, so nothing can be half done.
+    fn may_begin_again(&self, error: &sqlx::Error) -> bool {
+        !self.in_transaction && is_lost(error)
+    }
+
+    async fn reconnect(&mut self) -> Result<(), SqlError> {
+        self.held = Held::Owned(self.to.connect().await?);
+        Ok(())
+    }
+}
+
+/// The same to either driver: `$raw` is its connection.
+macro_rules! either {
+    ($line:expr, $raw:ident => $ask:expr) => {
+        match $line {
+            Line::Sqlite(held) => {
+                let $raw = held.raw();
+                $ask
+            }
+            Line::Postgres(remote) => {
+                let $raw = remote.held.raw();
+                $ask
+            }
+        }
+    };
+}
+
+impl Conn {
+    /// Which database it is.
+    pub fn dialect(&self) -> Dialect {
+        match self.0 {
+            Line::Sqlite(_) => Dialect::Sqlite,
+            Line::Postgres(_) => Dialect::Postgres,
+        }
+    }
+
+    /// The rows that a statement selects. Outside of a transaction, a lost connection is replaced once.
     pub async fn rows(&mut self, statement: &'static str, values: &[Value]) -> Result<Vec<Row>, SqlError> {
-        let rows = bind(sqlx::query(statement), values).fetch_all(self.raw()).await;
-        Ok(rows.map_err(|error| SqlError::of(statement, error))?.into_iter().map(Row).collect())
+        let mut rows = self.select(statement, values).await;
+        if self.replaced(&rows).await? {
+            rows = self.select(statement, values).await;
+        }
+        rows.map_err(|error| SqlError::of(statement, error))
     }
 
-    /// The first row that a statement selects.
+    /// The first row that a statement selects. Outside of a transaction, a lost connection is replaced once.
     pub async fn row(&mut self, statement: &'static str, values: &[Value]) -> Result<Option<Row>, SqlError> {
-        let row = bind(sqlx::query(statement), values).fetch_optional(self.raw()).await;
-        Ok(row.map_err(|error| SqlError::of(statement, error))?.map(Row))
+        let mut row = self.select_first(statement, values).await;
+        if self.replaced(&row).await? {
+            row = self.select_first(statement, values).await;
+        }
+        row.map_err(|error| SqlError::of(statement, error))
     }
 
-    /// Runs a statement and says how many rows it changed.
+    async fn select(
+        &mut self,
+        statement: impl SqlSafeStr,
+        values: &[Value],
+    ) -> Result<Vec<Row>, sqlx::Error> {
+        either!(&mut self.0, raw => {
+            let rows = bind(sqlx::query(statement), values).fetch_all(raw).await?;
+            Ok(rows.into_iter().map(Row::from).collect())
+        })
+    }
+
+    async fn select_first(
+        &mut self,
+        statement: impl SqlSafeStr,
+        values: &[Value],
+    ) -> Result<Option<Row>, sqlx::Error> {
+        either!(&mut self.0, raw => {
+            let row = bind(sqlx::query(statement), values).fetch_optional(raw).await?;
+            Ok(row.map(Row::from))
+        })
+    }
+
+    /// Makes a lost connection anew where nothing depends on the old one. Says whether it did.
+    async fn replaced<T>(&mut self, outcome: &Result<T, sqlx::Error>) -> Result<bool, SqlError> {
+        match (&mut self.0, outcome) {
+            (Line::Postgres(remote), Err(error)) if remote.may_begin_again(error) => {
+                remote.reconnect().await.map(|()| true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Runs a statement and says how many rows it changed. Never repeated: whether a lost statement took effect is unknown.
     pub async fn execute(&mut self, statement: &'static str, values: &[Value]) -> Result<u64, SqlError> {
-        let done = bind(sqlx::query(statement), values).execute(self.raw()).await;
-        Ok(done.map_err(|error| SqlError::of(statement, error))?.rows_affected())
+        let done = either!(&mut self.0, raw => {
+            bind(sqlx::query(statement), values).execute(raw).await.map(|done| done.rows_affected())
+        });
+        done.map_err(|error| SqlError::of(statement, error))
     }
 
     /// Runs several statements without parameters.
     pub async fn script(&mut self, statements: &'static str) -> Result<(), SqlError> {
-        let done = sqlx::raw_sql(statements).execute(self.raw()).await;
-        done.map(drop).map_err(|error| SqlError::of(statements, error))
+        self.run(statements).await.map_err(|error| SqlError::of(statements, error))
+    }
+
+    async fn run(&mut self, statements: impl SqlSafeStr) -> Result<(), sqlx::Error> {
+        either!(&mut self.0, raw => sqlx::raw_sql(statements).execute(raw).await.map(drop))
+    }
+
+    /// Runs a migration. Text compares byte by byte in SQLite; in PostgreSQL it would compare as the database's language
+    /// does, unless the column says otherwise.
+    pub(crate) async fn define(&mut self, migration: &'static str) -> Result<(), SqlError> {
+        match self.dialect() {
+            Dialect::Sqlite => self.script(migration).await,
+            Dialect::Postgres => {
+                let bytewise = migration.replace(" TEXT", " TEXT COLLATE \"C\"");
+                self.run(AssertSqlSafe(bytewise)).await.map_err(|error| SqlError::of(migration, error))
+            }
+        }
+    }
+
+    /// The names of the tables, in order.
+    pub async fn tables(&mut self) -> Result<Vec<String>, SqlError> {
+        let statement = match self.dialect() {
+            Dialect::Sqlite => "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name",
+            Dialect::Postgres => {
+                "SELECT CAST(tablename AS TEXT) FROM pg_tables WHERE schemaname = current_schema() ORDER BY tablename"
+            }
+        };
+        Ok(self.rows(statement, &[]).await?.into_iter().map(|row| row.text(0)).collect())
     }
 
     /// All rows of a declared table in the order of its key, as lines. The names come from `schema::TABLES` alone.
@@ -175,72 +439,167 @@ impl Conn {
         key: &'static str,
     ) -> Result<Vec<String>, SqlError> {
         let statement = format!("SELECT * FROM {table} ORDER BY {key}");
-        let rows = sqlx::query(AssertSqlSafe(statement.clone())).fetch_all(self.raw()).await;
-        Ok(rows
-            .map_err(|error| SqlError::of(&statement, error))?
-            .into_iter()
-            .map(|row| Row(row).line())
-            .collect())
+        let rows = self.select(AssertSqlSafe(statement.clone()), &[]).await;
+        Ok(rows.map_err(|error| SqlError::of(&statement, error))?.iter().map(Row::line).collect())
     }
 
     /// Empties a declared table.
     pub(crate) async fn clear(&mut self, table: &'static str) -> Result<(), SqlError> {
         let statement = format!("DELETE FROM {table}");
-        let done = sqlx::query(AssertSqlSafe(statement.clone())).execute(self.raw()).await;
-        done.map(drop).map_err(|error| SqlError::of(&statement, error))
+        self.run(AssertSqlSafe(statement.clone())).await.map_err(|error| SqlError::of(&statement, error))
     }
 
-    /// Begins a transaction that will write.
+    /// Begins a transaction that will write, when it is its turn: in PostgreSQL, writers of all processes queue at the one
+    /// row of the table `turn`, and each sees what the one before it committed.
     pub async fn begin(&mut self) -> Result<(), SqlError> {
-        self.script("BEGIN IMMEDIATE").await
+        self.begin_with("BEGIN IMMEDIATE", "BEGIN; UPDATE turn SET number = number + 1").await
     }
 
     /// Begins a transaction in which every read sees what the first one saw.
     pub async fn begin_reading(&mut self) -> Result<(), SqlError> {
-        self.script("BEGIN").await
+        self.begin_with("BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await
+    }
+
+    /// Begins a transaction that makes tables, before there is a `turn` to queue at. The number of the lock is "semel" in
+    /// ASCII.
+    pub(crate) async fn begin_defining(&mut self) -> Result<(), SqlError> {
+        self.begin_with("BEGIN IMMEDIATE", "BEGIN; SELECT pg_advisory_xact_lock(495622907244)").await
+    }
+
+    async fn begin_with(&mut self, sqlite: &'static str, postgres: &'static str) -> Result<(), SqlError> {
+        let statement = match self.dialect() {
+            Dialect::Sqlite => sqlite,
+            Dialect::Postgres => postgres,
+        };
+        let mut begun = self.run(statement).await;
+        if self.replaced(&begun).await? {
+            begun = self.run(statement).await;
+        }
+        begun.map_err(|error| SqlError::of(statement, error))?;
+        match &mut self.0 {
+            Line::Sqlite(held) => held.never_give_back(),
+            Line::Postgres(remote) => {
+                remote.held.never_give_back();
+                remote.in_transaction = true;
+            }
+        }
+        Ok(())
     }
 
     /// Makes the transaction durable.
     pub async fn commit(&mut self) -> Result<(), SqlError> {
-        self.script("COMMIT").await
+        self.end("COMMIT").await
     }
 
     /// Gives the transaction up.
     pub async fn rollback(&mut self) -> Result<(), SqlError> {
-        self.script("ROLLBACK").await
+        self.end("ROLLBACK").await
+    }
+
+    async fn end(&mut self, statement: &'static str) -> Result<(), SqlError> {
+        self.script(statement).await?;
+        if let Line::Postgres(remote) = &mut self.0 {
+            remote.in_transaction = false;
+        }
+        Ok(())
     }
 
     /// Closes the connection; a pooled one goes back to its pool.
     pub async fn close(self) -> Result<(), SqlError> {
-        match self.0 {
-            Inner::Owned(conn) => conn.close().await.map_err(|error| SqlError::of("(close)", error)),
-            Inner::Pooled(_) => Ok(()),
-        }
+        let closed = match self.0 {
+            Line::Sqlite(held) => held.close().await,
+            Line::Postgres(remote) => remote.held.close().await,
+        };
+        closed.map_err(|error| SqlError::of("(close)", error))
     }
 
-    /// Writes a consistent copy of the whole database to a new file.
-    pub async fn copy_to(&mut self, file: &Path) -> Result<(), SqlError> {
-        let done =
-            sqlx::query("VACUUM INTO $1").bind(file.to_string_lossy().into_owned()).execute(self.raw()).await;
-        done.map(drop).map_err(|error| SqlError::of("VACUUM INTO", error))
+    /// Writes a consistent copy of a database that is a file to a new file. Says whether it is one.
+    pub(crate) async fn copy_to(&mut self, file: &Path) -> Result<bool, SqlError> {
+        let Line::Sqlite(held) = &mut self.0 else { return Ok(false) };
+        let name = file.to_string_lossy().into_owned();
+        let done = sqlx::query("VACUUM INTO $1").bind(name).execute(held.raw()).await;
+        done.map(|_| true).map_err(|error| SqlError::of("VACUUM INTO", error))
     }
 }
 
-type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
+/// Which PostgreSQL database: `postgres://USER@HOST/NAME`, with the parameters of libpq (`?host=/run/postgresql`,
+/// `?sslmode=verify-full`, `?options=-csearch_path=semel`). What it does not say comes from `PGHOST`, `PGPASSWORD`,
+/// `~/.pgpass` and so on, as for every client of PostgreSQL. Shown without its password.
+#[derive(Clone)]
+pub struct DatabaseUrl {
+    options: PgConnectOptions,
+    has_password: bool,
+}
 
-fn bind<'q>(query: Query<'q>, values: &[Value]) -> Query<'q> {
-    values.iter().fold(query, |query, value| match value {
-        Value::Text(text) => query.bind(text.clone()),
-        Value::Int(number) => query.bind(*number),
-        Value::Null => query.bind(None::<String>),
-    })
+/// A text is no [`DatabaseUrl`]. The text, which may hold a password, is not repeated.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidDatabaseUrl {
+    /// It begins otherwise.
+    #[error("a database is named as postgres://USER@HOST/NAME")]
+    Scheme,
+    /// A part of it makes no sense.
+    #[error("the name of the database, postgres://…, makes no sense")]
+    Parts(#[source] sqlx::Error),
+}
+
+impl FromStr for DatabaseUrl {
+    type Err = InvalidDatabaseUrl;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let rest = text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://"));
+        let has_password = holds_password(rest.ok_or(InvalidDatabaseUrl::Scheme)?);
+        let mut options: PgConnectOptions = text.parse().map_err(InvalidDatabaseUrl::Parts)?;
+        if !text.contains("statement-cache-capacity=") {
+            options = options.statement_cache_capacity(STATEMENTS);
+        }
+        let options = options.application_name("semel").disable_statement_logging();
+        Ok(Self { options, has_password })
+    }
+}
+
+fn holds_password(rest: &str) -> bool {
+    let (authority, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
+    user.contains(':') || query.split('&').any(|parameter| parameter.starts_with("password="))
+}
+
+impl DatabaseUrl {
+    /// Whether its text held a password.
+    pub fn has_password(&self) -> bool {
+        self.has_password
+    }
+
+    async fn connect(&self) -> Result<sqlx::PgConnection, SqlError> {
+        self.options.connect().await.map_err(|error| SqlError::connecting(self, error))
+    }
+}
+
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let options = &self.options;
+        write!(f, "postgres://{}@", options.get_username())?;
+        match options.get_socket() {
+            Some(socket) => write!(f, "{}:{}", socket.display(), options.get_port())?,
+            None => write!(f, "{}:{}", options.get_host(), options.get_port())?,
+        }
+        write!(f, "/{}", options.get_database().unwrap_or(options.get_username()))
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DatabaseUrl({self})")
+    }
 }
 
 /// A database: readers from a pool, and connections of one's own for writing.
 #[derive(Debug, Clone)]
-pub struct Db {
-    options: SqliteConnectOptions,
-    readers: SqlitePool,
+pub struct Db(Source);
+
+#[derive(Debug, Clone)]
+enum Source {
+    Sqlite { options: SqliteConnectOptions, readers: SqlitePool },
+    Postgres { to: DatabaseUrl, readers: PgPool },
 }
 
 impl Db {
@@ -252,36 +611,100 @@ impl Db {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(30))
+            .statement_cache_capacity(STATEMENTS)
             .disable_statement_logging();
         let readers = SqlitePoolOptions::new()
             .max_connections(4)
             .idle_timeout(None)
             .max_lifetime(None)
             .connect_lazy_with(options.clone());
-        Self { options, readers }
+        Self(Source::Sqlite { options, readers })
+    }
+
+    /// A database of a server. A lost connection is noticed by whoever asks next, who makes a new one.
+    pub fn of(to: &DatabaseUrl) -> Self {
+        let readers = PgPoolOptions::new()
+            .max_connections(8)
+            .acquire_timeout(Duration::from_secs(10))
+            .test_before_acquire(false)
+            .connect_lazy_with(to.options.clone());
+        Self(Source::Postgres { to: to.clone(), readers })
     }
 
     /// A connection for reading.
     pub async fn reader(&self) -> Result<Conn, SqlError> {
-        let conn = self.readers.acquire().await.map_err(|error| SqlError::of("(connect)", error))?;
-        Ok(Conn(Inner::Pooled(conn)))
+        match &self.0 {
+            Source::Sqlite { readers, .. } => {
+                let conn = readers.acquire().await.map_err(|error| SqlError::of("(connect)", error))?;
+                Ok(Conn(Line::Sqlite(Held::Pooled(conn))))
+            }
+            Source::Postgres { readers, to } => {
+                let conn = readers.acquire().await.map_err(|error| SqlError::connecting(to, error))?;
+                Ok(Conn(Line::Postgres(Box::new(Remote::new(Held::Pooled(conn), to)))))
+            }
+        }
     }
 
     /// A connection of one's own.
     pub async fn connect(&self) -> Result<Conn, SqlError> {
-        let conn = self.options.connect().await.map_err(|error| SqlError::of("(connect)", error))?;
-        Ok(Conn(Inner::Owned(conn)))
+        match &self.0 {
+            Source::Sqlite { options, .. } => {
+                let conn = options.connect().await.map_err(|error| SqlError::of("(connect)", error))?;
+                Ok(Conn(Line::Sqlite(Held::Owned(conn))))
+            }
+            Source::Postgres { to, .. } => {
+                let conn = to.connect().await?;
+                Ok(Conn(Line::Postgres(Box::new(Remote::new(Held::Owned(conn), to)))))
+            }
+        }
     }
 
     /// An empty database in memory.
     pub async fn in_memory() -> Result<Conn, SqlError> {
         let options = SqliteConnectOptions::new().in_memory(true).disable_statement_logging();
         let conn = options.connect().await.map_err(|error| SqlError::of("(connect)", error))?;
-        Ok(Conn(Inner::Owned(conn)))
+        Ok(Conn(Line::Sqlite(Held::Owned(conn))))
     }
 
     /// Closes all readers.
     pub async fn close(&self) {
-        self.readers.close().await;
+        match &self.0 {
+            Source::Sqlite { readers, .. } => readers.close().await,
+            Source::Postgres { readers, .. } => readers.close().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_is_shown_without_its_password() {
+        let cases = [
+            ("postgres://ana:geheim@db.example/semel", "postgres://ana@db.example:5432/semel", true),
+            ("postgresql://ana@db.example:6000/s?password=geheim", "postgres://ana@db.example:6000/s", true),
+            ("postgres://ana@localhost/s?host=/run/pg", "postgres://ana@/run/pg:5432/s", false),
+            ("postgres://ana@db.example/s?sslmode=require", "postgres://ana@db.example:5432/s", false),
+        ];
+        for (text, shown, has_password) in cases {
+            let url: DatabaseUrl = text.parse().unwrap();
+            assert_eq!((url.to_string().as_str(), url.has_password()), (shown, has_password), "{text}");
+            assert!(!format!("{url:?}").contains("geheim"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_database_is_refused_without_being_repeated() {
+        for text in ["mysql://ana:geheim@db/semel", "postgres://ana:geheim@db:port/semel", "geheim", ""] {
+            let mut said = String::new();
+            let refused: InvalidDatabaseUrl = text.parse::<DatabaseUrl>().unwrap_err();
+            let mut cause: Option<&dyn std::error::Error> = Some(&refused);
+            while let Some(error) = cause {
+                said.push_str(&error.to_string());
+                cause = error.source();
+            }
+            assert!(!said.contains("geheim"), "{said}");
+        }
     }
 }

@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test panics for the test")]
 
+#[path = "../../../store/tests/it/cluster.rs"]
+#[allow(dead_code, reason = "the tests of the store use all of it")]
+mod cluster;
+
 mod attest;
 mod collect;
 mod deploy;
@@ -15,6 +19,7 @@ mod rollback;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use jiff::Timestamp;
 use semel_engine::deploy::{Config, Finish, Order, Outcome, Start, Started};
@@ -36,12 +41,23 @@ use semel_oci::descriptor::Descriptor;
 use semel_oci::manifest::ImageManifest;
 use semel_oci::media_type;
 use semel_store::blobs::Stored;
+use semel_store::sql::DatabaseUrl;
 use semel_store::{Place, Store, audit, ledger};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// A contract with a port that has a default, a level, and a secret.
 const CONTRACT: &str = r#"{"DATABASE_URL":{"secret":true,"type":"url"},"LOG_LEVEL":{"of":["debug","info"],"type":"enum"},"PORT":{"default":8080,"type":"port"}}"#;
+
+/// With `SEMEL_TEST_POSTGRES` set, every store of these tests has its tables in PostgreSQL.
+#[allow(clippy::disallowed_methods, reason = "it is for whoever runs the tests to choose")]
+fn database(dir: &Path) -> Option<DatabaseUrl> {
+    std::env::var_os("SEMEL_TEST_POSTGRES")?;
+    let server = cluster::Cluster::get()?;
+    let name = dir.file_name().unwrap().to_string_lossy().trim_start_matches('.').to_owned();
+    server.create(&name);
+    Some(server.url(&name).parse().unwrap())
+}
 
 /// A store of its own, somebody who works with it, and a clock that goes on by a second with every look at it.
 struct World {
@@ -54,7 +70,8 @@ struct World {
 impl World {
     async fn new() -> Self {
         let dir = TempDir::new().unwrap();
-        let place = Place { dir: dir.path().join("store"), keys: dir.path().join("keys") };
+        let database = database(dir.path());
+        let place = Place { dir: dir.path().join("store"), keys: dir.path().join("keys"), database };
         let store = Store::open_or_create(&place, time(0)).await.unwrap();
         let who = store.local_actor("ana@shop.example", "test").await.unwrap();
         Self { store, who, clock: Cell::new(0), _dir: dir }

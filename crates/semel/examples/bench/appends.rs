@@ -106,7 +106,7 @@ pub(crate) async fn write(words: &[String]) -> Result<(), Error> {
     let [dir, keys, count, name] = words else {
         return Err("usage: append-entries STORE KEYS COUNT NAME".into());
     };
-    let store = Store::open(&Place { dir: dir.into(), keys: keys.into() }).await?;
+    let store = Store::open(&Place::embedded(dir.into(), keys.into())).await?;
     let actor = store.local_actor("bench", "bench").await?;
     println!("ready");
     std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;

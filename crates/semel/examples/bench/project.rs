@@ -11,7 +11,7 @@ use crate::scratch::Scratch;
 impl Scratch {
     /// The large store, where the program looks for the user's own.
     pub(crate) fn store(&self) -> Place {
-        Place { dir: self.path("data/semel"), keys: self.keys() }
+        Place::embedded(self.path("data/semel"), self.keys())
     }
 
     /// Runs git in the project and gives what it printed.

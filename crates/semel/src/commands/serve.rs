@@ -19,6 +19,9 @@ pub(super) async fn run(args: &ServeArgs, cli: &Cli, settings: &Settings, output
         serve::bind(args.listen).await.map_err(|error| Failure::from_error(Exit::Usage, &error))?;
     let address = listener.local_addr().map_err(|error| Failure::from_error(Exit::Fault, &error))?;
     output.done(format!("serving store {} ({}) at http://{address}", store.id(), place.dir.display()));
+    if let Some(database) = &place.database {
+        output.say(format!("  its tables are in {database}"));
+    }
     output.say("  loopback only: whoever reaches it may do everything, until sign-in exists");
     output.say("  with an artefact NAME:VERSION of this store:");
     output.say(format!("    docker pull {address}/NAME:VERSION"));

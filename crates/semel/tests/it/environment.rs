@@ -75,6 +75,7 @@ impl Ran {
 /// A directory and everything that happens in it.
 pub(crate) struct TestEnvironment {
     dir: TempDir,
+    database: Option<String>,
 }
 
 impl TestEnvironment {
@@ -83,7 +84,7 @@ impl TestEnvironment {
         // The name is short, because the path of a socket has a small limit.
         let dir = tempfile::Builder::new().prefix("sm").rand_bytes(6).tempdir().unwrap();
         fs::create_dir(dir.path().join("p")).unwrap();
-        Self { dir }
+        Self { dir, database: None }
     }
 
     /// An empty repository.
@@ -117,6 +118,11 @@ impl TestEnvironment {
     /// The user's own store.
     pub(crate) fn store(&self) -> PathBuf {
         self.dir.path().join("data/semel")
+    }
+
+    /// From now on every command finds the tables of the store in a PostgreSQL database.
+    pub(crate) fn keep_tables_in(&mut self, database: String) {
+        self.database = Some(database);
     }
 
     /// Writes a file of the project.
@@ -202,6 +208,7 @@ impl TestEnvironment {
             ("GIT_CONFIG_NOSYSTEM", "1"),
         ];
         command.envs(variables).env("HOME", home);
+        command.envs(self.database.iter().map(|database| ("SEMEL_DATABASE", database)));
         for (name, below) in [
             ("XDG_DATA_HOME", "data"),
             ("XDG_CONFIG_HOME", "config"),
@@ -313,6 +320,12 @@ pub(crate) fn finish(mut command: Command, input: &str) -> Ran {
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         code: output.status.code().unwrap_or(-1),
     }
+}
+
+/// Takes a file away from everybody but its owner.
+pub(crate) fn make_private(path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 /// A listener that takes a port for as long as it lives.

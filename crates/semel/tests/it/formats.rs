@@ -9,8 +9,8 @@ use semel_model::build::{BuildInputs, Bump, CommitFact, Line};
 use semel_model::canonical;
 use semel_model::digest::Digest;
 use semel_model::name::CommitId;
-use semel_store::Identity;
 use semel_store::backup::Manifest;
+use semel_store::{DatabaseKind, Identity};
 
 #[test]
 fn the_identity_of_a_store_is_frozen() {
@@ -19,11 +19,17 @@ fn the_identity_of_a_store_is_frozen() {
         id: "0123456789abcdef".to_owned(),
         origin: "0123456789abcdef.semel".to_owned(),
         ledger_key: "a key".to_owned(),
+        database: None,
     };
     let text =
         r#"{"format":1,"id":"0123456789abcdef","ledger_key":"a key","origin":"0123456789abcdef.semel"}"#;
     assert_eq!(canonical_text(&identity), text);
     assert_eq!(serde_json::from_str::<Identity>(text).unwrap(), identity);
+
+    let elsewhere = Identity { database: Some(DatabaseKind::Postgresql), ..identity };
+    let text = text.replace(r#""format""#, r#""database":"postgresql","format""#);
+    assert_eq!(canonical_text(&elsewhere), text);
+    assert_eq!(serde_json::from_str::<Identity>(&text).unwrap(), elsewhere);
 }
 
 #[test]

@@ -6,6 +6,9 @@
     reason = "tests write files and read the environment as other people do"
 )]
 
+#[path = "../../../store/tests/it/cluster.rs"]
+#[allow(dead_code, reason = "the tests of the store use all of it")]
+mod cluster;
 mod environment;
 mod http;
 mod layout;
@@ -21,6 +24,7 @@ mod push;
 mod races;
 mod serve_kill;
 mod serve_stop;
+mod servers;
 mod story;
 mod tidy;
 mod tour;

@@ -187,7 +187,7 @@ fn a_flood_of_refused_pushes_is_one_entry() {
 }
 
 /// An artefact whose only blob is the empty object.
-fn manifest(text: &str) -> EncodedManifest {
+pub(crate) fn manifest(text: &str) -> EncodedManifest {
     let manifest = ImageManifest {
         artifact_type: Some("application/vnd.example.thing".to_owned()),
         config: Descriptor::empty(),
@@ -202,7 +202,7 @@ fn path(reference: &str) -> String {
     format!("/v2/shop/api/manifests/{reference}")
 }
 
-fn push_blob(address: &str, bytes: &[u8]) {
+pub(crate) fn push_blob(address: &str, bytes: &[u8]) {
     let path = format!("/v2/shop/api/blobs/uploads/?digest={}", Digest::of(bytes));
     assert_eq!(http::send(address, "POST", &path, &[], bytes).unwrap().status, 201);
 }
@@ -227,12 +227,12 @@ fn recorded(environment: &TestEnvironment, kind: &str) -> usize {
     files.iter().map(|(_, bytes)| String::from_utf8_lossy(bytes).matches(&needle).count()).sum()
 }
 
-fn words(words: &[&str]) -> Vec<String> {
+pub(crate) fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
 /// Starts all commands before it waits for any.
-fn at_once(environment: &TestEnvironment, commands: &[Vec<String>]) -> Vec<Ran> {
+pub(crate) fn at_once(environment: &TestEnvironment, commands: &[Vec<String>]) -> Vec<Ran> {
     let children: Vec<_> = commands
         .iter()
         .map(|words| {

@@ -102,6 +102,7 @@ impl ErrorClass {
             EngineError::TryAgain { .. } | EngineError::Append(AppendError::HeadMoved { .. }) => {
                 Self::TryAgain
             }
+            _ if crate::error::is_database_away(error) => Self::TryAgain,
             _ => Self::Fault,
         }
     }

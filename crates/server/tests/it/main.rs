@@ -57,7 +57,7 @@ impl House {
 
     /// The store in a directory, with a server that knows nothing of the one before.
     async fn on(directory: tempfile::TempDir) -> Self {
-        let place = Place { dir: directory.path().join("store"), keys: directory.path().join("keys") };
+        let place = Place::embedded(directory.path().join("store"), directory.path().join("keys"));
         let store = Store::open_or_create(&place, now()).await.unwrap();
         let app = App::new(store.clone(), now, "ana");
         let transport = Transport::in_process(router(app.clone()));

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use semel_model::digest::{Algorithm, Digest};
 use semel_store::blobs::BlobError;
 
-use crate::new_store;
+use crate::world::World;
 
 fn pieces(
     parts: &[&'static [u8]],
@@ -16,8 +16,8 @@ fn pieces(
 
 #[tokio::test]
 async fn bytes_are_visible_only_under_their_own_digest() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = new_store(dir.path()).await;
+    let world = World::on_sqlite();
+    let store = world.new_store().await;
     let wrong = Digest::of(b"other");
     let refused = store.blobs().put_stream(pieces(&[b"se", b"mel"]), &wrong).await;
     assert!(matches!(refused, Err(BlobError::WrongDigest { found, .. }) if found == Digest::of(b"semel")));
@@ -34,8 +34,8 @@ async fn bytes_are_visible_only_under_their_own_digest() {
 
 #[tokio::test]
 async fn a_small_blob_is_stored_only_under_the_digest_that_was_announced() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = new_store(dir.path()).await;
+    let world = World::on_sqlite();
+    let store = world.new_store().await;
     for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
         let (digest, wrong) = (Digest::of_with(algorithm, b"semel"), Digest::of_with(algorithm, b"other"));
         let refused = store.blobs().put_announced(b"semel", &wrong).await;
@@ -50,8 +50,8 @@ async fn a_small_blob_is_stored_only_under_the_digest_that_was_announced() {
 
 #[tokio::test]
 async fn any_algorithm_checks_an_upload_whatever_was_announced_for_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = new_store(dir.path()).await;
+    let world = World::on_sqlite();
+    let store = world.new_store().await;
     let both = [Algorithm::Sha256, Algorithm::Sha512];
     for (announced, algorithm) in both.into_iter().flat_map(|one| both.map(|other| (one, other))) {
         let id = store.blobs().begin_upload().unwrap();
@@ -68,8 +68,8 @@ async fn any_algorithm_checks_an_upload_whatever_was_announced_for_it() {
 
 #[tokio::test]
 async fn a_damaged_blob_is_named_and_healed_by_good_bytes() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = new_store(dir.path()).await;
+    let world = World::on_sqlite();
+    let store = world.new_store().await;
     let digest = store.blobs().put(b"precious").unwrap().digest;
     for damage in [b"precioux".as_slice(), b"prec", b""] {
         #[expect(clippy::disallowed_methods, reason = "the test damages the store on purpose")]
@@ -83,8 +83,8 @@ async fn a_damaged_blob_is_named_and_healed_by_good_bytes() {
 
 #[tokio::test]
 async fn an_upload_survives_its_process_and_refuses_pieces_out_of_order() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = new_store(dir.path()).await;
+    let world = World::on_sqlite();
+    let store = world.new_store().await;
     let id = store.blobs().begin_upload().unwrap();
     assert_eq!(store.blobs().extend_upload(&id, Some(0), pieces(&[b"sem"])).await.unwrap(), 3);
     let refused = store.blobs().extend_upload(&id, Some(7), pieces(&[b"x"])).await;
@@ -105,8 +105,8 @@ proptest! {
     fn any_cut_into_pieces_gives_the_same_blob(content in proptest::collection::vec(any::<u8>(), 0..5_000), cut in 1usize..700) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let dir = tempfile::tempdir().unwrap();
-            let store = new_store(dir.path()).await;
+            let world = World::on_sqlite();
+            let store = world.new_store().await;
             let digest = Digest::of(&content);
             let parts: Vec<_> = content.chunks(cut).map(|part| Ok(Bytes::copy_from_slice(part))).collect();
             store.blobs().put_stream(stream::iter(parts), &digest).await.unwrap();
@@ -117,8 +117,8 @@ proptest! {
 
 #[tokio::test]
 async fn blobs_that_are_stored_together_are_all_there_also_when_two_are_the_same() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = new_store(dir.path()).await;
+    let world = World::on_sqlite();
+    let store = world.new_store().await;
     let blobs = store.blobs();
     let parts: [&[u8]; 4] = [b"one", b"two", b"one", b"{}"];
     let stored = blobs.put_all(&parts).unwrap();

@@ -6,7 +6,8 @@ use semel_store::ledger::{self, AppendError};
 use semel_store::projections;
 use semel_store::{OpenError, Store, audit, backup, recover};
 
-use crate::{actor, fill, new_store, now, place};
+use super::world;
+use crate::{actor, fill, now};
 
 #[expect(clippy::disallowed_methods, reason = "the tests damage stores on purpose")]
 fn write(path: &Path, bytes: &[u8]) {
@@ -21,26 +22,20 @@ fn entry_file(store: &Store) -> PathBuf {
     std::fs::read_dir(store.dir().join("ledger")).unwrap().next().unwrap().unwrap().path()
 }
 
-fn remove_database(dir: &Path) {
-    for name in ["semel.db", "semel.db-wal", "semel.db-shm"] {
-        drop(std::fs::remove_file(dir.join(name)));
-    }
-}
-
 #[tokio::test]
 async fn a_deleted_database_is_recovered_from_files_identically() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = new_store(dir.path()).await;
+    let Some(world) = world() else { return };
+    let store = world.new_store().await;
     fill(&store, 20).await;
     let before = dump(&store).await;
     let head = ledger::head(&mut store.reader().await.unwrap()).await.unwrap();
     store.close().await;
     drop(store);
-    remove_database(&place(dir.path()).dir);
-    assert!(matches!(Store::open(&place(dir.path())).await, Err(OpenError::NoDatabase(_))));
-    let recovered = recover::recover(&place(dir.path())).await.unwrap();
+    world.lose_database();
+    assert!(matches!(Store::open(&world.place()).await, Err(OpenError::NoDatabase { .. })));
+    let recovered = recover::recover(&world.place()).await.unwrap();
     assert_eq!((recovered.entries, recovered.taken), (head.size, head.size));
-    let store = Store::open(&place(dir.path())).await.unwrap();
+    let store = Store::open(&world.place()).await.unwrap();
     assert_eq!(dump(&store).await, before);
     assert_eq!(ledger::head(&mut store.reader().await.unwrap()).await.unwrap(), head);
     assert_eq!(audit::verify(&store).await.unwrap().problems, Vec::<String>::new());
@@ -48,8 +43,8 @@ async fn a_deleted_database_is_recovered_from_files_identically() {
 
 #[tokio::test]
 async fn a_rebuild_changes_nothing_and_mends_an_edited_table() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = new_store(dir.path()).await;
+    let Some(world) = world() else { return };
+    let store = world.new_store().await;
     fill(&store, 5).await;
     let before = dump(&store).await;
     recover::rebuild(&store).await.unwrap();
@@ -65,10 +60,10 @@ async fn a_rebuild_changes_nothing_and_mends_an_edited_table() {
 
 #[tokio::test]
 async fn an_older_copy_refuses_to_sign_and_catches_up_from_the_newer_files() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = new_store(dir.path()).await;
+    let Some(world) = world() else { return };
+    let store = world.new_store().await;
     fill(&store, 3).await;
-    let saved = dir.path().join("backup");
+    let saved = world.path().join("backup");
     let copied = backup::backup(&store, &saved, now()).await.unwrap();
     assert_eq!(copied.blobs, 3);
     assert_eq!(backup::backup(&store, &saved, now()).await.unwrap().kept, 3);
@@ -79,8 +74,7 @@ async fn an_older_copy_refuses_to_sign_and_catches_up_from_the_newer_files() {
     store.turn().await.unwrap().record(&who, now(), vec![change.clone()]).await.unwrap();
     let newer = std::fs::read(entry_file(&store)).unwrap();
 
-    let mut elsewhere = place(dir.path());
-    elsewhere.dir = dir.path().join("restored");
+    let elsewhere = world.place_of("restored");
     backup::restore(&saved, &elsewhere).await.unwrap();
     let old = Store::open(&elsewhere).await.unwrap();
     let refused = old.turn().await.unwrap().record(&who, now(), vec![change.clone()]).await;
@@ -93,27 +87,27 @@ async fn an_older_copy_refuses_to_sign_and_catches_up_from_the_newer_files() {
 
 #[tokio::test]
 async fn a_restored_store_on_another_machine_has_its_keys_and_goes_on() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = new_store(dir.path()).await;
+    let Some(world) = world() else { return };
+    let store = world.new_store().await;
     fill(&store, 2).await;
-    backup::backup(&store, &dir.path().join("backup"), now()).await.unwrap();
-    let other = tempfile::tempdir().unwrap();
-    backup::restore(&dir.path().join("backup"), &place(other.path())).await.unwrap();
-    let restored = Store::open(&place(other.path())).await.unwrap();
+    backup::backup(&store, &world.path().join("backup"), now()).await.unwrap();
+    let other = world.elsewhere();
+    backup::restore(&world.path().join("backup"), &other.place()).await.unwrap();
+    let restored = Store::open(&other.place()).await.unwrap();
     assert_eq!(actor(&restored).await, actor(&store).await);
     assert_eq!(audit::verify(&restored).await.unwrap().problems, Vec::<String>::new());
-    let again = backup::restore(&dir.path().join("backup"), &place(other.path())).await;
+    let again = backup::restore(&world.path().join("backup"), &other.place()).await;
     assert!(matches!(again, Err(backup::BackupError::NotEmpty(_))));
 }
 
 #[tokio::test]
 async fn a_copy_without_keys_reads_and_refuses_to_write() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = new_store(dir.path()).await;
+    let Some(world) = world() else { return };
+    let store = world.new_store().await;
     fill(&store, 1).await;
     drop(store);
-    let mut without = place(dir.path());
-    without.keys = dir.path().join("no-keys");
+    let mut without = world.place();
+    without.keys = world.path().join("no-keys");
     let copy = Store::open(&without).await.unwrap();
     assert_eq!(audit::verify(&copy).await.unwrap().problems, Vec::<String>::new());
     let refused =
@@ -137,8 +131,8 @@ async fn every_damage_to_what_is_stored_is_named() {
     ];
     for what in ["blob", "entries"] {
         for (how, damage) in damages {
-            let dir = tempfile::tempdir().unwrap();
-            let store = new_store(dir.path()).await;
+            let Some(world) = world() else { return };
+            let store = world.new_store().await;
             fill(&store, 4).await;
             let path = match what {
                 "blob" => store.blobs().path(&semel_model::digest::Digest::of(b"manifest 2")),
@@ -156,8 +150,8 @@ async fn every_damage_to_what_is_stored_is_named() {
 
 #[tokio::test]
 async fn files_that_fell_behind_are_brought_level_by_the_next_append() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = new_store(dir.path()).await;
+    let Some(world) = world() else { return };
+    let store = world.new_store().await;
     fill(&store, 4).await;
     let file = entry_file(&store);
     let whole = std::fs::read(&file).unwrap();
@@ -174,10 +168,10 @@ async fn files_that_fell_behind_are_brought_level_by_the_next_append() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_made_while_others_record_goes_on_where_it_was_made() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = new_store(dir.path()).await;
+    let Some(world) = world() else { return };
+    let store = world.new_store().await;
     fill(&store, 2).await;
-    let busy = Store::open(&place(dir.path())).await.unwrap();
+    let busy = Store::open(&world.place()).await.unwrap();
     let writer = tokio::spawn(async move {
         let who = actor(&busy).await;
         for _ in 0..60 {
@@ -189,36 +183,16 @@ async fn a_backup_made_while_others_record_goes_on_where_it_was_made() {
             busy.turn().await.unwrap().record(&who, now(), vec![change]).await.unwrap();
         }
     });
-    let saved = dir.path().join("backup");
+    let saved = world.path().join("backup");
     backup::backup(&store, &saved, now()).await.unwrap();
     writer.await.unwrap();
-    let other = tempfile::tempdir().unwrap();
-    backup::restore(&saved, &place(other.path())).await.unwrap();
-    let restored = Store::open(&place(other.path())).await.unwrap();
+    let other = world.elsewhere();
+    backup::restore(&saved, &other.place()).await.unwrap();
+    let restored = Store::open(&other.place()).await.unwrap();
     let who = actor(&restored).await;
     let released =
         semel_model::entry::HoldReleased { environment: "production".parse().unwrap(), component: None };
     let change = semel_model::entry::Change::HoldReleased(released);
     restored.turn().await.unwrap().record(&who, now(), vec![change]).await.unwrap();
     assert_eq!(audit::verify(&restored).await.unwrap().problems, Vec::<String>::new());
-}
-
-#[tokio::test]
-async fn the_journal_of_a_lost_database_is_not_played_into_the_recovered_one() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = new_store(dir.path()).await;
-    fill(&store, 5).await;
-    let before = dump(&store).await;
-    let journal = place(dir.path()).dir.join("semel.db-wal");
-    assert!(std::fs::metadata(&journal).unwrap().len() > 0, "the test needs a journal that is not empty");
-    let kept = std::fs::read(&journal).unwrap();
-    store.close().await;
-    drop(store);
-    remove_database(&place(dir.path()).dir);
-    // As when only the database itself was lost.
-    write(&journal, &kept);
-    recover::recover(&place(dir.path())).await.unwrap();
-    let store = Store::open(&place(dir.path())).await.unwrap();
-    assert_eq!(dump(&store).await, before);
-    assert_eq!(audit::verify(&store).await.unwrap().problems, Vec::<String>::new());
 }

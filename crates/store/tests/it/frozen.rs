@@ -27,8 +27,8 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// A copy of a frozen store, on a machine that does not have its keys.
-fn thawed(name: &str, dir: &Path) -> Place {
-    let place = Place { dir: dir.join("store"), keys: dir.join("keys") };
+pub(crate) fn thawed(name: &str, dir: &Path) -> Place {
+    let place = Place::embedded(dir.join("store"), dir.join("keys"));
     copy(&testdata().join(name), &place.dir);
     for empty in ["uploads", "trash"] {
         std::fs::create_dir_all(place.dir.join(empty)).unwrap();

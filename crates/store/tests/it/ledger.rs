@@ -7,12 +7,13 @@ use semel_store::ledger::{self, AppendError};
 use semel_store::projections::{artefact, component, deployment};
 use semel_store::{OpenError, Store, audit};
 
-use crate::{actor, fill, new_store, now, place};
+use super::world;
+use crate::{actor, fill, now};
 
 #[tokio::test]
 async fn what_is_recorded_is_found_again_and_proved() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = new_store(dir.path()).await;
+    let Some(world) = world() else { return };
+    let store = world.new_store().await;
     fill(&store, 5).await;
     let mut conn = store.reader().await.unwrap();
     let name = "shop/api".parse().unwrap();
@@ -41,8 +42,8 @@ async fn what_is_recorded_is_found_again_and_proved() {
 
 #[tokio::test]
 async fn a_turn_that_is_given_up_leaves_nothing_behind() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = new_store(dir.path()).await;
+    let Some(world) = world() else { return };
+    let store = world.new_store().await;
     let mut turn = store.turn().await.unwrap();
     turn.db()
         .execute("INSERT INTO identity (subject, issuer, name) VALUES ('x', 'local', 'x')", &[])
@@ -56,8 +57,8 @@ async fn a_turn_that_is_given_up_leaves_nothing_behind() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn turns_that_wait_for_each_other_are_made_durable_together() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = new_store(dir.path()).await;
+    let Some(world) = world() else { return };
+    let store = world.new_store().await;
     let who = actor(&store).await;
     let first = store.turn().await.unwrap();
     let given_up = first.size();
@@ -111,8 +112,8 @@ fn created(store: &Store, number: u32) -> Change {
 
 #[tokio::test]
 async fn a_change_is_made_durable_also_when_nobody_waits_for_it_any_more() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = new_store(dir.path()).await;
+    let Some(world) = world() else { return };
+    let store = world.new_store().await;
     let who = actor(&store).await;
     let turn = store.turn().await.unwrap();
     let before = turn.size();
@@ -133,8 +134,8 @@ async fn a_change_is_made_durable_also_when_nobody_waits_for_it_any_more() {
 
 #[tokio::test]
 async fn the_ledger_refuses_updates_and_deletes() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = new_store(dir.path()).await;
+    let Some(world) = world() else { return };
+    let store = world.new_store().await;
     for statement in [
         "UPDATE entry SET kind = 'x'",
         "DELETE FROM entry",
@@ -150,12 +151,12 @@ async fn the_ledger_refuses_updates_and_deletes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_writers_of_many_processes_get_their_turn() {
-    let dir = tempfile::tempdir().unwrap();
-    drop(new_store(dir.path()).await);
+    let Some(world) = world() else { return };
+    drop(world.new_store().await);
     let mut tasks = Vec::new();
     for process in 0..4 {
         // Each store has connections and a lock of its own, as another process would.
-        let store = Store::open(&place(dir.path())).await.unwrap();
+        let store = Store::open(&world.place()).await.unwrap();
         for writer in 0..5 {
             let store = store.clone();
             tasks.push(tokio::spawn(async move {
@@ -181,17 +182,17 @@ async fn many_writers_of_many_processes_get_their_turn() {
     }
     places.sort_unstable();
     assert_eq!(places, (1..=20).collect::<Vec<u64>>());
-    let store = Store::open(&place(dir.path())).await.unwrap();
+    let store = Store::open(&world.place()).await.unwrap();
     assert_eq!(component::list(&mut store.reader().await.unwrap(), "", 100).await.unwrap().len(), 20);
     assert_eq!(audit::verify(&store).await.unwrap().problems, Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn racing_creators_end_up_with_one_store() {
-    let dir = tempfile::tempdir().unwrap();
+    let Some(world) = world() else { return };
     let tasks: Vec<_> = (0..8)
         .map(|_| {
-            let place = place(dir.path());
+            let place = world.place();
             tokio::spawn(async move { Store::open_or_create(&place, now()).await.unwrap().id().to_owned() })
         })
         .collect();
@@ -201,14 +202,14 @@ async fn racing_creators_end_up_with_one_store() {
     }
     ids.dedup();
     assert_eq!(ids.len(), 1);
-    let store = Store::open(&place(dir.path())).await.unwrap();
+    let store = Store::open(&world.place()).await.unwrap();
     assert_eq!(ledger::size(&mut store.reader().await.unwrap()).await.unwrap(), 1);
 }
 
 #[tokio::test]
 async fn an_entry_that_names_a_document_instead_of_its_digest_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = new_store(dir.path()).await;
+    let Some(world) = world() else { return };
+    let store = world.new_store().await;
     let leaf = Leaf::Signature(vec![b'x'; 20_000]);
     let refused = store.turn().await.unwrap().append(vec![leaf]).await;
     assert!(matches!(refused, Err(AppendError::Leaf(_))));
@@ -219,22 +220,22 @@ async fn an_entry_that_names_a_document_instead_of_its_digest_is_refused() {
 
 #[tokio::test]
 async fn a_store_of_a_newer_format_is_left_alone() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = new_store(dir.path()).await;
+    let Some(world) = world() else { return };
+    let store = world.new_store().await;
     let path = store.dir().join("store.json");
     let text = std::fs::read_to_string(&path).unwrap().replace("\"format\": 1", "\"format\": 2");
     #[expect(clippy::disallowed_methods, reason = "the test damages the store on purpose")]
     std::fs::write(&path, text).unwrap();
     assert!(matches!(
-        Store::open_or_create(&place(dir.path()), now()).await,
+        Store::open_or_create(&world.place(), now()).await,
         Err(OpenError::Newer { found: 2, .. })
     ));
 }
 
 #[tokio::test]
 async fn a_directory_with_other_things_in_it_is_not_made_a_store() {
-    let dir = tempfile::tempdir().unwrap();
-    let place = place(dir.path());
+    let Some(world) = world() else { return };
+    let place = world.place();
     std::fs::create_dir(&place.dir).unwrap();
     #[expect(clippy::disallowed_methods, reason = "the test plays another program")]
     std::fs::write(place.dir.join("thesis.txt"), "chapter one").unwrap();

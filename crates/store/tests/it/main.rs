@@ -1,32 +1,51 @@
 //! The store through its public door.
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test panics for the test")]
+#![allow(clippy::duplicate_mod, reason = "one suite, two databases")]
+
+mod cluster;
+mod world;
 
 mod blobs;
-mod disaster;
-mod ledger;
-mod schema;
+mod embedded;
 mod frozen;
+mod schema;
 
-use std::path::Path;
+/// The suite on SQLite.
+#[path = "."]
+mod sqlite {
+    mod database;
+    mod disaster;
+    mod ledger;
+
+    #[expect(clippy::unnecessary_wraps, reason = "PostgreSQL may not be there")]
+    fn world() -> Option<crate::world::World> {
+        Some(crate::world::World::on_sqlite())
+    }
+}
+
+/// The suite on PostgreSQL.
+#[path = "."]
+mod postgres {
+    mod database;
+    mod disaster;
+    mod ledger;
+    mod server;
+
+    fn world() -> Option<crate::world::World> {
+        crate::world::World::on_postgres()
+    }
+}
 
 use jiff::Timestamp;
 use semel_model::actor::Actor;
 use semel_model::digest::Digest;
 use semel_model::entry::{Change, ChannelMoved, ComponentCreated, HoldSet, ManifestStored, VersionPublished};
 use semel_model::version::TagPolicy;
-use semel_store::{Place, Store};
-
-fn place(root: &Path) -> Place {
-    Place { dir: root.join("store"), keys: root.join("keys") }
-}
+use semel_store::Store;
 
 fn now() -> Timestamp {
     "2026-11-22T10:00:00Z".parse().unwrap()
-}
-
-async fn new_store(root: &Path) -> Store {
-    Store::open_or_create(&place(root), now()).await.unwrap()
 }
 
 async fn actor(store: &Store) -> Actor {

@@ -79,7 +79,7 @@ pub(super) fn measure(bench: &Bench, report: &mut Report) -> Result<(), Error> {
 
 /// Fills a store and serves it.
 fn filled(bench: &Bench, dir: &Path, name: &str, tags: u64, components: u64) -> Result<Filled, Error> {
-    fill(&Place { dir: dir.to_owned(), keys: bench.scratch.keys() }, tags, components)?;
+    fill(&Place::embedded(dir.to_owned(), bench.scratch.keys()), tags, components)?;
     let server = Recipe::semel(&bench.scratch, dir)?.start()?.named(name);
     let page = format!("/v2/{SUBJECT}/tags/list?n=100&last={}", version(tags / 2));
     Ok(Filled { server, page })
