@@ -84,7 +84,7 @@ impl Server {
     fn new() -> Self {
         let runtime = Runtime::new().expect("threads can be started");
         let directory = tempfile::tempdir().expect("a directory can be made");
-        let place = Place { dir: directory.path().join("store"), keys: directory.path().join("keys") };
+        let place = Place::embedded(directory.path().join("store"), directory.path().join("keys"));
         let now = || jiff::Timestamp::UNIX_EPOCH;
         let store = runtime.block_on(Store::open_or_create(&place, now())).expect("a store can be made");
         let transport = Transport::in_process(router(App::new(store, now, "fuzz")));

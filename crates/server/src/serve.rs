@@ -302,7 +302,7 @@ mod tests {
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
         let dir = tempfile::tempdir().unwrap();
-        let place = Place { dir: dir.path().join("store"), keys: dir.path().join("keys"), database: None };
+        let place = Place::embedded(dir.path().join("store"), dir.path().join("keys"));
         let store = Store::open_or_create(&place, Timestamp::UNIX_EPOCH).await.unwrap();
         let app = App::new(store, || Timestamp::UNIX_EPOCH, "ana");
         let serving = tokio::spawn(async move { serve_router(router, &app, listener, stopped).await });
