@@ -373,6 +373,7 @@ fn every_change() -> Vec<Change> {
         what,
         environments: vec![environment()],
         reason: "it leaks".to_owned(),
+        pulls: false,
     };
     vec![
         Change::StoreCreated(StoreCreated {
