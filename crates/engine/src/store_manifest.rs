@@ -8,6 +8,7 @@ use semel_model::actor::Actor;
 use semel_model::digest::Digest;
 use semel_model::entry::{Change, ManifestStored};
 use semel_model::name::{ComponentName, Tag};
+use semel_oci::descriptor::Descriptor;
 use semel_oci::manifest::{InvalidManifest, ParsedManifest};
 use semel_store::projections::artefact;
 use semel_store::{Store, content};
@@ -58,6 +59,16 @@ pub enum StoreManifestError {
     /// Something that it needs is not there.
     #[error("the manifest needs {0}, which is not in this store")]
     MissingContent(Digest),
+    /// It says another size of something than that has: two readers would see two artefacts.
+    #[error("the manifest says that {digest} has {said} bytes; it has {found}")]
+    WrongSize {
+        /// What.
+        digest: Digest,
+        /// What the manifest says.
+        said: u64,
+        /// What is so.
+        found: u64,
+    },
     /// The store failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -215,11 +226,16 @@ async fn require_contents(
         if !here {
             return Err(missing(manifest.component, &needed.digest));
         }
+        if needed.embedded().is_none() {
+            require_size(needed, store.blobs().size(&needed.digest)?)?;
+        }
     }
     for child in parsed.required_manifests() {
         let row = artefact::manifest(&mut conn, manifest.component, &child.digest).await?;
-        if row.is_none() && child.embedded().is_none() {
-            return Err(missing(manifest.component, &child.digest));
+        match row {
+            Some(row) => require_size(child, row.size)?,
+            None if child.embedded().is_some() => {}
+            None => return Err(missing(manifest.component, &child.digest)),
         }
         // An artefact whose bytes expired is no part of a new one.
         if let Some(gone) = content::first_missing(&mut conn, store.blobs(), &child.digest).await? {
@@ -227,6 +243,17 @@ async fn require_contents(
         }
     }
     Ok(())
+}
+
+fn require_size(descriptor: &Descriptor, found: u64) -> Result<(), StoreManifestError> {
+    match descriptor.size == found {
+        true => Ok(()),
+        false => Err(StoreManifestError::WrongSize {
+            digest: descriptor.digest.clone(),
+            said: descriptor.size,
+            found,
+        }),
+    }
 }
 
 fn missing(component: &ComponentName, digest: &Digest) -> StoreManifestError {

@@ -266,6 +266,23 @@ async fn nobody_gets_the_bytes_of_another_component_by_naming_them() {
 }
 
 #[tokio::test]
+async fn a_manifest_that_is_wrong_about_a_size_is_refused() {
+    let world = World::new().await;
+    let layer = world.upload(b"five!").await;
+    world.upload(b"{}").await;
+    let manifest = ImageManifest {
+        artifact_type: None,
+        config: Descriptor::empty(),
+        layers: vec![Descriptor::new(media_type::OCI_LAYER_TAR, layer.digest, 4)],
+        subject: None,
+        annotations: Annotations::new(),
+    }
+    .encode();
+    let refused = world.pushed(&manifest.bytes, media_type::OCI_MANIFEST, &["1.0.0"]).await.unwrap_err();
+    assert!(matches!(refused, StoreManifestError::WrongSize { said: 4, found: 5, .. }), "{refused}");
+}
+
+#[tokio::test]
 async fn a_scrub_puts_damage_aside_and_a_push_heals_it() {
     let world = World::new().await;
     let digest = world.published("1.0.0").await;

@@ -206,6 +206,7 @@ impl From<StoreManifestError> for Refusal {
             StoreManifestError::MissingContent(ref digest) => {
                 Self::new(ErrorCode::ManifestBlobUnknown, error.to_string()).detail(json!({"digest": digest}))
             }
+            StoreManifestError::WrongSize { .. } => Self::new(ErrorCode::SizeInvalid, error.to_string()),
             StoreManifestError::Engine(error) => error.into(),
         }
     }
