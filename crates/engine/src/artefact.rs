@@ -192,6 +192,21 @@ async fn by_commit(
     }
 }
 
+/// What has expired is not on its way anywhere: its bytes may be gone.
+pub(crate) async fn require_kept(conn: &mut Conn, artefact: &Artefact) -> Result<(), EngineError> {
+    let versions = artefact::versions_of(conn, &artefact.component, &artefact.digest).await?;
+    match versions.into_iter().find_map(|one| one.expired) {
+        None => Ok(()),
+        Some(expired) => Err(EngineError::precondition(format!(
+            "the bytes of {} were removed on {} by the rule {}",
+            artefact.name(),
+            expired.time,
+            expired.rule
+        ))
+        .with_hint(format!("push {} again: the same bytes bring it back", artefact.digest))),
+    }
+}
+
 /// What is inside a stored manifest.
 pub(crate) async fn manifest(
     store: &Store,

@@ -23,7 +23,7 @@ use semel_model::version::Version;
 use semel_store::blobs::BlobError;
 use semel_store::projections::artefact::{self, Manifest};
 use semel_store::projections::component::{self, Component};
-use semel_store::projections::{deployment, promotion};
+use semel_store::projections::{deployment, document, promotion};
 use semel_store::sql::Conn;
 use semel_store::{Store, content, scrub};
 use serde::{Deserialize, Serialize};
@@ -63,7 +63,7 @@ pub struct Collected {
     pub over: Vec<Ended>,
     /// Each artefact whose time would be over, were it not held, with its holders.
     pub held: Vec<Kept>,
-    /// Bytes that each rule frees, in bytes: once the blobs are swept.
+    /// How many bytes each rule frees, once the blobs are swept.
     pub freed: BTreeMap<String, u64>,
     /// What went into the trash: number and bytes.
     pub swept: Amount,
@@ -127,11 +127,10 @@ pub async fn collect(
     now: Timestamp,
 ) -> Result<Collected, EngineError> {
     require_whole(store).await?;
+    // A backup copies blobs: nothing is moved away below it.
+    let _alone = store.keep_blobs_in_place().await?;
     let mut done = Collected { dry_run: request.dry_run, ..Collected::default() };
     judge_all(store, who, &mut done, now).await?;
-    if request.dry_run {
-        count_freed(store, &mut done).await?;
-    }
     // Before the sweep: what goes into the trash now lies there until another time.
     purge(store, &mut done, before(now, request.trash.unwrap_or(TRASH))).await?;
     sweep(store, &mut done, before(now, request.grace.unwrap_or(GRACE))).await?;
@@ -155,9 +154,9 @@ async fn require_whole(store: &Store) -> Result<(), EngineError> {
     turn.append(Vec::new()).await?;
     match read.unreadable.first() {
         None => Ok(()),
-        Some((digest, error)) => Err(EngineError::Verification {
+        Some(error) => Err(EngineError::Verification {
             what: format!(
-                "nothing is collected while {} manifests cannot be read, so that what they need is unknown; the first: {digest} ({error})",
+                "nothing is collected while {} manifests cannot be read, so that what they need is unknown; the first: {error}",
                 read.unreadable.len()
             ),
             hint: Some("push those artefacts again: the same bytes heal the store".to_owned()),
@@ -168,39 +167,72 @@ async fn require_whole(store: &Store) -> Result<(), EngineError> {
 /// How many components or artefacts are read at once.
 const PAGE: u64 = 500;
 
+/// How often what was held by something whose own time was over is judged again: indexes of indexes.
+const ROUNDS: usize = 8;
+
+/// Judges everything until nothing more is over. A dry run counts the parts of an index with the index.
 async fn judge_all(
     store: &Store,
     who: &Actor,
     done: &mut Collected,
     now: Timestamp,
 ) -> Result<(), EngineError> {
-    let mut after = String::new();
-    loop {
-        let components = component::list(&mut store.reader().await?, &after, PAGE).await?;
-        let Some(last) = components.last() else { return Ok(()) };
-        after = last.name.to_string();
+    for _ in 0..ROUNDS {
+        let mut round = Collected::default();
+        let components = components(store).await?;
+        let mut over = Vec::new();
         for component in &components {
-            judge_component(store, who, component, done, now).await?;
+            over.push((component, judge_component(store, component, &mut round, now).await?));
+        }
+        count_freed(store, &round.over, done).await?;
+        if done.judged == 0 {
+            (done.judged, done.held) = (round.judged, std::mem::take(&mut round.held));
+        }
+        let none = round.over.is_empty();
+        done.over.append(&mut round.over);
+        if none || done.dry_run {
+            return Ok(());
+        }
+        for (component, over) in over {
+            for page in over.chunks(ENDED_AT_ONCE) {
+                end(store, who, component, page, now).await?;
+            }
         }
     }
+    Ok(())
+}
+
+/// How many artefacts end in one turn.
+const ENDED_AT_ONCE: usize = 200;
+
+/// All components, also those that have manifests and no name yet.
+async fn components(store: &Store) -> Result<Vec<Component>, EngineError> {
+    let mut conn = store.reader().await?;
+    let (mut all, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = component::list(&mut conn, &after, PAGE).await?;
+        let Some(last) = page.last() else { break };
+        after = last.name.to_string();
+        all.extend(page);
+    }
+    for name in artefact::unnamed_components(&mut conn).await? {
+        all.push(crate::component::new(name, store.id()));
+    }
+    Ok(all)
 }
 
 async fn judge_component(
     store: &Store,
-    who: &Actor,
     component: &Component,
-    done: &mut Collected,
+    round: &mut Collected,
     now: Timestamp,
-) -> Result<(), EngineError> {
-    let mut after = String::new();
+) -> Result<Vec<Manifest>, EngineError> {
+    let (mut over, mut after) = (Vec::new(), String::new());
     loop {
         let page = artefact::with_bytes(&mut store.reader().await?, &component.name, &after, PAGE).await?;
-        let Some(last) = page.last() else { return Ok(()) };
+        let Some(last) = page.last() else { return Ok(over) };
         after = last.digest.to_string();
-        let over = judge_page(store, component, &page, done, now).await?;
-        if !over.is_empty() && !done.dry_run {
-            end(store, who, component, &over, now).await?;
-        }
+        over.extend(judge_page(store, component, &page, round, now).await?);
     }
 }
 
@@ -321,25 +353,32 @@ async fn end(
     Ok(())
 }
 
-/// Which bytes would go with the artefacts whose time is over: those that no other artefact needs.
-async fn count_freed(store: &Store, done: &mut Collected) -> Result<(), EngineError> {
+/// Which bytes go with the artefacts whose time is over: those that nothing else needs. Parts of an index that nothing but such
+/// indexes holds go with it.
+async fn count_freed(store: &Store, over: &[Ended], done: &mut Collected) -> Result<(), EngineError> {
     let mut conn = store.reader().await?;
-    let rules: BTreeMap<&Digest, &str> =
-        done.over.iter().map(|ended| (&ended.digest, ended.rule.as_str())).collect();
-    let (mut counted, mut freed) = (BTreeSet::new(), BTreeMap::new());
+    let mut rules: BTreeMap<Digest, &str> = BTreeMap::new();
+    for ended in over {
+        for digest in content::parts(&mut conn, &ended.digest).await? {
+            rules.entry(digest).or_insert(&ended.rule);
+        }
+    }
+    let mut counted = BTreeSet::new();
     for (manifest, rule) in &rules {
         for (digest, size) in content::of(&mut conn, manifest).await? {
-            if !counted.insert(digest.clone()) || !store.blobs().contains(&digest) {
+            if rules.contains_key(&digest)
+                || !counted.insert(digest.clone())
+                || !store.blobs().contains(&digest)
+            {
                 continue;
             }
             let needing = content::needing(&mut conn, &digest, rules.len() as u64 + 1).await?;
-            let document = semel_store::projections::document::is_named(&mut conn, &digest).await?;
+            let document = document::is_named(&mut conn, &digest).await?;
             if !document && needing.iter().all(|one| rules.contains_key(one)) {
-                *freed.entry((*rule).to_owned()).or_insert(0) += size;
+                *done.freed.entry((*rule).to_owned()).or_insert(0) += size;
             }
         }
     }
-    done.freed = freed;
     Ok(())
 }
 
@@ -396,7 +435,6 @@ async fn sweep_chunk(
         if !done.dry_run {
             tracing::info!(blob = %digest, size, "Nothing needs a blob: into the trash");
             store.blobs().discard(digest)?;
-            content::forget(turn.db(), digest).await?;
             turn.touch();
         }
     }
@@ -404,19 +442,28 @@ async fn sweep_chunk(
     Ok(())
 }
 
-/// Removes what lay in the trash long enough.
+/// Removes what lay in the trash long enough. What something needs after all goes back to its place.
 async fn purge(store: &Store, done: &mut Collected, limit: Timestamp) -> Result<(), EngineError> {
     let trashed = store.blobs().trashed().map_err(list_failed(store))?;
+    let mut turn = store.turn().await?;
     for one in trashed {
         if one.since > limit {
             done.in_trash.add(one.size);
-            continue;
-        }
-        done.purged.add(one.size);
-        if !done.dry_run {
-            tracing::info!(blob = %one.digest, size = one.size, "Out of the trash for good");
-            store.blobs().purge(&one.digest)?;
+        } else if content::need(turn.db(), &one.digest).await?.is_some() {
+            tracing::warn!(blob = %one.digest, "What lay in the trash is needed: back to its place");
+            store.blobs().hold(&one.digest)?;
+        } else {
+            done.purged.add(one.size);
+            if !done.dry_run {
+                tracing::info!(blob = %one.digest, size = one.size, "Out of the trash for good");
+                store.blobs().purge(&one.digest)?;
+                if !store.blobs().contains(&one.digest) {
+                    content::forget(turn.db(), &one.digest).await?;
+                }
+                turn.touch();
+            }
         }
     }
+    turn.append(Vec::new()).await?;
     Ok(())
 }

@@ -20,11 +20,17 @@ pub(crate) async fn ensure(
     if let Some(known) = component::get(conn, name).await? {
         return Ok(known);
     }
-    let (policy, home) = (TagPolicy::Release, home.to_owned());
-    let created = ComponentCreated { component: name.clone(), policy, home: home.clone() };
+    let component = new(name.clone(), home);
+    let created =
+        ComponentCreated { component: name.clone(), policy: component.policy, home: component.home.clone() };
     batch.change(Change::ComponentCreated(created));
-    let (keep, patterns) = (Keep::default(), Vec::new());
-    Ok(Component { name: name.clone(), policy, home, last_build: 0, keep, patterns })
+    Ok(component)
+}
+
+/// A component as it is when nothing else was said.
+pub(crate) fn new(name: ComponentName, home: &str) -> Component {
+    let (policy, keep, patterns) = (TagPolicy::Release, Keep::default(), Vec::new());
+    Component { name, policy, home: home.to_owned(), last_build: 0, keep, patterns }
 }
 
 /// A component that must be there.

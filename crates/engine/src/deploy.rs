@@ -167,6 +167,7 @@ pub async fn start(
     let mut turn = store.turn().await?;
     let artefact = artefact::find(turn.db(), &request.component, &word).await?;
     promote::check_expected(&artefact, request.expect.as_ref())?;
+    artefact::require_kept(turn.db(), &artefact).await?;
     let in_force = pipeline::get(store, turn.db(), &request.component).await?;
     let target = target(&in_force, &request.environment)?;
     let mut batch = Batch::new(who, now);

@@ -69,10 +69,7 @@ pub async fn open(
             EngineError::precondition(what).with_hint("push it without --draft: a channel can move back")
         );
     };
-    if artefact::manifest(giving.turn.db(), &request.component, &request.digest).await?.is_none() {
-        let what = format!("{} has no manifest {} in this store", request.component, request.digest);
-        return Err(EngineError::not_found(what).with_hint("push the manifest first"));
-    }
+    giving.require_bytes(&request.component, &request.digest).await?;
     if let Some(reason) = taken(&mut giving, &request, &version).await? {
         let next_free = next_free(&mut giving.turn, &request.component, &version).await?;
         return Ok(Drafted::Refused(Overwrite {
@@ -132,6 +129,7 @@ pub async fn publish(
     let digest = drafted(store, &request, now).await?;
     verify(store, &digest).await?;
     let mut giving = Giving::begin(store, who, now).await?;
+    giving.require_bytes(&request.component, &digest).await?;
     let known = giving.component(&request.component, None).await?;
     let (component, tag) = (request.component, request.tag);
     let bind = Bind { component, tag, digest, commit: None, location: None, home: None, absent: false };
@@ -164,6 +162,7 @@ async fn verify(store: &Store, digest: &Digest) -> Result<(), EngineError> {
         });
     }
     let needed = content::closure(&mut conn, digest).await?;
+    drop(conn);
     let blobs = store.blobs().clone();
     let hashed = tokio::task::spawn_blocking(move || {
         needed.iter().filter(|needed| blobs.contains(needed)).try_for_each(|one| blobs.verify(one).map(drop))

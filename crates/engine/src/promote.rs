@@ -70,6 +70,7 @@ pub async fn promote(
     let mut turn = store.turn().await?;
     let artefact = artefact::find(turn.db(), &request.component, &word).await?;
     check_expected(&artefact, request.expect.as_ref())?;
+    artefact::require_kept(turn.db(), &artefact).await?;
     let in_force = pipeline::get(store, turn.db(), &request.component).await?;
     let decision = evaluate(turn.db(), &artefact, &request.environment, &in_force, now).await?;
     let promoted = |decision: Decision, digest, already, recorded| Promoted {

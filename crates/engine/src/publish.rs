@@ -10,12 +10,11 @@ use semel_model::entry::{
 use semel_model::name::{CommitId, ComponentName, Tag};
 use semel_model::version::{TagMeaning, Version, meaning_of};
 use semel_oci::descriptor::Descriptor;
-use semel_store::Store;
-use semel_store::draft;
 use semel_store::ledger::Turn;
 use semel_store::projections::artefact::{self, Published};
 use semel_store::projections::component::Component;
 use semel_store::projections::{build, pipeline};
+use semel_store::{Store, content, draft};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{Batch, read_document};
@@ -102,13 +101,7 @@ pub struct Overwrite {
 /// and recorded.
 pub async fn bind(store: &Store, who: &Actor, request: Bind, now: Timestamp) -> Result<Bound, EngineError> {
     let mut giving = Giving::begin(store, who, now).await?;
-    if artefact::manifest(giving.turn.db(), &request.component, &request.digest).await?.is_none() {
-        return Err(EngineError::not_found(format!(
-            "{} has no manifest {} in this store",
-            request.component, request.digest
-        ))
-        .with_hint("push the manifest first"));
-    }
+    giving.require_bytes(&request.component, &request.digest).await?;
     let known = giving.component(&request.component, request.home.as_deref()).await?;
     let bound = giving.give(&known, &request).await?;
     giving.finish().await?;
@@ -164,6 +157,25 @@ impl<'a> Giving<'a> {
             record_location(turn, batch, request).await?;
         }
         Ok(outcome)
+    }
+
+    /// What gets a name has its bytes: a digest that expired is revived when they are still here, and refused when not.
+    pub(crate) async fn require_bytes(
+        &mut self,
+        component: &ComponentName,
+        digest: &Digest,
+    ) -> Result<(), EngineError> {
+        if artefact::manifest(self.turn.db(), component, digest).await?.is_none() {
+            let what = format!("{component} has no manifest {digest} in this store");
+            return Err(EngineError::not_found(what).with_hint("push the manifest first"));
+        }
+        match content::first_missing(self.turn.db(), self.store.blobs(), digest).await? {
+            Some(gone) => Err(EngineError::Verification {
+                what: format!("{digest} needs {gone}, which is not in this store any more"),
+                hint: Some("push it again: what is missing is sent".to_owned()),
+            }),
+            None => self.revive(component, digest).await,
+        }
     }
 
     /// The bytes of a digest are here: versions of it that had expired are back.

@@ -8,9 +8,11 @@ use semel_model::actor::Actor;
 use semel_model::digest::Digest;
 use semel_model::entry::{Change, ManifestStored};
 use semel_model::name::{ComponentName, Tag};
+use semel_model::version::{TagMeaning, meaning_of};
 use semel_oci::descriptor::Descriptor;
 use semel_oci::manifest::{InvalidManifest, ParsedManifest};
 use semel_store::projections::artefact;
+use semel_store::sql::Conn;
 use semel_store::{Store, content};
 
 use crate::error::EngineError;
@@ -101,6 +103,8 @@ pub struct Names<'a> {
     pub tags: &'a [Tag],
     /// Only if nobody has them yet.
     pub absent: bool,
+    /// Only if the manifest is not here yet: otherwise nothing is given.
+    pub new_manifest: bool,
 }
 
 /// Stores a manifest without a name.
@@ -124,17 +128,18 @@ pub async fn push(
 ) -> Result<Pushed, StoreManifestError> {
     let parsed = ParsedManifest::parse(manifest.bytes, manifest.media_type)?;
     let digest = check_digest(&manifest)?;
-    require_contents(store, &manifest, &parsed).await?;
-    if !store.blobs().contains(&digest) {
-        put_bytes(store, &digest, manifest.bytes).await?;
-    }
+    require_contents(&mut store.reader().await?, store, &manifest, &parsed).await?;
+    // Also what is there already is looked at: good bytes heal a damaged manifest.
+    put_bytes(store, &digest, manifest.bytes).await?;
     let subject = parsed.subject.as_ref().map(|subject| subject.digest.clone());
     let mut giving = Giving::begin(store, who, now).await?;
-    // Since it was looked at, a collection may have had its turn; what it put into the trash comes back.
-    for needed in parsed.required_blobs() {
-        if needed.embedded().is_none() && !store.blobs().hold(&needed.digest)? {
-            return Err(missing(manifest.component, &needed.digest));
-        }
+    // Since it was looked at, others had their turns: a collection, or somebody who deletes. What went into the trash comes
+    // back, and what is gone for good is asked for again.
+    require_contents(giving.turn.db(), store, &manifest, &parsed).await?;
+    if !store.blobs().hold(&digest)? {
+        return Err(
+            EngineError::TryAgain { what: format!("{digest} was collected while it was pushed") }.into()
+        );
     }
     let row = artefact::manifest(giving.turn.db(), manifest.component, &digest).await?;
     let stored = StoredManifest {
@@ -146,13 +151,19 @@ pub async fn push(
     let recorded = Change::ManifestStored(ManifestStored {
         component: manifest.component.clone(),
         digest: digest.clone(),
-        media_type: parsed.media_type,
+        media_type: parsed.media_type.clone(),
         size: manifest.bytes.len() as u64,
         subject,
     });
+    if names.new_manifest && stored.already {
+        return Ok(Pushed { stored, names: Vec::new() });
+    }
     let bound = give_names(&mut giving, &manifest, &digest, names).await?;
     if bound.is_empty() || bound.iter().any(|one| !matches!(one, Bound::Refused(_))) {
         giving.revive(manifest.component, &digest).await?;
+        for part in parsed.required_manifests() {
+            giving.revive(manifest.component, &part.digest).await?;
+        }
         if row.is_none() {
             giving.batch.change_first(recorded);
         }
@@ -168,13 +179,21 @@ async fn give_names(
     names: Names<'_>,
 ) -> Result<Vec<Bound>, EngineError> {
     let mut bound = Vec::with_capacity(names.tags.len());
+    if names.tags.is_empty() {
+        return Ok(bound);
+    }
+    let known = giving.component(manifest.component, None).await?;
     let mut given = BTreeSet::new();
-    let mut known = None;
-    for tag in names.tags.iter().filter(|tag| given.insert(tag.as_str())) {
-        let component = match known.take() {
-            Some(component) => component,
-            None => giving.component(manifest.component, None).await?,
+    for tag in names.tags {
+        // `1.4.2` and `v1.4.2` are one name.
+        let meant = match meaning_of(tag, known.policy, &known.patterns) {
+            TagMeaning::Version(version) => version.to_string(),
+            TagMeaning::Channel(tag) | TagMeaning::Attachment(tag) => tag.to_string(),
         };
+        if !given.insert(meant) {
+            bound.push(Bound::Already { name: tag.clone(), digest: digest.clone() });
+            continue;
+        }
         let request = Bind {
             component: manifest.component.clone(),
             tag: tag.clone(),
@@ -184,8 +203,7 @@ async fn give_names(
             home: None,
             absent: names.absent,
         };
-        let outcome = giving.give(&component, &request).await?;
-        known = Some(component);
+        let outcome = giving.give(&known, &request).await?;
         let refused = matches!(outcome, Bound::Refused(_));
         bound.push(outcome);
         if refused {
@@ -214,14 +232,14 @@ async fn put_bytes(store: &Store, digest: &Digest, bytes: &[u8]) -> Result<(), E
 /// Everything that the manifest needs is here, and this component may read it: who names the digest of other people's bytes
 /// does not get them.
 async fn require_contents(
+    conn: &mut Conn,
     store: &Store,
     manifest: &Manifest<'_>,
     parsed: &ParsedManifest,
 ) -> Result<(), StoreManifestError> {
-    let mut conn = store.reader().await?;
     for needed in parsed.required_blobs() {
         let here = needed.embedded().is_some()
-            || content::is_readable(&mut conn, manifest.component, &needed.digest).await?
+            || content::is_readable(conn, manifest.component, &needed.digest).await?
                 && store.blobs().hold(&needed.digest)?;
         if !here {
             return Err(missing(manifest.component, &needed.digest));
@@ -231,14 +249,14 @@ async fn require_contents(
         }
     }
     for child in parsed.required_manifests() {
-        let row = artefact::manifest(&mut conn, manifest.component, &child.digest).await?;
+        let row = artefact::manifest(conn, manifest.component, &child.digest).await?;
         match row {
             Some(row) => require_size(child, row.size)?,
             None if child.embedded().is_some() => {}
             None => return Err(missing(manifest.component, &child.digest)),
         }
         // An artefact whose bytes expired is no part of a new one.
-        if let Some(gone) = content::first_missing(&mut conn, store.blobs(), &child.digest).await? {
+        if let Some(gone) = content::first_missing(conn, store.blobs(), &child.digest).await? {
             return Err(missing(manifest.component, &gone));
         }
     }

@@ -83,7 +83,9 @@ struct Moment {
 
 impl Moment {
     async fn choose(store: &Store) -> Result<Self, AuditError> {
-        let _writer = store.writer().await;
+        // What others of this process have decided becomes durable first: their lock is the one that is taken next.
+        let mut writer = store.writer().await;
+        writer.close_group(store).await;
         let _held = store.lock().acquire().await.map_err(AuditError::Lock)?;
         let mut conn = store.connect().await?;
         conn.begin_reading().await?;
@@ -351,7 +353,10 @@ async fn hash_blobs(
     for (digest, has_bytes) in artefact::all_manifests(conn).await? {
         // The bytes of what has expired may be gone; what it says stays.
         if has_bytes {
-            named.extend(contents_of(store, &digest));
+            match contents_of(store, &digest) {
+                Ok(contents) => named.extend(contents),
+                Err(problem) => report.problems.push(problem),
+            }
         }
         named.insert(digest);
     }
@@ -366,13 +371,11 @@ async fn hash_blobs(
     Ok(())
 }
 
-/// The blobs that a manifest needs, as far as it can be read.
-fn contents_of(store: &Store, digest: &Digest) -> Vec<Digest> {
-    let Ok(bytes) = store.blobs().read(digest) else { return Vec::new() };
-    match semel_oci::manifest::ParsedManifest::parse(&bytes, None) {
-        Ok(manifest) => {
-            manifest.required_blobs().into_iter().map(|descriptor| descriptor.digest.clone()).collect()
-        }
-        Err(_) => Vec::new(),
-    }
+/// The blobs that a manifest needs. A manifest whose bytes are gone or damaged is reported as a blob.
+fn contents_of(store: &Store, digest: &Digest) -> Result<Vec<Digest>, String> {
+    let Ok(bytes) = store.blobs().read(digest) else { return Ok(Vec::new()) };
+    let manifest = semel_oci::manifest::ParsedManifest::parse(&bytes, None)
+        .map_err(|error| format!("manifest {digest} cannot be read: {error}"))?;
+    let needed = manifest.required_blobs().into_iter().filter(|descriptor| descriptor.embedded().is_none());
+    Ok(needed.map(|descriptor| descriptor.digest.clone()).collect())
 }

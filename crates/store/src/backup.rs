@@ -101,6 +101,8 @@ pub async fn backup(store: &Store, to: &Path, now: Timestamp) -> Result<Copied, 
     }
     let keys = to.join("keys");
     create_private_dir(&keys).map_err(at(&keys))?;
+    // A collection would move blobs away between the tables and their copy.
+    let _in_place = store.keep_blobs_in_place().await?;
     let turn = store.turn().await?;
     let mut conn = store.reader().await?;
     let checkpoint = ledger::checkpoint(&mut conn).await?;

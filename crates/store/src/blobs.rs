@@ -151,17 +151,7 @@ impl Blobs {
 
     /// Hashes what lies under a digest.
     pub fn verify(&self, digest: &Digest) -> Result<u64, BlobError> {
-        let path = self.path(digest);
-        let failed = |source| BlobError::Io { action: "read", path: path.clone(), source };
-        let mut file = match std::fs::File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(BlobError::Unknown(digest.clone()));
-            }
-            Err(source) => return Err(failed(source)),
-        };
-        let (found, size) = hash_file(&mut file, digest.algorithm()).map_err(failed)?;
-        if found == *digest { Ok(size) } else { Err(BlobError::Damaged(digest.clone())) }
+        verify_file(&self.path(digest), digest)
     }
 
     /// Stores a small blob.
@@ -190,7 +180,9 @@ impl Blobs {
     fn put_verified(&self, bytes: &[u8], digest: Digest) -> Result<Stored, BlobError> {
         let size = bytes.len() as u64;
         let path = self.path(&digest);
-        if std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() == size) && self.read(&digest).is_ok()
+        if std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() == size)
+            && self.read(&digest).is_ok()
+            && self.hold(&digest)?
         {
             return Ok(Stored { digest, size, fresh: false });
         }
@@ -404,7 +396,9 @@ impl Blobs {
         let failed = |source| BlobError::Io { action: "write", path: path.clone(), source };
         durable::create_dir(path.parent().expect("a blob lies in a directory")).map_err(failed)?;
         let fresh = match std::fs::metadata(&path) {
-            Ok(metadata) if metadata.len() == size && self.verify(&digest).is_ok() => {
+            Ok(metadata)
+                if metadata.len() == size && self.verify(&digest).is_ok() && self.hold(&digest)? =>
+            {
                 std::fs::remove_file(temporary).map_err(failed)?;
                 false
             }
@@ -441,6 +435,20 @@ impl Blobs {
         }
         Ok(digests)
     }
+}
+
+/// Hashes a file that should have a digest; gives its size in bytes.
+pub(crate) fn verify_file(path: &Path, digest: &Digest) -> Result<u64, BlobError> {
+    let failed = |source| BlobError::Io { action: "read", path: path.to_owned(), source };
+    let mut file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(BlobError::Unknown(digest.clone()));
+        }
+        Err(source) => return Err(failed(source)),
+    };
+    let (found, size) = hash_file(&mut file, digest.algorithm()).map_err(failed)?;
+    if found == *digest { Ok(size) } else { Err(BlobError::Damaged(digest.clone())) }
 }
 
 /// Runs what waits for the disk on a thread that may wait.

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use semel_model::digest::Digest;
 use semel_model::entry::{Change, Leaf};
 use semel_model::name::ComponentName;
-use semel_oci::manifest::ParsedManifest;
+use semel_oci::manifest::{InvalidManifest, ParsedManifest};
 
 use crate::blobs::{BlobError, Blobs};
 use crate::projections::{document, parsed};
@@ -17,7 +17,7 @@ use crate::sql::{Conn, SqlError, Value, text};
 
 /// A manifest could not be read for what it needs.
 #[derive(Debug, thiserror::Error)]
-enum ContentError {
+pub enum ContentError {
     /// Its bytes are gone or damaged.
     #[error("cannot read what manifest {digest} needs")]
     Bytes {
@@ -26,6 +26,15 @@ enum ContentError {
         /// Why.
         #[source]
         source: BlobError,
+    },
+    /// They are no manifest that this program can read.
+    #[error("cannot read what manifest {digest} needs")]
+    Form {
+        /// Which manifest.
+        digest: Digest,
+        /// Why.
+        #[source]
+        source: InvalidManifest,
     },
     /// The database failed.
     #[error(transparent)]
@@ -39,10 +48,8 @@ pub(crate) async fn read_leaves(conn: &mut Conn, blobs: &Blobs, leaves: &[Leaf])
         let Change::ManifestStored(body) = &entry.change else { continue };
         match read(conn, blobs, &body.component, &body.digest, &body.media_type).await {
             // Whoever collects reads it again, and stops where that fails.
-            Err(ContentError::Bytes { digest, source }) => {
-                tracing::error!(manifest.digest = %digest, error = %source, "A manifest cannot be read");
-            }
             Err(ContentError::Sql(error)) => return Err(error),
+            Err(error) => tracing::error!(%error, "A manifest cannot be read"),
             Ok(()) => {}
         }
     }
@@ -59,10 +66,10 @@ async fn read(
 ) -> Result<(), ContentError> {
     let bytes =
         blobs.read(digest).map_err(|source| ContentError::Bytes { digest: digest.clone(), source })?;
+    let parsed = ParsedManifest::parse(&bytes, Some(media_type))
+        .map_err(|source| ContentError::Form { digest: digest.clone(), source })?;
     let size = bytes.len() as u64;
     add(conn, digest, digest, size, "self").await?;
-    // What cannot be parsed any more was accepted by an older program, and needs nothing that we know of.
-    let Ok(parsed) = ParsedManifest::parse(&bytes, Some(media_type)) else { return Ok(()) };
     for needed in parsed.required_blobs() {
         // What is embedded need not lie anywhere else.
         let role = if needed.embedded().is_some() { "optional" } else { "content" };
@@ -100,7 +107,7 @@ pub struct ReadManifests {
     /// How many were read now.
     pub read: u64,
     /// Those that could not be: what they need is unknown, so nothing may be taken for unneeded.
-    pub unreadable: Vec<(Digest, BlobError)>,
+    pub unreadable: Vec<ContentError>,
 }
 
 /// Reads every manifest of the store that was not read yet.
@@ -117,8 +124,8 @@ pub async fn read_all(conn: &mut Conn, blobs: &Blobs) -> Result<ReadManifests, S
     for row in &rows {
         match read(conn, blobs, &parsed(row.text(0)), &parsed(row.text(1)), &row.text(2)).await {
             Ok(()) => done.read += 1,
-            Err(ContentError::Bytes { digest, source }) => done.unreadable.push((digest, source)),
             Err(ContentError::Sql(error)) => return Err(error),
+            Err(error) => done.unreadable.push(error),
         }
     }
     Ok(done)
@@ -227,6 +234,31 @@ pub async fn closure(conn: &mut Conn, manifest: &Digest) -> Result<Vec<Digest>, 
         open.extend(rows.iter().map(|row| (parsed(row.text(0)), row.text(1) == "manifest")));
     }
     Ok(seen.into_iter().collect())
+}
+
+/// An artefact and its parts that are held by nothing but indexes among them: no version means them, and no index outside
+/// contains them.
+pub async fn parts(conn: &mut Conn, manifest: &Digest) -> Result<BTreeSet<Digest>, SqlError> {
+    let mut parts = BTreeSet::from([manifest.clone()]);
+    let mut open = vec![manifest.clone()];
+    while let Some(index) = open.pop() {
+        let rows = conn
+            .rows(
+                "SELECT digest FROM content WHERE manifest = $1 AND role = 'manifest' AND NOT EXISTS \
+                 (SELECT 1 FROM version WHERE version.digest = content.digest) ORDER BY digest",
+                &[text(&index)],
+            )
+            .await?;
+        for row in rows {
+            let part: Digest = parsed(row.text(0));
+            let mut containing = needing(conn, &part, parts.len() as u64 + 2).await?;
+            containing.retain(|one| *one != part);
+            if containing.iter().all(|one| parts.contains(one)) && parts.insert(part.clone()) {
+                open.push(part);
+            }
+        }
+    }
+    Ok(parts)
 }
 
 /// Why a blob is kept: what of the ledger needs it.

@@ -10,8 +10,10 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The lower bits count changes between two sizes of the ledger.
+/// The lower bits count changes between two sizes of the ledger; the lowest says that one is being made.
 const BUMP_BITS: u32 = 20;
+/// Numbers from here on are never written.
+const UNKNOWN: u64 = 1 << 63;
 
 /// The file with the number.
 #[derive(Debug)]
@@ -25,33 +27,46 @@ impl Generation {
     /// Opens the file of a store. A store that cannot be written to has none.
     pub(crate) fn at(path: &Path) -> Self {
         let file = File::options().read(true).write(true).create(true).truncate(false).open(path).ok();
-        Self { file, unknown: AtomicU64::new(0) }
+        Self { file, unknown: AtomicU64::new(UNKNOWN) }
     }
 
-    /// The number now.
+    /// The number now. While a change is being made, and after somebody stopped in the middle of one, no number is the same
+    /// twice: what is read then may be true no longer.
     pub(crate) fn now(&self) -> u64 {
-        let unknown = || self.unknown.fetch_add(1, Ordering::Relaxed);
-        let Some(file) = &self.file else { return unknown() };
-        let mut bytes = [0; 8];
-        match file.read_at(&mut bytes, 0) {
-            Ok(8) => u64::from_le_bytes(bytes),
-            Ok(_) => 0,
-            Err(_) => unknown(),
+        match self.written() {
+            Some(number) if number & 1 == 0 => number,
+            _ => self.unknown.fetch_add(1, Ordering::Relaxed),
         }
+    }
+
+    fn written(&self) -> Option<u64> {
+        let mut bytes = [0; 8];
+        match self.file.as_ref()?.read_at(&mut bytes, 0) {
+            Ok(8) => Some(u64::from_le_bytes(bytes)),
+            Ok(_) => Some(0),
+            Err(_) => None,
+        }
+    }
+
+    /// Says that a change is about to be committed.
+    pub(crate) fn moving(&self) -> io::Result<()> {
+        self.write(self.written().unwrap_or(0) | 1)
     }
 
     /// Brings the number level with a ledger of `size` leaves. Whoever crashed before this left it behind.
     pub(crate) fn level(&self, size: u64) -> io::Result<()> {
-        match self.now() >> BUMP_BITS == size {
-            true => Ok(()),
-            false => self.write(size << BUMP_BITS),
+        match self.written() {
+            Some(number) if number & 1 == 0 && number >> BUMP_BITS == size => Ok(()),
+            // Another process may have read the number that was there when a change was broken off.
+            Some(number) if number >> BUMP_BITS == size => self.bump(),
+            _ => self.write(size << BUMP_BITS),
         }
     }
 
     /// Something changed that is no entry of the ledger.
     pub(crate) fn bump(&self) -> io::Result<()> {
-        let now = self.now();
-        let bump = (now + 1) & ((1 << BUMP_BITS) - 1);
+        let now = self.written().unwrap_or(0);
+        let bump = ((now | 1) + 1) & ((1 << BUMP_BITS) - 1);
         self.write((now >> BUMP_BITS << BUMP_BITS) | bump)
     }
 
@@ -79,6 +94,19 @@ mod tests {
         assert_eq!(one.now(), other.now());
         seen.dedup();
         assert_eq!(seen.len(), 8, "levelling to the size that is there changes nothing: {seen:?}");
+    }
+
+    #[test]
+    fn in_the_middle_of_a_change_nothing_is_the_same_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let generation = Generation::at(&dir.path().join("generation"));
+        generation.level(3).unwrap();
+        let before = generation.now();
+        generation.moving().unwrap();
+        assert_ne!(generation.now(), generation.now());
+        generation.level(3).unwrap();
+        assert_ne!(generation.now(), before, "somebody may have committed and stopped");
+        assert_eq!(generation.now(), generation.now());
     }
 
     #[test]

@@ -132,6 +132,8 @@ pub enum ReadError {
 pub(crate) struct Writer {
     conn: Option<Conn>,
     group: Option<Group>,
+    /// How many leaves the entry files are known to have.
+    in_files: u64,
 }
 
 /// Turns that share one transaction, one checkpoint and one sync of everything. None of them is acknowledged before all are
@@ -283,20 +285,6 @@ impl Turn {
         self.group_mut().key = Some(key);
         Ok(())
     }
-
-    /// Finishes the append of somebody who crashed between the database and the entry files. Files that end before what was
-    /// finished once are damaged, which is not for this to mend: `semel audit verify` reports them.
-    pub(crate) async fn finish_broken_append(mut self, finished: u64) -> Result<(), AppendError> {
-        self.refuse_to_fork().await?;
-        let have = self.store.entry_files().size();
-        if have.map_err(|source| AppendError::Io { what: "the entry files", source })? < finished {
-            return Ok(());
-        }
-        let store = self.store.clone();
-        level_files(&store, self.db()).await?;
-        let note = checkpoint(self.db()).await.map_err(read_to_append)?;
-        Ok(store.keys().remember_checkpoint(&note)?)
-    }
 }
 
 /// A transaction of which no turn was kept is given up with its connection; of one that others share, only this turn's part.
@@ -327,6 +315,11 @@ impl Writer {
         };
         conn.begin().await?;
         let size = size(&mut conn).await?;
+        // What somebody committed and could not write to the files is not acknowledged by anybody before it is there.
+        if self.in_files != size {
+            finish_broken_append(store, &mut conn, size).await?;
+            self.in_files = size;
+        }
         store
             .generation_file()
             .level(size)
@@ -356,7 +349,10 @@ impl Writer {
 
     /// Makes a group durable and tells all of its turns. On a failure the connection is closed, which gives up what it had
     /// not committed.
-    async fn close_group(&mut self, store: &Store) {
+    pub(crate) async fn close_group(&mut self, store: &Store) {
+        if self.group.is_none() {
+            return;
+        }
         let made = self.make_durable(store).await.map_err(Arc::new);
         if made.is_err() {
             self.conn = None;
@@ -374,22 +370,50 @@ impl Writer {
             self.group.as_ref().map_or((false, None), |group| (group.touched, group.key.clone()));
         let conn = self.conn()?;
         let Some(key) = key.filter(|_| size > base) else {
+            if touched {
+                store.generation_file().moving().map_err(generation_failed)?;
+            }
             conn.commit().await?;
             return advance(store, size, touched);
         };
         let note = sign(conn, store.origin(), &key).await?;
+        store.generation_file().moving().map_err(generation_failed)?;
         conn.commit().await?;
         advance(store, size, touched)?;
         level_files(store, conn).await?;
-        Ok(store.keys().remember_checkpoint(&note)?)
+        store.keys().remember_checkpoint(&note)?;
+        self.in_files = size;
+        Ok(())
     }
+}
+
+/// Finishes the append of somebody who stopped between the database and the entry files: others may rely on what the database
+/// says, so it must not be lost with it. Files that end before what was finished once are damaged, which is not for this to
+/// mend: `semel audit verify` reports them.
+async fn finish_broken_append(store: &Store, conn: &mut Conn, size: u64) -> Result<(), AppendError> {
+    let have =
+        store.entry_files().size().map_err(|source| AppendError::Io { what: "the entry files", source })?;
+    if have >= size {
+        return Ok(());
+    }
+    let finished = store.keys().last_checkpoint()?.and_then(|note| Checkpoint::read_unverified(&note).ok());
+    if have < finished.map_or(0, |signed| signed.size) {
+        return Ok(());
+    }
+    level_files(store, conn).await?;
+    let note = checkpoint(conn).await.map_err(read_to_append)?;
+    Ok(store.keys().remember_checkpoint(&note)?)
 }
 
 /// Moves the generation of the store on, before anybody hears of the change.
 fn advance(store: &Store, size: u64, touched: bool) -> Result<(), AppendError> {
     let generation = store.generation_file();
     let moved = generation.level(size).and_then(|()| if touched { generation.bump() } else { Ok(()) });
-    moved.map_err(|source| AppendError::Io { what: "the generation", source })
+    moved.map_err(generation_failed)
+}
+
+fn generation_failed(source: std::io::Error) -> AppendError {
+    AppendError::Io { what: "the generation", source }
 }
 
 /// Brings the entry files level with the database: this batch, and any whose writer crashed before its file.

@@ -52,6 +52,7 @@ use crate::generation::Generation;
 use crate::keys::{KeyError, KeyRing};
 use crate::ledger::{AppendError, ReadError, Turn, Writer};
 use crate::lock::StoreLock;
+use crate::projections::artefact;
 use crate::schema::{Migrated, SchemaError};
 use crate::sql::{Conn, DatabaseUrl, Db, SqlError};
 
@@ -133,6 +134,12 @@ struct Inner {
     lock: StoreLock,
     files: EntryFiles,
     blobs: Blobs,
+}
+
+/// The blobs stay where they are until this is dropped.
+#[derive(Debug)]
+pub struct BlobsInPlace {
+    _held: lock::Held,
 }
 
 /// A store could not be opened or created.
@@ -294,7 +301,8 @@ impl Store {
         if finished >= ledger::size(&mut self.reader().await?).await? {
             return Ok(());
         }
-        self.turn().await?.finish_broken_append(finished).await
+        // Whoever takes a turn finds that the files are behind, and levels them.
+        self.turn().await?.append(Vec::new()).await.map(drop)
     }
 
     /// Creates a store. Racing creators end up with one.
@@ -367,24 +375,38 @@ impl Store {
             return Ok(());
         }
         let _held = self.0.lock.acquire().await.map_err(io_error("lock", &self.0.dir))?;
-        let migrated = schema::migrate(&mut conn).await?;
-        let owner = schema::claim(&mut conn, self.id()).await?;
-        refuse_foreign_database(place, Some(&owner), self.id())?;
-        if migrated == Migrated::Older {
-            self.fold_again(&mut conn).await?;
+        conn.begin_defining().await?;
+        match self.bring_up_to_date(&mut conn, place).await {
+            Ok(()) => Ok(conn.commit().await?),
+            Err(error) => {
+                conn.rollback().await?;
+                Err(error)
+            }
         }
-        Ok(())
+    }
+
+    /// Migrates, claims and folds in one transaction: a crash leaves the database as it was.
+    async fn bring_up_to_date(&self, conn: &mut Conn, place: &Place) -> Result<(), OpenError> {
+        let migrated = schema::apply_migrations(conn).await?;
+        let owner = schema::claim(conn, self.id()).await?;
+        refuse_foreign_database(place, Some(&owner), self.id())?;
+        match migrated {
+            Migrated::New => Ok(()),
+            Migrated::Older => self.fold_again(conn).await,
+        }
     }
 
     /// An older database has columns and tables that nothing was folded into yet.
     async fn fold_again(&self, conn: &mut Conn) -> Result<(), OpenError> {
-        mark_blobs(self.dir(), self.id()).map_err(io_error("mark", self.dir()))?;
-        conn.begin().await?;
         projections::rebuild(conn).await?;
-        for (digest, error) in content::read_all(conn, self.blobs()).await?.unreadable {
-            tracing::error!(manifest.digest = %digest, %error, "A manifest cannot be read; run `semel audit verify`");
+        let any_manifest = !artefact::all_manifests(conn).await?.is_empty();
+        let marked = mark_unmarked_blobs(self.dir(), self.id(), any_manifest);
+        marked.map_err(io_error("mark", self.dir()))?;
+        self.require_own_blobs()?;
+        for error in content::read_all(conn, self.blobs()).await?.unreadable {
+            tracing::error!(%error, "A manifest cannot be read; run `semel audit verify`");
         }
-        Ok(conn.commit().await?)
+        Ok(())
     }
 
     /// The directory.
@@ -455,6 +477,16 @@ impl Store {
 
     pub(crate) async fn connect(&self) -> Result<Conn, SqlError> {
         self.0.db.connect().await
+    }
+
+    /// Waits for the right to rely on blobs staying where they are, or to move them: a backup and a collection take turns.
+    pub async fn keep_blobs_in_place(&self) -> Result<BlobsInPlace, AppendError> {
+        let lock = StoreLock::at(self.dir().join("blobs.lock"));
+        let held = lock
+            .acquire()
+            .await
+            .map_err(|source| AppendError::Io { what: "the lock of the blobs", source })?;
+        Ok(BlobsInPlace { _held: held })
     }
 
     /// Waits for the exclusive right to decide and to record.
@@ -532,6 +564,17 @@ pub fn read_identity(dir: &Path) -> Result<Identity, OpenError> {
 /// The file among the blobs that names the store that they belong to.
 const OWNER_FILE: &str = "store-id";
 
+/// A store of an older program has blobs that do not say whose they are. Where there should be some and are none, nothing is
+/// marked: it may be a file system that is not mounted.
+pub(crate) fn mark_unmarked_blobs(dir: &Path, id: &str, should_be_some: bool) -> io::Result<()> {
+    let blobs = dir.join("blobs");
+    let any = std::fs::read_dir(blobs.join("sha256")).is_ok_and(|mut listing| listing.next().is_some());
+    match (any || !should_be_some) && !blobs.join(OWNER_FILE).exists() {
+        true => mark_blobs(dir, id),
+        false => Ok(()),
+    }
+}
+
 /// Marks blobs as those of a store.
 pub(crate) fn mark_blobs(dir: &Path, id: &str) -> io::Result<()> {
     durable::replace(&dir.join("blobs").join(OWNER_FILE), format!("{id}\n").as_bytes(), Access::Shared)
@@ -544,6 +587,7 @@ fn prepare_directory(dir: &Path) -> Result<(), OpenError> {
     if let Ok(listing) = std::fs::read_dir(dir) {
         let ours = [
             "store.json",
+            "blobs.lock",
             "store.lock",
             "semel.db",
             "generation",

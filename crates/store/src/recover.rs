@@ -9,10 +9,11 @@ use crate::blobs::Blobs;
 use crate::entry_files::{Batch, EntryFiles};
 use crate::ledger::{self, AppendError, ReadError};
 use crate::lock::StoreLock;
+use crate::schema::Migrated;
 use crate::sql::{Conn, Db, SqlError};
 use crate::{
-    OpenError, Place, Store, content, durable, projections, read_identity, refuse_foreign_database,
-    refuse_other_database, schema,
+    OpenError, Place, Store, content, durable, mark_unmarked_blobs, projections, read_identity,
+    refuse_foreign_database, refuse_other_database, schema,
 };
 
 /// What a recovery did.
@@ -71,7 +72,9 @@ pub async fn recover(place: &Place) -> Result<Recovered, RecoverError> {
     let lock = StoreLock::at(place.dir.join("store.lock"));
     let _held = lock.acquire().await.map_err(RecoverError::Place)?;
     let contents = EntryFiles::at(place.dir.join("ledger")).read().map_err(RecoverError::Files)?;
-    mark_unmarked_blobs(place, &identity.id).map_err(RecoverError::Place)?;
+    let mut leaves = contents.batches.iter().flat_map(|batch| &batch.leaves);
+    let any_manifest = leaves.any(|leaf| Leaf::parse(leaf).is_ok_and(|leaf| leaf.kind() == "ManifestStored"));
+    mark_unmarked_blobs(&place.dir, &identity.id, any_manifest).map_err(RecoverError::Place)?;
     let source = Source { place, store: &identity.id, batches: &contents.batches, key: &key };
     let database = place.dir.join("semel.db");
     if place.database.is_some() || database.exists() {
@@ -87,17 +90,6 @@ pub async fn recover(place: &Place) -> Result<Recovered, RecoverError> {
     remove_journal(&place.dir).map_err(RecoverError::Place)?;
     durable::rename_into_place(&temporary, &database).map_err(RecoverError::Place)?;
     Ok(recovered)
-}
-
-/// A store of an older program has blobs that do not say whose they are. Empty ones are left so: they may be a file system
-/// that is not mounted.
-fn mark_unmarked_blobs(place: &Place, id: &str) -> std::io::Result<()> {
-    let blobs = place.dir.join("blobs");
-    let any = std::fs::read_dir(blobs.join("sha256"))?.next().is_some();
-    match any && !blobs.join(crate::OWNER_FILE).exists() {
-        true => crate::mark_blobs(&place.dir, id),
-        false => Ok(()),
-    }
 }
 
 /// The journal of the lost database would be played into the new one.
@@ -121,16 +113,19 @@ struct Source<'a> {
 
 impl Source<'_> {
     async fn extend(&self, conn: &mut Conn) -> Result<Recovered, RecoverError> {
-        schema::migrate(conn).await?;
+        conn.begin_defining().await?;
+        let migrated = schema::apply_migrations(conn).await?;
         let owner = schema::claim(conn, self.store).await?;
         refuse_foreign_database(self.place, Some(&owner), self.store)?;
-        conn.begin().await?;
+        if migrated == Migrated::Older {
+            projections::rebuild(conn).await?;
+        }
         let before = ledger::size(conn).await?;
         for batch in self.batches.iter().filter(|batch| batch.first >= before) {
             take_in(conn, batch, self.key).await?;
         }
-        for (digest, error) in content::read_all(conn, &Blobs::at(&self.place.dir)).await?.unreadable {
-            tracing::error!(manifest.digest = %digest, %error, "A manifest cannot be read; run `semel audit verify`");
+        for error in content::read_all(conn, &Blobs::at(&self.place.dir)).await?.unreadable {
+            tracing::error!(%error, "A manifest cannot be read; run `semel audit verify`");
         }
         conn.commit().await?;
         let entries = ledger::size(conn).await?;

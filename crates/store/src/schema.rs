@@ -104,13 +104,21 @@ pub enum Migrated {
     Older,
 }
 
-/// Applies the migrations that a database has not seen, in one transaction.
+/// Applies the migrations that a database has not seen, in a transaction of its own.
 pub async fn migrate(conn: &mut Conn) -> Result<Migrated, SchemaError> {
+    let failed = |source| SchemaError::Apply { name: "(transaction)".to_owned(), source };
+    conn.begin_defining().await.map_err(failed)?;
+    let before = apply_migrations(conn).await?;
+    conn.commit().await.map_err(failed)?;
+    Ok(before)
+}
+
+/// Applies the migrations that a database has not seen, in the transaction of the connection.
+pub(crate) async fn apply_migrations(conn: &mut Conn) -> Result<Migrated, SchemaError> {
     let failed = |name: &str| {
         let name = name.to_owned();
         move |source| SchemaError::Apply { name, source }
     };
-    conn.begin_defining().await.map_err(failed("(begin)"))?;
     conn.define(MIGRATION_TABLE).await.map_err(failed("(table)"))?;
     let mut before = Migrated::New;
     for (name, text) in migrations(conn.dialect()) {
@@ -133,7 +141,6 @@ pub async fn migrate(conn: &mut Conn) -> Result<Migrated, SchemaError> {
             }
         }
     }
-    conn.commit().await.map_err(failed("(commit)"))?;
     Ok(before)
 }
 

@@ -46,6 +46,8 @@ pub struct Scrubbed {
     pub left: u64,
 }
 
+/// What the system says when a sector cannot be read.
+const EIO: i32 = rustix::io::Errno::IO.raw_os_error();
 /// How many results are kept at once.
 const CHUNK: usize = 64;
 
@@ -90,6 +92,10 @@ async fn check(
                     results.push((digest, Some(size)));
                 }
                 Err(BlobError::Damaged(_)) => results.push((digest, None)),
+                // A sector that cannot be read is damage; whatever else fails is not the blob's fault.
+                Err(BlobError::Io { source, .. }) if source.raw_os_error() == Some(EIO) => {
+                    results.push((digest, None));
+                }
                 // Collected in the meantime.
                 Err(BlobError::Unknown(_)) => {}
                 Err(error) => return Err(error.into()),
@@ -118,7 +124,8 @@ async fn keep(
                 }
             }
             None => {
-                let aside = store.blobs().quarantine(digest)?;
+                // Pushed again or collected since it was looked at.
+                let Some(aside) = store.blobs().quarantine(digest)? else { continue };
                 tracing::error!(blob = %digest, aside = %aside.display(), "A blob is damaged and was put aside");
                 turn.touch();
                 done.damaged.push(digest.clone());

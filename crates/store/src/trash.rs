@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, utimensat};
 use semel_model::digest::Digest;
 
-use crate::blobs::{BlobError, Blobs};
+use crate::blobs::{BlobError, Blobs, verify_file};
 use crate::durable;
 
 /// A blob in the trash.
@@ -87,14 +87,24 @@ impl Blobs {
         }
     }
 
-    /// Puts a damaged blob aside, so that the next push of its bytes heals it.
-    pub fn quarantine(&self, digest: &Digest) -> Result<PathBuf, BlobError> {
+    /// Puts a damaged blob aside, so that the next push of its bytes heals it; says where it lies. One that is whole by now, or
+    /// gone, stays as it is: what was put aside is looked at once more.
+    pub fn quarantine(&self, digest: &Digest) -> Result<Option<PathBuf>, BlobError> {
         let path = self.path(digest);
         let target = self.root().join("quarantine").join(file_name(digest));
-        let moved = durable::create_dir(&self.root().join("quarantine"))
-            .and_then(|()| durable::rename_into_place(&path, &target));
-        moved.map_err(|source| BlobError::Io { action: "put aside", path, source })?;
-        Ok(target)
+        let failed = |source| BlobError::Io { action: "put aside", path: path.clone(), source };
+        durable::create_dir(&self.root().join("quarantine")).map_err(failed)?;
+        match durable::rename_into_place(&path, &target) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(failed)?,
+        }
+        match verify_file(&target, digest) {
+            Ok(_) => {
+                durable::link_into_place(&target, &path).map_err(failed)?;
+                Ok(None)
+            }
+            Err(_) => Ok(Some(target)),
+        }
     }
 
     fn trash_path(&self, digest: &Digest) -> PathBuf {

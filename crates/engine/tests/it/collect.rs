@@ -54,7 +54,7 @@ impl World {
         let tags: Vec<_> = tags.iter().map(|tag| tag.parse().unwrap()).collect();
         let component = component();
         let manifest = Manifest { component: &component, bytes, media_type: Some(media_type), digest: None };
-        push(&self.store, &self.who, manifest, Names { tags: &tags, absent: false }, self.now()).await
+        push(&self.store, &self.who, manifest, Names { tags: &tags, ..Names::default() }, self.now()).await
     }
 
     async fn verified(&self) {
@@ -109,9 +109,16 @@ async fn a_push_of_the_same_bytes_brings_an_expired_version_back() {
     world.published("2.0.0").await;
     world.after(91).await;
     assert!(!world.store.blobs().contains(&layer));
-    let again = world.bind("1.0.0", &old).await.unwrap();
-    assert!(matches!(again, Bound::Already { .. }), "the name means the same: {again:?}");
-    assert!(matches!(world.pulled(&old).await, Pull::Expired { .. }), "a name alone brings no bytes");
+    let refused = world.bind("1.0.1", &old).await.unwrap_err();
+    assert!(refused.to_string().contains(layer.as_str()), "a name alone brings no bytes: {refused}");
+    assert!(matches!(world.pulled(&old).await, Pull::Expired { .. }));
+    let promotion = semel_engine::promote::promote(
+        &world.store,
+        &world.who,
+        crate::promotion("1.0.0", "dev"),
+        world.now(),
+    );
+    assert!(promotion.await.unwrap_err().to_string().contains("trunk=90d"));
     assert_eq!(world.artefact("1.0.0").await, old);
     assert!(matches!(world.pulled(&old).await, Pull::Found { .. }));
     assert!(world.store.blobs().contains(&layer));
@@ -182,6 +189,87 @@ async fn what_went_into_the_trash_comes_back_when_it_is_asked_for_and_goes_after
     let purged = world.after(3_650).await;
     assert_eq!((purged.purged.blobs, purged.swept.blobs), (1, 1));
     assert!(!world.store.blobs().hold(&stray).unwrap());
+}
+
+#[tokio::test]
+async fn an_index_goes_with_its_parts_and_the_dry_run_counts_them() {
+    let world = World::new().await;
+    let part = world.artefact("a part").await;
+    let manifest = world.store.blobs().read(&part).unwrap();
+    let index = Index {
+        artifact_type: None,
+        manifests: vec![Descriptor::of(media_type::OCI_MANIFEST, &manifest)],
+        subject: None,
+        annotations: Annotations::new(),
+    };
+    world.pushed(&index.encode().bytes, media_type::OCI_INDEX, &["1.0.0"]).await.unwrap();
+    world.published("2.0.0").await;
+    world.wait(100 * DAY);
+    let dry = world.collected(true).await.unwrap();
+    assert_eq!(dry.freed.get("trunk=90d"), Some(&6), "{dry:?}");
+    let real = world.collected(false).await.unwrap();
+    assert_eq!(over(&real), [" by branch=14d", "1.0.0 by trunk=90d"]);
+    assert_eq!(world.pulled(&part).await, Pull::Unknown);
+    assert_eq!(over(&world.collected(false).await.unwrap()), Vec::<String>::new());
+    world.verified().await;
+}
+
+#[tokio::test]
+async fn what_was_never_named_is_collected_too() {
+    let world = World::new().await;
+    let digest = world.artefact("by digest alone").await;
+    assert_eq!(over(&world.after(15).await), [" by branch=14d"]);
+    assert_eq!(world.pulled(&digest).await, Pull::Unknown);
+}
+
+#[tokio::test]
+async fn one_name_in_two_spellings_is_given_once() {
+    let world = World::new().await;
+    let digest = world.artefact("1.0.0").await;
+    let bytes = world.store.blobs().read(&digest).unwrap();
+    let pushed =
+        world.pushed(&bytes, media_type::OCI_MANIFEST, &["1.4.2", "v1.4.2", "latest"]).await.unwrap();
+    assert!(
+        matches!(&pushed.names[..], [Bound::Published { .. }, Bound::Already { .. }, Bound::Moved { .. }]),
+        "{pushed:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_damaged_manifest_is_healed_by_the_next_push() {
+    let world = World::new().await;
+    let digest = world.published("1.0.0").await;
+    #[expect(clippy::disallowed_methods, reason = "the test damages the store on purpose")]
+    std::fs::write(world.store.blobs().path(&digest), b"{}").unwrap();
+    assert_eq!(world.artefact("1.0.0").await, digest);
+    assert!(world.store.blobs().verify(&digest).is_ok());
+    world.verified().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_audit_in_the_middle_of_pushes_waits_its_turn() {
+    let world = World::new().await;
+    let store = world.store.clone();
+    let audits = tokio::spawn(async move {
+        for _ in 0..5 {
+            assert_eq!(audit::verify(&store).await.unwrap().problems, Vec::<String>::new());
+        }
+    });
+    let pushes = (0..4).map(|writer| {
+        let (store, who) = (world.store.clone(), world.who.clone());
+        tokio::spawn(async move {
+            for number in 0..10 {
+                let digest = store.blobs().put(format!("{writer} {number}").as_bytes()).unwrap().digest;
+                let name = format!("other/w{writer}").parse().unwrap();
+                semel_engine::content::received(&store, &name, &digest).await.unwrap();
+            }
+            who
+        })
+    });
+    for push in pushes.collect::<Vec<_>>() {
+        push.await.unwrap();
+    }
+    audits.await.unwrap();
 }
 
 #[tokio::test]

@@ -79,7 +79,7 @@ async fn put(app: &App, asked: &Asked, name: &ComponentName, reference: &TagOrDi
     };
     let absent = must_be_new(asked);
     let by_name = matches!(reference, TagOrDigest::Tag(_));
-    let names = Names { tags: &tags, absent: absent && by_name };
+    let names = Names { tags: &tags, absent: absent && by_name, new_manifest: absent && !by_name };
     let pushed = push(app.store(), &who, manifest, names, app.now()).await?;
     if absent && pushed.stored.already && !by_name {
         return Err(exists(&pushed.stored.digest, format!("{name} has {} already", pushed.stored.digest)));

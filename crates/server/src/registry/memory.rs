@@ -347,7 +347,7 @@ fn count_damage(app: &App, error: &BlobError) {
 async fn look_up_blob(app: &App, component: &ComponentName, digest: &Digest) -> Result<Found> {
     let blobs = app.store().blobs();
     let readable = content::is_readable(&mut app.store().reader().await?, component, digest).await?;
-    if !(readable && (blobs.contains(digest) || blobs.hold(digest)?)) {
+    if !(readable && blobs.hold(digest)?) {
         return Err(BlobError::Unknown(digest.clone()).into());
     }
     let size = blobs.size(digest)?;

@@ -539,6 +539,18 @@ pub async fn locations(conn: &mut Conn, digest: &Digest) -> Result<Vec<(String, 
     Ok(rows.into_iter().map(|row| (row.text(0), row.text(1))).collect())
 }
 
+/// The components that have manifests and no name yet, which no entry created.
+pub async fn unnamed_components(conn: &mut Conn) -> Result<Vec<ComponentName>, SqlError> {
+    let rows = conn
+        .rows(
+            "SELECT DISTINCT component FROM manifest WHERE NOT EXISTS \
+             (SELECT 1 FROM component WHERE component.name = manifest.component) ORDER BY component",
+            &[],
+        )
+        .await?;
+    Ok(rows.into_iter().map(|row| super::parsed(row.text(0))).collect())
+}
+
 /// Every manifest, for checking that its bytes are there; with whether those of what it needs must be, which is so unless
 /// it has expired in every component.
 pub async fn all_manifests(conn: &mut Conn) -> Result<Vec<(Digest, bool)>, SqlError> {

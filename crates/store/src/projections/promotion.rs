@@ -135,7 +135,8 @@ pub(super) async fn rejected(conn: &mut Conn, entry: &Entry, body: &Rejected) ->
         conn.execute(
             "INSERT INTO rejection (component, kind, digest, environment, reason, time, pulls) \
              VALUES ($1, $2, $3, $4, $5, $6, $7) \
-             ON CONFLICT (component, kind, digest, environment) DO UPDATE SET pulls = $7 WHERE rejection.pulls < $7",
+             ON CONFLICT (component, kind, digest, environment) DO UPDATE SET pulls = $7, reason = $5, time = $6 \
+             WHERE rejection.pulls < $7",
             &[
                 text(&body.component),
                 kind.into(),

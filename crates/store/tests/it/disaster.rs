@@ -135,7 +135,7 @@ async fn every_damage_to_what_is_stored_is_named() {
             let store = world.new_store().await;
             fill(&store, 4).await;
             let path = match what {
-                "blob" => store.blobs().path(&semel_model::digest::Digest::of(b"manifest 2")),
+                "blob" => store.blobs().path(&semel_model::digest::Digest::of(&crate::manifest(2))),
                 _ => entry_file(&store),
             };
             match damage(&std::fs::read(&path).unwrap()) {

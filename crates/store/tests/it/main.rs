@@ -52,6 +52,15 @@ async fn actor(store: &Store) -> Actor {
     store.local_actor("ana", "test").await.unwrap()
 }
 
+const MEDIA_TYPE: &str = "application/vnd.oci.image.index.v1+json";
+
+/// The bytes of an index without parts.
+fn manifest(number: u64) -> Vec<u8> {
+    let annotations = serde_json::json!({"number": number.to_string()});
+    let index = serde_json::json!({"schemaVersion": 2, "mediaType": MEDIA_TYPE, "manifests": [], "annotations": annotations});
+    index.to_string().into_bytes()
+}
+
 /// Some history: a component, `n` versions, a channel and a hold.
 async fn fill(store: &Store, n: u64) {
     let who = actor(store).await;
@@ -63,13 +72,13 @@ async fn fill(store: &Store, n: u64) {
     };
     store.turn().await.unwrap().record(&who, now(), vec![Change::ComponentCreated(created)]).await.unwrap();
     for number in 0..n {
-        let bytes = format!("manifest {number}").into_bytes();
+        let bytes = manifest(number);
         let digest = Digest::of(&bytes);
         store.blobs().put(&bytes).unwrap();
         let stored = ManifestStored {
             component: component.clone(),
             digest: digest.clone(),
-            media_type: "application/vnd.oci.image.manifest.v1+json".into(),
+            media_type: MEDIA_TYPE.into(),
             size: bytes.len() as u64,
             subject: None,
         };
