@@ -138,11 +138,12 @@ pub async fn plan(
     component: &ComponentName,
     version: Option<&VersionWord>,
     environment: &EnvironmentName,
+    now: Timestamp,
 ) -> Result<Plan, EngineError> {
     let mut conn = store.reader().await?;
     let in_force = pipeline::get(store, &mut conn, component).await?;
     let binding = pipeline::binding(&in_force, environment)?.clone();
-    let Some(artefact) = promote::wanted(&mut conn, component, version, environment).await? else {
+    let Some(artefact) = promote::wanted(&mut conn, component, version, environment, now).await? else {
         return Err(EngineError::not_found(format!(
             "nothing of {component} was promoted to {environment} yet"
         ))
@@ -165,7 +166,7 @@ pub async fn start(
 ) -> Result<Started, EngineError> {
     let word: VersionWord = request.version.parse().map_err(|e| EngineError::precondition(format!("{e}")))?;
     let mut turn = store.turn().await?;
-    let artefact = artefact::find(turn.db(), &request.component, &word).await?;
+    let artefact = artefact::find(turn.db(), &request.component, &word, now).await?;
     promote::check_expected(&artefact, request.expect.as_ref())?;
     let in_force = pipeline::get(store, turn.db(), &request.component).await?;
     let target = target(&in_force, &request.environment)?;

@@ -395,12 +395,12 @@ async fn an_environment_without_a_target_is_only_decided_about() {
 async fn a_plan_without_a_version_means_the_newest_that_was_promoted() {
     let world = with_contract().await;
     let dev = environment("dev");
-    let error = plan(&world.store, &component(), None, &dev).await.unwrap_err();
+    let error = plan(&world.store, &component(), None, &dev, world.now()).await.unwrap_err();
     assert_eq!(error.to_string(), "nothing of shop/api was promoted to dev yet");
     let request = promotion("1.0.0", "dev");
     semel_engine::promote::promote(&world.store, &world.who, request, world.now()).await.unwrap();
     let size = world.size().await;
-    let planned = plan(&world.store, &component(), None, &dev).await.unwrap();
+    let planned = plan(&world.store, &component(), None, &dev, world.now()).await.unwrap();
     assert_eq!(planned.artefact.version, Some("1.0.0".parse().unwrap()));
     assert_eq!(planned.contract.0.len(), 3);
     assert!(planned.first);
