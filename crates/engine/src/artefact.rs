@@ -9,6 +9,7 @@ use semel_model::version::{Version, VersionWord};
 use semel_oci::descriptor::Descriptor;
 use semel_oci::manifest::ParsedManifest;
 use semel_store::Store;
+use semel_store::draft;
 use semel_store::projections::artefact::{self, Published};
 use semel_store::projections::build;
 use semel_store::projections::deployment::{self, DeploymentState};
@@ -87,10 +88,10 @@ pub async fn find(
     now: Timestamp,
 ) -> Result<Artefact, EngineError> {
     let found = match word {
-        VersionWord::Version(version) => by_version(conn, component, version).await?,
+        VersionWord::Version(version) => by_version(conn, component, version, now).await?,
         VersionWord::Number(number) => match by_number(conn, component, *number).await? {
             Some(found) => Some(found),
-            None => by_version(conn, component, &Version::named(tag_of(word)?)).await?,
+            None => by_version(conn, component, &Version::named(tag_of(word)?), now).await?,
         },
         VersionWord::Digest(hex) => by_beginning(conn, component, &format!("sha256:{hex}")).await?,
         VersionWord::Commit(commit) => by_commit(conn, component, commit).await?,
@@ -98,7 +99,7 @@ pub async fn find(
             let skip = u64::from(*back);
             match deployment::nth_success(conn, component, name, skip).await? {
                 Some(deployment) => Some(by_digest(conn, component, &deployment.digest).await?),
-                None => by_version(conn, component, &Version::named(tag_of(word)?)).await?,
+                None => by_version(conn, component, &Version::named(tag_of(word)?), now).await?,
             }
         }
         VersionWord::At { name, time } => Some(at(conn, component, name, time.before(now)).await?),
@@ -197,9 +198,17 @@ async fn by_version(
     conn: &mut Conn,
     component: &ComponentName,
     version: &Version,
+    now: Timestamp,
 ) -> Result<Option<Artefact>, EngineError> {
     if let Some(found) = artefact::version(conn, component, version).await? {
         return Ok(Some(found.into()));
+    }
+    let drafted = draft::get(conn, component, version).await?;
+    if drafted.is_some_and(|open| open.until_millis > now.as_millisecond()) {
+        return Err(EngineError::not_found(format!(
+            "{component} {version} is a draft, which has no version yet"
+        ))
+        .with_hint(format!("semel publish {component}@{version}")));
     }
     match build::by_version(conn, component, version).await? {
         Some(reserved) => Err(unfinished(&reserved)),

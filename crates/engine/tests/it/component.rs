@@ -76,7 +76,7 @@ async fn creating_a_component_again_changes_nothing_and_another_policy_is_refuse
         assert!(error.to_string().contains(says), "{error}");
     }
     assert_eq!(world.size().await, size, "what is refused records nothing");
-    assert_eq!(list(&world.store).await.unwrap(), [first.component.clone()]);
+    assert_eq!(list(&world.store).await.unwrap(), std::slice::from_ref(&first.component));
     assert_eq!(show(&world.store, &component()).await.unwrap(), first.component);
     world.assert_sound().await;
 }

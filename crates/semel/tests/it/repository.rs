@@ -99,6 +99,32 @@ fn a_word_with_a_time_means_what_a_channel_pointed_to() {
 }
 
 #[test]
+fn whoever_changes_something_names_what_does_not_move() {
+    let (environment, [one, _]) = two_releases();
+    for tag in ["1.4.2", "1.4", "20240101", "latest"] {
+        pushed(&environment, 1, tag);
+    }
+    for word in ["1.4", "20240101", "latest", "latest@{0.seconds.ago}"] {
+        let name = format!("{SHOP}@{word}");
+        let commands: [&[&str]; 3] = [
+            &["deprecate", &name, "-m", "old"],
+            &["reject", &name, "-m", "it leaks"],
+            &["attest", &name, "--result", "pass"],
+        ];
+        for command in commands {
+            let refused = environment.semel(command);
+            assert_eq!(refused.code, 2, "{command:?}: {refused:?}");
+            for says in
+                ["which can change while nobody looks", &format!("hint: name it instead: {SHOP}@{one}")]
+            {
+                assert!(refused.stderr.contains(says), "{command:?}: {}", refused.stderr);
+            }
+        }
+    }
+    assert_eq!(states(&environment), [("1.4.2".to_owned(), "published")]);
+}
+
+#[test]
 fn rules_of_a_component_say_what_its_tags_are() {
     let cases: [(&[&str], &str, i32); 6] = [
         (&["--policy", "strict"], "latest", 5),
@@ -167,7 +193,9 @@ fn a_draft_holds_its_name_until_it_is_published() {
     let draft = environment.ok(&["push", "--draft", "oci:../1", &word, "--for", "2h"]);
     assert_eq!(draft.digest(), one);
     assert!(draft.stderr.contains(&format!("semel publish {word}")), "{}", draft.stderr);
-    assert_eq!(environment.semel(&["inspect", &word]).code, 4, "a draft is no version");
+    let inspected = environment.semel(&["inspect", &word]);
+    assert_eq!(inspected.code, 4, "a draft is no version: {inspected:?}");
+    assert!(inspected.stderr.contains("is a draft"), "{}", inspected.stderr);
     let listed = environment.ok(&["--json", "versions", "-c", SHOP]).json();
     assert_eq!(
         (&listed["drafts"][0]["version"], &listed["drafts"][0]["digest"]),
