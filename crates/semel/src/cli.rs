@@ -19,8 +19,8 @@ First steps:
   semel init       write a semel.toml for the project here
   semel build      turn its newest commit into an artefact, once
 
-Less often: hold, reject, accept, deprecate, stop, publish, component, gc, scrub, backup, restore, recover, rebuild,
-sample, completions, man
+Less often: hold, reject, accept, deprecate, stop, publish, component, gc, scrub, backup, restore,
+recover, rebuild, sample, completions, man
 (semel help VERB explains each)";
 
 const PUSH_HELP: &str = "\

@@ -51,7 +51,7 @@ fn tell(done: &Collected, output: Output) {
 fn would(done: &Collected, output: Output) {
     let freed = bytes(done.freed.values().sum());
     output.done(format!(
-        "{} artefacts judged: the time of {} is over, {} more are held",
+        "{} artefacts judged: {} would expire, {} are held beyond their time",
         done.judged,
         done.over.len(),
         done.held.len()
@@ -78,7 +78,7 @@ fn did(done: &Collected, output: Output) {
         amount(done.young)
     ));
     output.done(format!(
-        "{} went out of the trash for good; {} lie there",
+        "{} went out of the trash for good; {} from before stay there",
         amount(done.purged),
         amount(done.in_trash)
     ));
