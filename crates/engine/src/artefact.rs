@@ -62,6 +62,25 @@ impl Artefact {
             None => format!("{} {}", self.component, self.digest),
         }
     }
+
+    /// That its bytes are gone by rule, in one line, and what brings them back; none: they are here.
+    pub fn gone(&self) -> Option<(String, String)> {
+        let Expired { time, rule } = self.expired.as_ref()?;
+        let name = self.name();
+        let what = format!(
+            "the bytes of {name} were removed on {time} by the rule {rule}; its name and digest stay"
+        );
+        let hint = format!("pushing {} again, from wherever it still is, brings it back", self.digest);
+        Some((what, hint))
+    }
+
+    /// What is to be run must have its bytes.
+    pub(crate) fn require_bytes(&self) -> Result<(), EngineError> {
+        match self.gone() {
+            Some((what, hint)) => Err(EngineError::not_found(what).with_hint(hint)),
+            None => Ok(()),
+        }
+    }
 }
 
 impl From<Published> for Artefact {

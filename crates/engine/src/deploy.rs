@@ -151,6 +151,7 @@ pub async fn plan(
             "semel promote VERSION {environment}, or name the version: semel deploy VERSION {environment}"
         )));
     };
+    artefact.require_bytes()?;
     let (_, manifest) = artefact::manifest(store, &mut conn, component, &artefact.digest).await?;
     let contract = artefact::contract(&artefact.digest, &manifest)?;
     let (values, target, first) = (binding.values, binding.target, binding.after.is_empty());
@@ -168,6 +169,7 @@ pub async fn start(
     let mut turn = store.turn().await?;
     let artefact = artefact::find(turn.db(), &request.component, &word, now).await?;
     promote::check_expected(&artefact, request.expect.as_ref())?;
+    artefact.require_bytes()?;
     let in_force = pipeline::get(store, turn.db(), &request.component).await?;
     let target = target(&in_force, &request.environment)?;
     let mut batch = Batch::new(who, now);

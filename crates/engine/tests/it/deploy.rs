@@ -407,6 +407,25 @@ async fn a_plan_without_a_version_means_the_newest_that_was_promoted() {
     assert_eq!(world.size().await, size);
 }
 
+#[tokio::test]
+async fn what_has_lost_its_bytes_is_not_begun() {
+    let world = World::new().await;
+    world.apply(&serde_json::json!({"dev": {"target": {"kind": "directory"}}})).await;
+    for version in ["1.0.0", "1.1.0"] {
+        world.published(version).await;
+    }
+    world.wait(91 * 24 * 3_600);
+    let request = semel_engine::collect::Collect::default();
+    semel_engine::collect::collect(&world.store, &world.who, request, world.now()).await.unwrap();
+    let size = world.size().await;
+    let error = begin(&world.store, &world.who, start("1.0.0", "dev"), world.now()).await.unwrap_err();
+    assert!(error.to_string().contains("were removed on"), "{error}");
+    assert!(error.to_string().ends_with("by the rule trunk=90d; its name and digest stay"), "{error}");
+    assert!(error.hint().unwrap().contains("brings it back"));
+    assert_eq!(world.size().await, size, "nothing was begun, and nothing promoted on the way");
+    world.deployed("1.1.0", "dev").await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_many_that_deploy_at_once_each_gets_a_place_and_one_stays() {
     let world = with_versions().await;

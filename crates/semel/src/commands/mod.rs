@@ -239,11 +239,8 @@ fn refuse_moved(word: &str, artefact: &Artefact, hint: String) -> Result<(), Fai
 
 /// What is to be fetched must have its bytes; that it should not be used is said.
 pub(crate) fn require_bytes(artefact: &Artefact, output: Output) -> Result<(), Failure> {
-    if let Some(gone) = &artefact.expired {
-        let what = format!("the bytes of {} were removed by rule; its name and digest stay", artefact.name());
-        return Err(Failure::new(Exit::NotFound, what)
-            .because([format!("{} was over on {}", gone.rule, gone.time)])
-            .hint(format!("pushing {} again, from wherever it still is, brings it back", artefact.digest)));
+    if let Some((what, hint)) = artefact.gone() {
+        return Err(Failure::new(Exit::NotFound, what).hint(hint));
     }
     if let Some(reason) = &artefact.deprecated {
         output.warn(format!("{} is deprecated: {reason}", artefact.name()));
