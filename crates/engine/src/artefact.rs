@@ -1,15 +1,18 @@
 //! Which artefact is meant: from what a person writes to a digest.
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use semel_model::config::{CONTRACT_ANNOTATION, Contract};
 use semel_model::digest::Digest;
-use semel_model::name::{CommitId, ComponentName};
+use semel_model::name::{CommitId, ComponentName, EnvironmentName, Tag};
 use semel_model::version::{Version, VersionWord};
 use semel_oci::descriptor::Descriptor;
 use semel_oci::manifest::ParsedManifest;
 use semel_store::Store;
+use semel_store::draft;
 use semel_store::projections::artefact::{self, Published};
-use semel_store::projections::{build, deployment};
+use semel_store::projections::build;
+use semel_store::projections::deployment::{self, DeploymentState};
 use semel_store::sql::Conn;
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +23,7 @@ use crate::error::EngineError;
 pub struct Artefact {
     /// Which component.
     pub component: ComponentName,
-    /// Its newest version name.
+    /// The version that it was asked for, or is known by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<Version>,
     /// Its build number, if it was built here.
@@ -34,6 +37,21 @@ pub struct Artefact {
     /// When it was published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published: Option<String>,
+    /// Why it should not be used any more, if somebody said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deprecated: Option<String>,
+    /// That its bytes are gone, if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expired: Option<Expired>,
+}
+
+/// The bytes of a version are gone by rule; its name and its meaning stay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Expired {
+    /// Since when (RFC 3339).
+    pub time: String,
+    /// The rule whose time was over, such as `trunk=90d`.
+    pub rule: String,
 }
 
 impl Artefact {
@@ -42,6 +60,25 @@ impl Artefact {
         match &self.version {
             Some(version) => format!("{} {version}", self.component),
             None => format!("{} {}", self.component, self.digest),
+        }
+    }
+
+    /// That its bytes are gone by rule, in one line, and what brings them back; none: they are here.
+    pub fn gone(&self) -> Option<(String, String)> {
+        let Expired { time, rule } = self.expired.as_ref()?;
+        let name = self.name();
+        let what = format!(
+            "the bytes of {name} were removed on {time} by the rule {rule}; its name and digest stay"
+        );
+        let hint = format!("pushing {} again, from wherever it still is, brings it back", self.digest);
+        Some((what, hint))
+    }
+
+    /// What is to be run must have its bytes.
+    pub(crate) fn require_bytes(&self) -> Result<(), EngineError> {
+        match self.gone() {
+            Some((what, hint)) => Err(EngineError::not_found(what).with_hint(hint)),
+            None => Ok(()),
         }
     }
 }
@@ -55,41 +92,112 @@ impl From<Published> for Artefact {
             digest: published.digest,
             commit: published.commit,
             published: Some(published.time),
+            deprecated: published.deprecated,
+            expired: published.expired.map(|gone| Expired { time: gone.time, rule: gone.rule }),
         }
     }
 }
 
-/// Finds the artefact that a word means in a component.
+/// Finds the artefact that a word means in a component, at a time: words such as `production@{2.hours.ago}` count from it.
+/// A channel is looked for where nothing else has the name.
 pub async fn find(
     conn: &mut Conn,
     component: &ComponentName,
     word: &VersionWord,
+    now: Timestamp,
 ) -> Result<Artefact, EngineError> {
     let found = match word {
-        VersionWord::Version(version) => by_version(conn, component, version).await?,
-        VersionWord::Number(number) => by_number(conn, component, *number).await?,
-        VersionWord::Digest(hex) => by_digest(conn, component, hex).await?,
+        VersionWord::Version(version) => by_version(conn, component, version, now).await?,
+        VersionWord::Number(number) => match by_number(conn, component, *number).await? {
+            Some(found) => Some(found),
+            None => by_version(conn, component, &Version::named(tag_of(word)?), now).await?,
+        },
+        VersionWord::Digest(hex) => by_beginning(conn, component, &format!("sha256:{hex}")).await?,
         VersionWord::Commit(commit) => by_commit(conn, component, commit).await?,
         VersionWord::Environment { name, back } => {
             let skip = u64::from(*back);
             match deployment::nth_success(conn, component, name, skip).await? {
-                Some(deployment) => by_digest(conn, component, deployment.digest.hex()).await?,
-                None => by_version(conn, component, &Version::named(tag_of(word)?)).await?,
+                Some(deployment) => Some(by_digest(conn, component, &deployment.digest).await?),
+                None => by_version(conn, component, &Version::named(tag_of(word)?), now).await?,
             }
         }
+        VersionWord::At { name, time } => Some(at(conn, component, name, time.before(now)).await?),
     };
-    found.ok_or_else(|| unknown(component, word))
+    match found {
+        Some(found) => Ok(found),
+        None => match by_channel(conn, component, word).await? {
+            Some(found) => Ok(found),
+            None => Err(unknown(component, word)),
+        },
+    }
 }
 
-fn tag_of(word: &VersionWord) -> Result<semel_model::name::Tag, EngineError> {
+fn tag_of(word: &VersionWord) -> Result<Tag, EngineError> {
     word.to_string().parse().map_err(|_| EngineError::not_found(format!("`{word}` names no version")))
+}
+
+async fn by_channel(
+    conn: &mut Conn,
+    component: &ComponentName,
+    word: &VersionWord,
+) -> Result<Option<Artefact>, EngineError> {
+    let Ok(channel) = word.to_string().parse::<Tag>() else { return Ok(None) };
+    match artefact::channel(conn, component, &channel).await? {
+        Some(digest) => by_digest(conn, component, &digest).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// What an environment ran, or a channel pointed to, at a time.
+async fn at(
+    conn: &mut Conn,
+    component: &ComponentName,
+    name: &Tag,
+    time: Timestamp,
+) -> Result<Artefact, EngineError> {
+    if let Ok(environment) = name.as_str().parse::<EnvironmentName>() {
+        let successes = successes(conn, component, &environment).await?;
+        if !successes.is_empty() {
+            let ran = successes.into_iter().find(|(finished, _)| *finished <= time);
+            let (_, digest) = ran.ok_or_else(|| {
+                EngineError::not_found(format!(
+                    "nothing of {component} was deployed to {environment} by {time}"
+                ))
+                .with_hint(format!("semel history {environment} -c {component}"))
+            })?;
+            return by_digest(conn, component, &digest).await;
+        }
+    }
+    let moved = artefact::channel_move_before(conn, component, name, &time.to_string()).await?;
+    match moved.and_then(|one| one.digest) {
+        Some(digest) => by_digest(conn, component, &digest).await,
+        None => Err(EngineError::not_found(format!(
+            "at {time}, {component} had no channel {name}, and nothing was deployed to an environment of that name"
+        ))
+        .with_hint(format!("semel channels {name} -c {component}"))),
+    }
+}
+
+/// The deployments of an environment that succeeded, with the time of their outcome, newest first.
+async fn successes(
+    conn: &mut Conn,
+    component: &ComponentName,
+    environment: &EnvironmentName,
+) -> Result<Vec<(Timestamp, Digest)>, EngineError> {
+    const ALL: u64 = i64::MAX.unsigned_abs();
+    let all = deployment::list(conn, component, environment, ALL).await?;
+    let read = |one: deployment::Deployment| {
+        let finished = one.finished.as_deref().and_then(|time| time.parse().ok());
+        finished.filter(|_| one.state == DeploymentState::Succeeded).zip(Some(one.digest))
+    };
+    Ok(all.into_iter().filter_map(read).collect())
 }
 
 fn unknown(component: &ComponentName, word: &VersionWord) -> EngineError {
     let (what, hint) = match word {
         VersionWord::Environment { .. } => (
             format!(
-                "{component} has no version `{word}`, and nothing was deployed to an environment of that name"
+                "{component} has no version and no channel `{word}`, and nothing was deployed to an environment of that name"
             ),
             "semel status".to_owned(),
         ),
@@ -109,9 +217,17 @@ async fn by_version(
     conn: &mut Conn,
     component: &ComponentName,
     version: &Version,
+    now: Timestamp,
 ) -> Result<Option<Artefact>, EngineError> {
     if let Some(found) = artefact::version(conn, component, version).await? {
         return Ok(Some(found.into()));
+    }
+    let drafted = draft::get(conn, component, version).await?;
+    if drafted.is_some_and(|open| open.until_millis > now.as_millisecond()) {
+        return Err(EngineError::not_found(format!(
+            "{component} {version} is a draft, which has no version yet"
+        ))
+        .with_hint(format!("semel publish {component}@{version}")));
     }
     match build::by_version(conn, component, version).await? {
         Some(reserved) => Err(unfinished(&reserved)),
@@ -145,25 +261,38 @@ fn unfinished(reserved: &build::Build) -> EngineError {
     .with_hint(format!("semel build log {} -c {}", reserved.number, reserved.component))
 }
 
-async fn by_digest(
+/// The artefact of a digest that something in the ledger names.
+pub(crate) async fn by_digest(
     conn: &mut Conn,
     component: &ComponentName,
-    hex: &str,
+    digest: &Digest,
+) -> Result<Artefact, EngineError> {
+    by_beginning(conn, component, digest.as_str()).await?.ok_or_else(|| {
+        EngineError::not_found(format!("{component} has no manifest {digest} any more"))
+            .with_hint("push the same bytes again")
+    })
+}
+
+/// The artefact of a digest, or of a digest with this beginning.
+async fn by_beginning(
+    conn: &mut Conn,
+    component: &ComponentName,
+    beginning: &str,
 ) -> Result<Option<Artefact>, EngineError> {
-    let beginning = format!("sha256:{hex}");
-    let mut published = artefact::by_digest(conn, &beginning).await?;
+    let mut published = artefact::by_digest(conn, beginning).await?;
     published.retain(|one| one.component == *component);
     let mut digests: Vec<&Digest> = published.iter().map(|one| &one.digest).collect();
+    digests.sort_unstable_by_key(|digest| digest.as_str());
     digests.dedup();
+    let ambiguous =
+        || EngineError::precondition(format!("{beginning}… is the beginning of more than one digest"));
     if digests.len() > 1 {
-        return Err(EngineError::precondition(format!(
-            "{beginning}… is the beginning of more than one digest"
-        )));
+        return Err(ambiguous());
     }
-    if let Some(newest) = published.pop() {
-        return Ok(Some(newest.into()));
+    if let Some(best) = best_name(published) {
+        return Ok(Some(best.into()));
     }
-    let mut stored = artefact::manifests_by_digest(conn, &beginning).await?;
+    let mut stored = artefact::manifests_by_digest(conn, beginning).await?;
     stored.retain(|(name, _)| name == component);
     match stored.as_slice() {
         [(_, digest)] => Ok(Some(Artefact {
@@ -173,10 +302,17 @@ async fn by_digest(
             digest: digest.clone(),
             commit: None,
             published: None,
+            deprecated: None,
+            expired: None,
         })),
         [] => Ok(None),
-        _ => Err(EngineError::precondition(format!("{beginning}… is the beginning of more than one digest"))),
+        _ => Err(ambiguous()),
     }
+}
+
+/// Of several names of one artefact the one that people know it by: the newest that is SemVer, else the newest.
+pub(crate) fn best_name(published: Vec<Published>) -> Option<Published> {
+    published.into_iter().max_by_key(|one| (one.version.as_semver().is_some(), one.seq))
 }
 
 async fn by_commit(
@@ -189,21 +325,6 @@ async fn by_commit(
     match of_component.find(|(_, build)| build.digest.is_some()) {
         Some((_, build)) => by_number(conn, component, build.number).await,
         None => Ok(None),
-    }
-}
-
-/// What has expired is not on its way anywhere: its bytes may be gone.
-pub(crate) async fn require_kept(conn: &mut Conn, artefact: &Artefact) -> Result<(), EngineError> {
-    let versions = artefact::versions_of(conn, &artefact.component, &artefact.digest).await?;
-    match versions.into_iter().find_map(|one| one.expired) {
-        None => Ok(()),
-        Some(expired) => Err(EngineError::precondition(format!(
-            "the bytes of {} were removed on {} by the rule {}",
-            artefact.name(),
-            expired.time,
-            expired.rule
-        ))
-        .with_hint(format!("push {} again: the same bytes bring it back", artefact.digest))),
     }
 }
 

@@ -78,7 +78,7 @@ pub async fn attest(
         .ok_or_else(|| EngineError::precondition(format!("`{}` is no type of evidence", request.kind)))?;
     let found = read_result(store, &request)?;
     let mut turn = store.turn().await?;
-    let artefact = artefact::find(turn.db(), &request.component, &word).await?;
+    let artefact = artefact::find(turn.db(), &request.component, &word, now).await?;
     let (subject, _) = artefact::manifest(store, turn.db(), &artefact.component, &artefact.digest).await?;
     let statement = Statement::about(artefact.component.as_str(), &artefact.digest, &wanted, found.predicate);
     if let Some(envelope) =

@@ -138,11 +138,12 @@ pub async fn plan(
     component: &ComponentName,
     version: Option<&VersionWord>,
     environment: &EnvironmentName,
+    now: Timestamp,
 ) -> Result<Plan, EngineError> {
     let mut conn = store.reader().await?;
     let in_force = pipeline::get(store, &mut conn, component).await?;
     let binding = pipeline::binding(&in_force, environment)?.clone();
-    let Some(artefact) = promote::wanted(&mut conn, component, version, environment).await? else {
+    let Some(artefact) = promote::wanted(&mut conn, component, version, environment, now).await? else {
         return Err(EngineError::not_found(format!(
             "nothing of {component} was promoted to {environment} yet"
         ))
@@ -150,6 +151,7 @@ pub async fn plan(
             "semel promote VERSION {environment}, or name the version: semel deploy VERSION {environment}"
         )));
     };
+    artefact.require_bytes()?;
     let (_, manifest) = artefact::manifest(store, &mut conn, component, &artefact.digest).await?;
     let contract = artefact::contract(&artefact.digest, &manifest)?;
     let (values, target, first) = (binding.values, binding.target, binding.after.is_empty());
@@ -165,9 +167,9 @@ pub async fn start(
 ) -> Result<Started, EngineError> {
     let word: VersionWord = request.version.parse().map_err(|e| EngineError::precondition(format!("{e}")))?;
     let mut turn = store.turn().await?;
-    let artefact = artefact::find(turn.db(), &request.component, &word).await?;
+    let artefact = artefact::find(turn.db(), &request.component, &word, now).await?;
     promote::check_expected(&artefact, request.expect.as_ref())?;
-    artefact::require_kept(turn.db(), &artefact).await?;
+    artefact.require_bytes()?;
     let in_force = pipeline::get(store, turn.db(), &request.component).await?;
     let target = target(&in_force, &request.environment)?;
     let mut batch = Batch::new(who, now);

@@ -52,7 +52,7 @@ pub async fn deprecate(
     let word: VersionWord = request.version.parse().map_err(|e| EngineError::precondition(format!("{e}")))?;
     let reason = request.reason.as_deref().map(clean).transpose()?;
     let mut turn = store.turn().await?;
-    let artefact = artefact::find(turn.db(), &request.component, &word).await?;
+    let artefact = artefact::find(turn.db(), &request.component, &word, now).await?;
     let Some(version) = artefact.version.clone() else {
         return Err(EngineError::precondition(format!("{} has no version to deprecate", artefact.name()))
             .with_hint("reject the digest instead: semel reject"));

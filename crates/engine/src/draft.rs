@@ -5,14 +5,14 @@ use schemars::JsonSchema;
 use semel_model::actor::Actor;
 use semel_model::digest::Digest;
 use semel_model::duration::Span;
-use semel_model::name::{ComponentName, Tag};
-use semel_model::version::{TagMeaning, Version, meaning_of};
+use semel_model::name::{CommitId, ComponentName, Tag};
+use semel_model::version::{TagMeaning, Version};
 use semel_store::projections::{artefact, build};
 use semel_store::{Store, content, draft};
 use serde::{Deserialize, Serialize};
 
 use crate::error::EngineError;
-use crate::publish::{Bind, Bound, Giving, Overwrite, next_free};
+use crate::publish::{Bind, Bound, Giving, Overwrite, meaning, next_free};
 
 /// How long a draft holds its name when nobody says otherwise.
 pub const DEFAULT_TERM: Span = Span::seconds(24 * 3_600);
@@ -62,7 +62,7 @@ pub async fn open(
 ) -> Result<Drafted, EngineError> {
     let mut giving = Giving::begin(store, who, now).await?;
     let known = giving.component(&request.component, None).await?;
-    let TagMeaning::Version(version) = meaning_of(&request.tag, known.policy, &known.patterns) else {
+    let TagMeaning::Version(version) = meaning(giving.turn.db(), &known, &request.tag).await? else {
         let what =
             format!("{} is a channel of {}: only a version is drafted", request.tag, request.component);
         return Err(
@@ -117,6 +117,9 @@ pub struct PublishDraft {
     pub component: ComponentName,
     /// The name.
     pub tag: Tag,
+    /// The commit that it was built from, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<CommitId>,
 }
 
 /// Publishes a draft. A draft that was published before is published.
@@ -131,8 +134,8 @@ pub async fn publish(
     let mut giving = Giving::begin(store, who, now).await?;
     giving.require_bytes(&request.component, &digest).await?;
     let known = giving.component(&request.component, None).await?;
-    let (component, tag) = (request.component, request.tag);
-    let bind = Bind { component, tag, digest, commit: None, location: None, home: None, absent: false };
+    let PublishDraft { component, tag, commit } = request;
+    let bind = Bind { component, tag, digest, commit, location: None, home: None, absent: false };
     let bound = giving.give(&known, &bind).await?;
     giving.finish().await?;
     Ok(bound)

@@ -12,6 +12,9 @@
 //! | promote | [`promote::promote`] | `PromotionGranted`, `PromotionRefused` |
 //! | deploy | [`deploy::start`], [`deploy::finish`] | `DeploymentStarted`, `…Succeeded`, `…Failed` |
 //! | observe | [`observe::observe`] | `ObservationChanged`, `DriftDetected` |
+//! | collect | [`collect::collect`], [`scrub::scrub`] | `VersionExpired`, `ManifestRemoved` |
+//! | deprecate | [`deprecate::deprecate`] | `VersionDeprecated` |
+//! | components | [`component::create`], [`component::change`] | `ComponentCreated`, `ComponentChanged` |
 //! | hold, reject | [`hold`], [`reject`] | `HoldSet`, `Rejected`, … |
 //!
 //! Every change of every door (command line, API, registry) ends in one of these functions, and each of them in one append
@@ -31,6 +34,7 @@ pub mod content;
 pub mod pull;
 pub mod remove;
 pub mod collect;
+pub mod scrub;
 pub mod deprecate;
 pub mod attest;
 pub mod report;

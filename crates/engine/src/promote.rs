@@ -68,9 +68,9 @@ pub async fn promote(
 ) -> Result<Promoted, EngineError> {
     let word: VersionWord = request.version.parse().map_err(|e| EngineError::precondition(format!("{e}")))?;
     let mut turn = store.turn().await?;
-    let artefact = artefact::find(turn.db(), &request.component, &word).await?;
+    let artefact = artefact::find(turn.db(), &request.component, &word, now).await?;
     check_expected(&artefact, request.expect.as_ref())?;
-    artefact::require_kept(turn.db(), &artefact).await?;
+    artefact.require_bytes()?;
     let in_force = pipeline::get(store, turn.db(), &request.component).await?;
     let decision = evaluate(turn.db(), &artefact, &request.environment, &in_force, now).await?;
     let promoted = |decision: Decision, digest, already, recorded| Promoted {
@@ -236,7 +236,7 @@ pub async fn resolve(
     let mut conn = store.reader().await?;
     let in_force = pipeline::get(store, &mut conn, component).await?;
     pipeline::binding(&in_force, environment)?;
-    let Some(artefact) = wanted(&mut conn, component, version, environment).await? else {
+    let Some(artefact) = wanted(&mut conn, component, version, environment, now).await? else {
         let reasons = vec![format!("nothing was promoted to {environment} yet")];
         return Ok(Resolved::Refused { artefact: None, reasons });
     };
@@ -264,15 +264,14 @@ pub(crate) async fn wanted(
     component: &ComponentName,
     version: Option<&VersionWord>,
     environment: &EnvironmentName,
+    now: Timestamp,
 ) -> Result<Option<Artefact>, EngineError> {
     if let Some(word) = version {
-        return artefact::find(conn, component, word).await.map(Some);
+        return artefact::find(conn, component, word, now).await.map(Some);
     }
     let decisions = promotion::newest(conn, component, environment, 50).await?;
     match decisions.into_iter().find(|decision| decision.granted) {
-        Some(grant) => artefact::find(conn, component, &VersionWord::Digest(grant.digest.hex().to_owned()))
-            .await
-            .map(Some),
+        Some(grant) => artefact::by_digest(conn, component, &grant.digest).await.map(Some),
         None => Ok(None),
     }
 }

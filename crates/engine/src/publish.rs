@@ -8,12 +8,13 @@ use semel_model::entry::{
     Change, ChannelMoved, LocationRecorded, OverwriteRefused, VersionPublished, VersionRevived,
 };
 use semel_model::name::{CommitId, ComponentName, Tag};
-use semel_model::version::{TagMeaning, Version, meaning_of};
+use semel_model::version::{TagMeaning, TagPolicy, Version, meaning_of};
 use semel_oci::descriptor::Descriptor;
 use semel_store::ledger::Turn;
 use semel_store::projections::artefact::{self, Published};
 use semel_store::projections::component::Component;
 use semel_store::projections::{build, pipeline};
+use semel_store::sql::Conn;
 use semel_store::{Store, content, draft};
 use serde::{Deserialize, Serialize};
 
@@ -141,8 +142,9 @@ impl<'a> Giving<'a> {
                 format!("{} is an environment: its tag is what was last deployed there", request.tag);
             return Ok(Bound::Refused(refusal(request, None, None, reason)));
         }
+        let meaning = meaning(self.turn.db(), known, &request.tag).await?;
         let (turn, batch) = (&mut self.turn, &mut self.batch);
-        let outcome = match meaning_of(&request.tag, known.policy, &known.patterns) {
+        let outcome = match meaning {
             TagMeaning::Version(version) => {
                 let bound = bind_version(turn, batch, request, version, self.who, self.now).await?;
                 if let Bound::Published { version, .. } = &bound {
@@ -198,6 +200,36 @@ impl<'a> Giving<'a> {
         self.turn.append(self.batch.into_leaves()).await?;
         Ok(())
     }
+}
+
+/// What a name is: what it was given as, else what the component's rules say. A pattern that comes or goes does not change
+/// what is there: a channel stays one, and so does a version.
+pub(crate) async fn meaning(
+    conn: &mut Conn,
+    known: &Component,
+    tag: &Tag,
+) -> Result<TagMeaning, EngineError> {
+    let by_rule = meaning_of(tag, known.policy, &known.patterns);
+    if known.policy != TagPolicy::Release {
+        return Ok(by_rule);
+    }
+    Ok(match by_rule {
+        TagMeaning::Version(version) if version.as_semver().is_none() => {
+            // Also one that was removed: its history is told under its name.
+            match artefact::channel_moves(conn, &known.name, tag, 1).await?.is_empty() {
+                true => TagMeaning::Version(version),
+                false => TagMeaning::Channel(tag.clone()),
+            }
+        }
+        TagMeaning::Channel(tag) => {
+            let version = Version::named(tag.clone());
+            match artefact::version(conn, &known.name, &version).await? {
+                Some(_) => TagMeaning::Version(version),
+                None => TagMeaning::Channel(tag),
+            }
+        }
+        other => other,
+    })
 }
 
 /// Versions of a component come from its home alone (invariant I3): another store takes only copies that say so.

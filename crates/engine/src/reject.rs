@@ -54,7 +54,7 @@ pub async fn judge(
 ) -> Result<Judged, EngineError> {
     let word: VersionWord = request.version.parse().map_err(|e| EngineError::precondition(format!("{e}")))?;
     let mut turn = store.turn().await?;
-    let artefact = artefact::find(turn.db(), &request.component, &word).await?;
+    let artefact = artefact::find(turn.db(), &request.component, &word, now).await?;
     if let (Some(environment), Some(_)) = (&request.environment, &request.reason) {
         pipeline::require(store, turn.db(), &request.component, environment).await?;
     }

@@ -36,8 +36,7 @@ pub async fn remove_manifest(
     if artefact::manifest(turn.db(), component, digest).await?.is_none() {
         return Ok(Removed::Unknown);
     }
-    let mut holding = versions(turn.db(), component, digest).await?;
-    holding.extend(holders(turn.db(), component, digest, now).await?);
+    let holding = holding(turn.db(), component, digest, now).await?;
     if !holding.is_empty() {
         return Ok(Removed::Held(holding));
     }
@@ -58,9 +57,18 @@ pub async fn holders_of(
     digest: &Digest,
     now: Timestamp,
 ) -> Result<Vec<Holder>, EngineError> {
-    let mut conn = store.reader().await?;
-    let mut holding = versions(&mut conn, component, digest).await?;
-    holding.extend(holders(&mut conn, component, digest, now).await?);
+    holding(&mut store.reader().await?, component, digest, now).await
+}
+
+/// The same, for views that read more.
+pub(crate) async fn holding(
+    conn: &mut Conn,
+    component: &ComponentName,
+    digest: &Digest,
+    now: Timestamp,
+) -> Result<Vec<Holder>, EngineError> {
+    let mut holding = versions(conn, component, digest).await?;
+    holding.extend(holders(conn, component, digest, now).await?);
     Ok(holding)
 }
 

@@ -1,5 +1,6 @@
 //! Roll back: to what succeeded here before and was not rejected.
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use semel_model::config::{Contract, Snapshot};
 use semel_model::entry::RejectedThing;
@@ -49,6 +50,7 @@ pub async fn candidate(
     component: &ComponentName,
     environment: &EnvironmentName,
     to: Option<&VersionWord>,
+    now: Timestamp,
 ) -> Result<Candidate, EngineError> {
     let mut conn = store.reader().await?;
     let in_force = pipeline::get(store, &mut conn, component).await?;
@@ -57,7 +59,7 @@ pub async fn candidate(
         EngineError::precondition(format!("{environment} has no target: nothing runs there through Semel"))
     })?;
     let named = match to {
-        Some(word) => Some(artefact::find(&mut conn, component, word).await?),
+        Some(word) => Some(artefact::find(&mut conn, component, word, now).await?),
         None => None,
     };
     let history = deployment::list(&mut conn, component, environment, 1_000).await?;
@@ -126,6 +128,5 @@ async fn rejection(conn: &mut Conn, earlier: &Deployment) -> Result<Option<Strin
 }
 
 async fn artefact_of(conn: &mut Conn, deployment: &Deployment) -> Result<Artefact, EngineError> {
-    artefact::find(conn, &deployment.component, &VersionWord::Digest(deployment.digest.hex().to_owned()))
-        .await
+    artefact::by_digest(conn, &deployment.component, &deployment.digest).await
 }

@@ -53,6 +53,70 @@ impl fmt::Display for Keep {
     }
 }
 
+/// The terms of a [`Keep`] that somebody wants to be different; the others stay as they are.
+///
+/// Written `trunk=30d,branch=7d,promoted=for ever`, in any order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Terms {
+    /// See [`Keep::promoted`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promoted: Option<Term>,
+    /// See [`Keep::trunk`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trunk: Option<Term>,
+    /// See [`Keep::branch`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<Term>,
+}
+
+impl Terms {
+    /// The rules with these terms in place of their own.
+    pub fn over(self, keep: Keep) -> Keep {
+        Keep {
+            promoted: self.promoted.unwrap_or(keep.promoted),
+            trunk: self.trunk.unwrap_or(keep.trunk),
+            branch: self.branch.unwrap_or(keep.branch),
+        }
+    }
+}
+
+/// Why a text names no terms.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidTerms {
+    /// A part is not `RULE=TERM`, names no rule, or names one again.
+    #[error(
+        "`{0}` is no rule for keeping bytes (write promoted, trunk or branch, each once: trunk=30d,branch=7d)"
+    )]
+    Rule(String),
+    /// A part has no term.
+    #[error("`{0}` does not say how long (write `for ever`, or a whole number and a unit: 90d, 12h)")]
+    Term(String),
+}
+
+impl FromStr for Terms {
+    type Err = InvalidTerms;
+
+    fn from_str(text: &str) -> Result<Self, InvalidTerms> {
+        let mut terms = Self::default();
+        for part in text.split(',').map(str::trim) {
+            let shown = || part.chars().take(80).collect();
+            let (rule, term) = part.split_once('=').ok_or_else(|| InvalidTerms::Rule(shown()))?;
+            let place = match rule.trim() {
+                "promoted" => &mut terms.promoted,
+                "trunk" => &mut terms.trunk,
+                "branch" => &mut terms.branch,
+                _ => return Err(InvalidTerms::Rule(shown())),
+            };
+            let term = term.trim().parse().map_err(|_| InvalidTerms::Term(shown()))?;
+            if place.replace(term).is_some() {
+                return Err(InvalidTerms::Rule(shown()));
+            }
+        }
+        Ok(terms)
+    }
+}
+
 /// How long something is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Term {
@@ -320,6 +384,17 @@ mod tests {
         assert_eq!(serde_json::from_str::<Keep>(&text).unwrap(), keep);
         for bad in [r#"{"trunk":"soon"}"#, r#"{"trunks":"30d"}"#] {
             assert!(serde_json::from_str::<Keep>(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn terms_change_only_what_they_name() {
+        let terms: Terms = "branch=7d, promoted=1d".parse().unwrap();
+        assert_eq!(terms.over(Keep::default()).to_string(), "promoted=1d, trunk=90d, branch=7d");
+        let for_ever: Terms = "trunk=for ever".parse().unwrap();
+        assert_eq!(for_ever.over(Keep::default()).trunk, Term::ForEver);
+        for bad in ["", "trunk", "trunk=", "trunk=soon", "main=3d", "trunk=1d,trunk=2d", "trunk=1d,", "=1d"] {
+            assert!(bad.parse::<Terms>().is_err(), "{bad}");
         }
     }
 }

@@ -4,9 +4,12 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, civil};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::duration::Span;
 use crate::name::{ComponentName, EnvironmentName, Tag};
 
 /// A version name of a component: full SemVer 2.0 without build metadata, or a plain build number.
@@ -141,6 +144,34 @@ pub enum TagPolicy {
     Mirror,
 }
 
+/// Why a text is no policy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no policy (write release, strict or mirror)")]
+pub struct InvalidTagPolicy(String);
+
+impl FromStr for TagPolicy {
+    type Err = InvalidTagPolicy;
+
+    fn from_str(text: &str) -> Result<Self, InvalidTagPolicy> {
+        match text {
+            "release" => Ok(Self::Release),
+            "strict" => Ok(Self::Strict),
+            "mirror" => Ok(Self::Mirror),
+            _ => Err(InvalidTagPolicy(text.chars().take(80).collect())),
+        }
+    }
+}
+
+impl fmt::Display for TagPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Release => "release",
+            Self::Strict => "strict",
+            Self::Mirror => "mirror",
+        })
+    }
+}
+
 /// Names that a component takes for versions although they do not look like one: `build-#`, `sha-*`, `release-*`.
 ///
 /// `*` stands for any characters, `#` for one or more digits; everything else stands for itself. A pattern covers the whole name.
@@ -266,7 +297,8 @@ fn is_attachment(tag: &str) -> bool {
     matches!(suffix, "sig" | "att" | "sbom") && digest.parse::<Digest>().is_ok()
 }
 
-/// What a person writes where a version is meant: `1.4.2`, `482`, `sha256:9c…`, `commit:4f1c2ab`, `production~1`.
+/// What a person writes where a version is meant: `1.4.2`, `482`, `sha256:9c…`, `commit:4f1c2ab`, `production~1`,
+/// `latest@{2.hours.ago}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VersionWord {
     /// A version name.
@@ -284,20 +316,115 @@ pub enum VersionWord {
         /// How many successful deployments to go back; 0 is the newest.
         back: u32,
     },
+    /// What an environment ran, or a channel pointed to, at a time.
+    At {
+        /// Which environment or channel.
+        name: Tag,
+        /// When.
+        time: TimeWord,
+    },
+}
+
+/// A time as a person writes it: `2.hours.ago`, `2026-11-01` (its beginning, in UTC), `2026-11-01T10:00:00Z`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeWord {
+    /// So long before somebody asks.
+    Ago(Span),
+    /// Then.
+    On(Timestamp),
+}
+
+/// Why a text is no time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no time (write 2.hours.ago, 2026-11-01 or 2026-11-01T10:00:00Z)")]
+pub struct InvalidTimeWord(String);
+
+/// The units of [`TimeWord::Ago`] in seconds, the largest first.
+const UNITS: [(&str, u64); 5] =
+    [("week", 7 * 86_400), ("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1)];
+
+impl TimeWord {
+    /// The time that is meant by somebody who asks now.
+    pub fn before(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::On(time) => time,
+            Self::Ago(span) => {
+                let millis = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+                let then = now.as_millisecond().saturating_sub(millis);
+                Timestamp::from_millisecond(then).unwrap_or(Timestamp::MIN)
+            }
+        }
+    }
+
+    fn ago(text: &str) -> Option<Self> {
+        let (amount, unit) = text.strip_suffix(".ago")?.split_once('.')?;
+        let amount = Some(amount).filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))?;
+        let singular = unit.strip_suffix('s').unwrap_or(unit);
+        let (_, seconds) = UNITS.iter().find(|(name, _)| *name == singular)?;
+        let seconds = amount.parse::<u64>().ok()?.checked_mul(*seconds)?;
+        // Longer ago than anything was recorded, and no number is too large to be counted in milliseconds.
+        Some(Self::Ago(Span::seconds(Some(seconds).filter(|all| *all <= MAX_AGO)?)))
+    }
+
+    fn on(text: &str) -> Option<Self> {
+        if let Ok(time) = text.parse::<Timestamp>() {
+            return Some(Self::On(time));
+        }
+        let date: civil::Date = Some(text).filter(|text| text.len() == 10)?.parse().ok()?;
+        Some(Self::On(date.to_zoned(TimeZone::UTC).ok()?.timestamp()))
+    }
+}
+
+/// A thousand years in seconds.
+const MAX_AGO: u64 = 1_000 * 366 * 86_400;
+
+impl FromStr for TimeWord {
+    type Err = InvalidTimeWord;
+
+    fn from_str(text: &str) -> Result<Self, InvalidTimeWord> {
+        Self::ago(text)
+            .or_else(|| Self::on(text))
+            .ok_or_else(|| InvalidTimeWord(text.chars().take(80).collect()))
+    }
+}
+
+impl fmt::Display for TimeWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::On(time) => write!(f, "{time}"),
+            Self::Ago(span) => {
+                let seconds = span.as_millis() / 1_000;
+                let fits = |unit: &&(&str, u64)| seconds >= unit.1 && seconds.is_multiple_of(unit.1);
+                let (unit, length) = UNITS.iter().find(fits).unwrap_or(&("second", 1));
+                let plural = if seconds == *length { "" } else { "s" };
+                write!(f, "{}.{unit}{plural}.ago", seconds / length)
+            }
+        }
+    }
 }
 
 /// Why a word names no version.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "`{0}` names no version (write 1.4.2, a build number such as 482, sha256:…, commit:… or an environment such as production~1)"
-)]
-pub struct InvalidVersionWord(String);
+pub enum InvalidVersionWord {
+    /// It looks like none of them.
+    #[error(
+        "`{0}` names no version (write 1.4.2, a build number such as 482, sha256:…, commit:…, a channel such as latest, or an environment such as production~1)"
+    )]
+    Word(String),
+    /// The part in braces.
+    #[error(transparent)]
+    Time(#[from] InvalidTimeWord),
+}
 
 impl FromStr for VersionWord {
     type Err = InvalidVersionWord;
 
     fn from_str(text: &str) -> Result<Self, InvalidVersionWord> {
-        let invalid = || InvalidVersionWord(text.chars().take(160).collect());
+        let invalid = || InvalidVersionWord::Word(text.chars().take(160).collect());
+        if let Some((name, time)) = text.strip_suffix('}').and_then(|rest| rest.split_once("@{")) {
+            let name = name.parse().map_err(|_| invalid())?;
+            return Ok(Self::At { name, time: time.parse()? });
+        }
         let hex_prefix = |hex: &str, most: usize| {
             ((7..=most).contains(&hex.len()) && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
                 .then(|| hex.to_owned())
@@ -332,6 +459,7 @@ impl fmt::Display for VersionWord {
             Self::Commit(hex) => write!(f, "commit:{hex}"),
             Self::Environment { name, back: 0 } => write!(f, "{name}"),
             Self::Environment { name, back } => write!(f, "{name}~{back}"),
+            Self::At { name, time } => write!(f, "{name}@{{{time}}}"),
         }
     }
 }
@@ -361,10 +489,11 @@ impl FromStr for ArtefactWord {
 
     fn from_str(text: &str) -> Result<Self, InvalidArtefactWord> {
         match text.split_once('@') {
-            Some((component, version)) => {
+            // `latest@{2.hours.ago}` names a time, not a component.
+            Some((component, version)) if !version.starts_with('{') => {
                 Ok(Self { component: Some(component.parse()?), version: version.parse()? })
             }
-            None => Ok(Self { component: None, version: text.parse()? }),
+            _ => Ok(Self { component: None, version: text.parse()? }),
         }
     }
 }
@@ -451,8 +580,56 @@ mod tests {
         for (text, read) in cases {
             assert_eq!(format!("{:?}", text.parse::<VersionWord>().unwrap()), read, "{text}");
         }
-        for bad in ["", "sha256:zz", "commit:12", "a b", "production~x"] {
+        for bad in ["", "sha256:zz", "commit:12", "a b", "production~x", "@{2.hours.ago}", "a b@{2026-11-01}"]
+        {
             assert!(bad.parse::<VersionWord>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_word_with_a_time_is_read_and_written_the_same() {
+        let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        let cases = [
+            ("production@{2.hours.ago}", "production@{2.hours.ago}", "2026-11-22T10:00:00Z"),
+            ("latest@{1.week.ago}", "latest@{1.week.ago}", "2026-11-15T12:00:00Z"),
+            ("latest@{7.days.ago}", "latest@{1.week.ago}", "2026-11-15T12:00:00Z"),
+            ("1.4@{90.seconds.ago}", "1.4@{90.seconds.ago}", "2026-11-22T11:58:30Z"),
+            ("1.4@{1.minutes.ago}", "1.4@{1.minute.ago}", "2026-11-22T11:59:00Z"),
+            ("latest@{0.seconds.ago}", "latest@{0.seconds.ago}", "2026-11-22T12:00:00Z"),
+            ("latest@{2026-11-01}", "latest@{2026-11-01T00:00:00Z}", "2026-11-01T00:00:00Z"),
+            ("latest@{2026-11-01T10:00:00+02:00}", "latest@{2026-11-01T08:00:00Z}", "2026-11-01T08:00:00Z"),
+        ];
+        for (text, shown, meant) in cases {
+            let word: VersionWord = text.parse().unwrap();
+            assert_eq!(word.to_string(), shown);
+            assert_eq!(shown.parse::<VersionWord>().unwrap(), word);
+            let VersionWord::At { time, .. } = word else { panic!("{text} has no time") };
+            assert_eq!(time.before(now).to_string(), meant, "{text}");
+        }
+        for bad in
+            ["soon", "2.hours", "two.hours.ago", "-2.hours.ago", "2.years.ago", "2026-13-01", "20261101", ""]
+        {
+            assert!(format!("latest@{{{bad}}}").parse::<VersionWord>().is_err(), "{bad}");
+        }
+        assert!("latest@{99999999999999999999.weeks.ago}".parse::<VersionWord>().is_err());
+        assert!("latest@{9999999999999999.weeks.ago}".parse::<VersionWord>().is_err());
+    }
+
+    #[test]
+    fn the_component_of_a_word_ends_at_the_first_at_sign_that_begins_no_time() {
+        let cases = [
+            ("1.4.2", None, "1.4.2"),
+            ("shop/api@1.4.2", Some("shop/api"), "1.4.2"),
+            ("production@{2.hours.ago}", None, "production@{2.hours.ago}"),
+            ("shop/api@latest@{2026-11-01T10:00:00Z}", Some("shop/api"), "latest@{2026-11-01T10:00:00Z}"),
+        ];
+        for (text, component, version) in cases {
+            let word: ArtefactWord = text.parse().unwrap();
+            assert_eq!(word.component.map(|name| name.to_string()).as_deref(), component, "{text}");
+            assert_eq!(word.version.to_string(), version, "{text}");
+        }
+        for bad in ["@1.4.2", "shop/api@", "shop/api@{2.hours.ago}", "Shop@1.0.0"] {
+            assert!(bad.parse::<ArtefactWord>().is_err(), "{bad}");
         }
     }
 

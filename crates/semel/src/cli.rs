@@ -9,7 +9,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use semel_model::duration::Span;
+use semel_model::keep::Terms;
 use semel_model::name::{ComponentName, ConfigKey, EnvironmentName, Tag};
+use semel_model::version::{NamePattern, TagPolicy};
 
 const AFTER_HELP: &str = "\
 First steps:
@@ -17,7 +19,8 @@ First steps:
   semel init       write a semel.toml for the project here
   semel build      turn its newest commit into an artefact, once
 
-Less often: hold, reject, accept, stop, publish, backup, restore, recover, rebuild, sample, completions, man
+Less often: hold, reject, accept, deprecate, stop, publish, component, gc, scrub, backup, restore,
+recover, rebuild, sample, completions, man
 (semel help VERB explains each)";
 
 const PUSH_HELP: &str = "\
@@ -90,6 +93,8 @@ pub(crate) enum Verb {
     Build(BuildArgs),
     /// List the versions of a component
     Versions(VersionsArgs),
+    /// List the channels of a component, or where one of them pointed
+    Channels(ChannelsArgs),
     /// Show everything about one artefact
     Inspect(VersionArg),
     /// Hash an artefact, check its signatures, prove its name
@@ -130,6 +135,9 @@ pub(crate) enum Verb {
     /// Lift the rejection of an artefact
     #[command(hide = true)]
     Accept(AcceptArgs),
+    /// Say that a version should not be used any more
+    #[command(hide = true)]
+    Deprecate(DeprecateArgs),
     /// Show, compare and put in force the pipeline
     #[command(subcommand)]
     Pipeline(PipelineVerb),
@@ -142,14 +150,23 @@ pub(crate) enum Verb {
     /// Take an artefact out: its files, or the whole of it as OCI layout or archive
     #[command(after_help = PULL_HELP)]
     Pull(PullArgs),
-    /// Give a version to an artefact that something else built
+    /// Give a version to a draft, or to an artefact that something else built
     #[command(hide = true)]
     Publish(PublishArgs),
+    /// Create components and give them rules of their own
+    #[command(subcommand, hide = true)]
+    Component(ComponentVerb),
     /// Serve the store: the API and an OCI registry
     Serve(ServeArgs),
     /// Verify the ledger and everything that it names
     #[command(subcommand)]
     Audit(AuditVerb),
+    /// Let bytes go by rule; names stay for ever
+    #[command(hide = true)]
+    Gc(GcArgs),
+    /// Hash what the store keeps again, the longest unseen first
+    #[command(hide = true)]
+    Scrub(ScrubArgs),
     /// Copy the store and its keys into a directory
     #[command(hide = true)]
     Backup(BackupArgs),
@@ -236,10 +253,22 @@ pub(crate) struct VersionsArgs {
     pub(crate) limit: u64,
 }
 
+/// `semel channels`
+#[derive(Debug, Args)]
+pub(crate) struct ChannelsArgs {
+    /// Only this channel, with everything that it pointed to
+    #[arg(value_name = "NAME")]
+    pub(crate) channel: Option<Tag>,
+
+    /// At most so many
+    #[arg(short = 'n', long, default_value_t = 100, value_name = "N")]
+    pub(crate) limit: u64,
+}
+
 /// One artefact.
 #[derive(Debug, Args)]
 pub(crate) struct VersionArg {
-    /// 1.4.2, a build number, sha256:…, commit:… or an environment
+    /// 1.4.2, a build number, sha256:…, commit:…, a channel or an environment, also at a time: latest@{2.hours.ago}
     #[arg(value_name = "[COMPONENT@]VERSION")]
     pub(crate) version: String,
 }
@@ -437,6 +466,87 @@ pub(crate) struct RejectArgs {
     /// Why
     #[arg(short = 'm', long, value_name = "TEXT")]
     pub(crate) reason: String,
+
+    /// It may not be fetched either
+    #[arg(long)]
+    pub(crate) pulls: bool,
+}
+
+/// `semel deprecate`
+#[derive(Debug, Args)]
+pub(crate) struct DeprecateArgs {
+    /// 1.4.2, a build number, sha256:… or commit:…
+    #[arg(value_name = "[COMPONENT@]VERSION")]
+    pub(crate) version: String,
+
+    /// Why, for whoever fetches it
+    #[arg(short = 'm', long, value_name = "TEXT", required_unless_present = "undo")]
+    pub(crate) reason: Option<String>,
+
+    /// It may be used again
+    #[arg(long, conflicts_with = "reason")]
+    pub(crate) undo: bool,
+}
+
+/// Below `semel component`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ComponentVerb {
+    /// Create a component before its first version, with rules of its own
+    Create(ComponentCreateArgs),
+    /// Give a component other rules; names that were given stay what they are
+    Set(ComponentSetArgs),
+    /// List the components of the store
+    List,
+    /// Show one component and its rules
+    Show(ComponentNameArg),
+}
+
+/// `semel component create`
+#[derive(Debug, Args)]
+pub(crate) struct ComponentCreateArgs {
+    /// Its name
+    #[arg(value_name = "NAME")]
+    pub(crate) name: ComponentName,
+
+    /// What a tag is, for ever: release (1.4.2 is a version, latest a channel), strict (all are versions), mirror (all are channels)
+    #[arg(long, default_value = "release", value_name = "POLICY")]
+    pub(crate) policy: TagPolicy,
+
+    /// Also versions: names such as build-# (# for digits, * for anything); may be given again
+    #[arg(long = "version-pattern", value_name = "PATTERN")]
+    pub(crate) patterns: Vec<NamePattern>,
+
+    /// How long bytes are kept [default: promoted=for ever,trunk=90d,branch=14d]
+    #[arg(long, value_name = "RULE=TERM,…")]
+    pub(crate) keep: Option<Terms>,
+}
+
+/// `semel component set`
+#[derive(Debug, Args)]
+pub(crate) struct ComponentSetArgs {
+    /// Its name
+    #[arg(value_name = "NAME")]
+    pub(crate) name: ComponentName,
+
+    /// Also versions from now on, instead of what was set before; may be given again
+    #[arg(long = "version-pattern", value_name = "PATTERN")]
+    pub(crate) patterns: Vec<NamePattern>,
+
+    /// No other names are versions from now on
+    #[arg(long = "no-version-pattern", conflicts_with = "patterns")]
+    pub(crate) no_patterns: bool,
+
+    /// How long bytes are kept; what is not named stays: branch=7d
+    #[arg(long, value_name = "RULE=TERM,…")]
+    pub(crate) keep: Option<Terms>,
+}
+
+/// One component.
+#[derive(Debug, Args)]
+pub(crate) struct ComponentNameArg {
+    /// Its name
+    #[arg(value_name = "NAME")]
+    pub(crate) name: ComponentName,
 }
 
 /// `semel accept`
@@ -505,14 +615,22 @@ pub(crate) struct PushArgs {
     pub(crate) artifact_type: Option<String>,
 
     /// The commit that it was built from
-    #[arg(long, value_name = "SHA")]
+    #[arg(long, value_name = "SHA", conflicts_with = "draft")]
     pub(crate) commit: Option<String>,
+
+    /// Only hold the version's name, until semel publish gives it
+    #[arg(long)]
+    pub(crate) draft: bool,
+
+    /// For how long the name is held [default: 24h]
+    #[arg(long = "for", value_name = "TERM", requires = "draft")]
+    pub(crate) term: Option<Span>,
 }
 
 /// `semel pull`
 #[derive(Debug, Args)]
 pub(crate) struct PullArgs {
-    /// 1.4.2, a build number, sha256:…, commit:… or an environment
+    /// 1.4.2, a build number, sha256:…, commit:…, a channel or an environment, also at a time: latest@{2.hours.ago}
     #[arg(value_name = "[COMPONENT@]VERSION")]
     pub(crate) version: String,
 
@@ -543,11 +661,11 @@ pub(crate) enum FileKind {
 /// `semel publish`
 #[derive(Debug, Args)]
 pub(crate) struct PublishArgs {
-    /// The artefact where it is: oci:DIR[:NAME], or an image in a registry
-    #[arg(value_name = "REF")]
+    /// A draft, [COMPONENT@]VERSION; or the artefact where it is: oci:DIR[:NAME], or an image in a registry
+    #[arg(value_name = "DRAFT|REF")]
     pub(crate) reference: String,
 
-    /// The version that it gets [default: the tag of REF]
+    /// The version that it gets, where it is no draft [default: the tag of REF]
     #[arg(long = "as", value_name = "VERSION")]
     pub(crate) version: Option<Tag>,
 
@@ -578,6 +696,34 @@ pub(crate) struct ServeArgs {
 pub(crate) enum AuditVerb {
     /// Recompute the ledger, compare everything with it, hash every blob
     Verify,
+}
+
+/// `semel gc`
+#[derive(Debug, Args)]
+pub(crate) struct GcArgs {
+    /// Do it; without this it is only said what would be done
+    #[arg(long)]
+    pub(crate) yes: bool,
+
+    /// Only say what would be done
+    #[arg(long, conflicts_with = "yes")]
+    pub(crate) dry_run: bool,
+
+    /// Leave alone what somebody relied on for so long [default: 24h]
+    #[arg(long, value_name = "TERM")]
+    pub(crate) grace: Option<Span>,
+
+    /// How long what nobody needs lies in the trash before it is gone [default: 7d]
+    #[arg(long, value_name = "TERM")]
+    pub(crate) trash: Option<Span>,
+}
+
+/// `semel scrub`
+#[derive(Debug, Args)]
+pub(crate) struct ScrubArgs {
+    /// So many bytes are enough for this time
+    #[arg(long, value_name = "N")]
+    pub(crate) max_bytes: Option<u64>,
 }
 
 /// `semel backup`

@@ -1,6 +1,7 @@
 //! Looking: what is where, since when, and why. Nothing here changes anything.
 
 pub mod versions;
+pub mod channels;
 pub mod status;
 pub mod history;
 pub mod place;

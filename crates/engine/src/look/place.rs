@@ -1,5 +1,6 @@
 //! `semel where`: a commit, a version or a digest: what it was built as, where it may run, where it runs and ran.
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use semel_model::digest::Digest;
 use semel_model::name::{CommitId, ComponentName, EnvironmentName};
@@ -60,9 +61,10 @@ pub async fn locate(
     store: &Store,
     component: Option<&ComponentName>,
     word: &str,
+    now: Timestamp,
 ) -> Result<Vec<Whereabouts>, EngineError> {
     let mut conn = store.reader().await?;
-    let mut found = find_all(&mut conn, component, word).await?;
+    let mut found = find_all(&mut conn, component, word, now).await?;
     found.sort_by(|a, b| a.component.cmp(&b.component).then_with(|| b.number.cmp(&a.number)));
     found.dedup_by(|a, b| a.component == b.component && a.digest == b.digest);
     if found.is_empty() {
@@ -80,6 +82,7 @@ async fn find_all(
     conn: &mut Conn,
     component: Option<&ComponentName>,
     word: &str,
+    now: Timestamp,
 ) -> Result<Vec<Artefact>, EngineError> {
     let mut found = Vec::new();
     let hex = word.strip_prefix("commit:").or_else(|| word.strip_prefix("sha256:")).unwrap_or(word);
@@ -95,7 +98,7 @@ async fn find_all(
     }
     match (component, word.parse::<VersionWord>()) {
         (Some(name), Ok(parsed)) if found.is_empty() => {
-            found.push(artefact::find(conn, name, &parsed).await?);
+            found.push(artefact::find(conn, name, &parsed, now).await?);
         }
         _ => {}
     }

@@ -1,20 +1,23 @@
 //! The versions of a component, one of them in full, and whether its bytes are what they should be.
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use semel_model::config::Contract;
 use semel_model::digest::Digest;
+use semel_model::keep::Holder;
 use semel_model::name::{ComponentName, EnvironmentName};
 use semel_model::pipeline::EvidenceResult;
 use semel_model::statement::{Envelope, predicate_name};
 use semel_model::version::VersionWord;
 use semel_store::Store;
-use semel_store::projections::{artefact as artefacts, build, component as components, deployment, evidence};
+use semel_store::projections::{artefact as artefacts, build, deployment, evidence};
 use serde::{Deserialize, Serialize};
 
 use crate::artefact::{self, Artefact};
 use crate::batch::read_document;
 use crate::component;
 use crate::error::EngineError;
+use crate::remove;
 
 /// A line of `semel versions`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -46,28 +49,6 @@ pub async fn versions(
     Ok(lines.collect())
 }
 
-/// A component in this store.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct ComponentLine {
-    /// Its name.
-    pub name: ComponentName,
-    /// The store that gives it versions.
-    pub home: String,
-    /// The newest build number.
-    pub last_build: u64,
-}
-
-/// All components of a store.
-pub async fn components(store: &Store) -> Result<Vec<ComponentLine>, EngineError> {
-    let all = components::list(&mut store.reader().await?, "", 10_000).await?;
-    let line = |one: components::Component| ComponentLine {
-        name: one.name,
-        home: one.home,
-        last_build: one.last_build,
-    };
-    Ok(all.into_iter().map(line).collect())
-}
-
 /// Everything about one artefact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Inspection {
@@ -97,6 +78,9 @@ pub struct Inspection {
     pub log: Option<Digest>,
     /// The store that gives the component versions.
     pub home: String,
+    /// What holds it: while one of these is there, its bytes stay.
+    #[serde(default)]
+    pub holders: Vec<Holder>,
 }
 
 /// A layer.
@@ -116,7 +100,7 @@ pub struct EvidenceLine {
     /// What it says.
     pub result: EvidenceResult,
     /// When it was attached.
-    pub time: jiff::Timestamp,
+    pub time: Timestamp,
     /// What it was made against.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<EnvironmentName>,
@@ -131,10 +115,11 @@ pub async fn inspect(
     store: &Store,
     name: &ComponentName,
     word: &VersionWord,
+    now: Timestamp,
 ) -> Result<Inspection, EngineError> {
     let mut conn = store.reader().await?;
     let known = component::get(&mut conn, name).await?;
-    let artefact = artefact::find(&mut conn, name, word).await?;
+    let artefact = artefact::find(&mut conn, name, word, now).await?;
     let (descriptor, manifest) = artefact::manifest(store, &mut conn, name, &artefact.digest).await?;
     let names = artefacts::by_digest(&mut conn, artefact.digest.as_str()).await?;
     let keys = store.keys().existing_public_keys()?;
@@ -173,6 +158,7 @@ pub async fn inspect(
         locations: artefacts::locations(&mut conn, &artefact.digest).await?,
         log,
         home: known.home,
+        holders: remove::holding(&mut conn, name, &artefact.digest, now).await?,
         artefact,
     })
 }
@@ -199,13 +185,14 @@ pub async fn build_log(
     store: &Store,
     name: &ComponentName,
     word: &VersionWord,
+    now: Timestamp,
 ) -> Result<BuildLog, EngineError> {
     let mut conn = store.reader().await?;
     component::get(&mut conn, name).await?;
     let found = match word {
         VersionWord::Number(number) => build::by_number(&mut conn, name, *number).await?,
         VersionWord::Version(version) => build::by_version(&mut conn, name, version).await?,
-        other => match artefact::find(&mut conn, name, other).await?.number {
+        other => match artefact::find(&mut conn, name, other, now).await?.number {
             Some(number) => build::by_number(&mut conn, name, number).await?,
             None => None,
         },
@@ -251,9 +238,10 @@ pub async fn verify(
     store: &Store,
     name: &ComponentName,
     word: &VersionWord,
+    now: Timestamp,
 ) -> Result<Verified, EngineError> {
     let mut conn = store.reader().await?;
-    let artefact = artefact::find(&mut conn, name, word).await?;
+    let artefact = artefact::find(&mut conn, name, word, now).await?;
     let mut verified = Verified {
         artefact: artefact.clone(),
         blobs: 0,
@@ -346,5 +334,5 @@ pub(crate) async fn running_version(
     conn: &mut semel_store::sql::Conn,
     one: &deployment::Deployment,
 ) -> Result<Artefact, EngineError> {
-    artefact::find(conn, &one.component, &VersionWord::Digest(one.digest.hex().to_owned())).await
+    artefact::by_digest(conn, &one.component, &one.digest).await
 }

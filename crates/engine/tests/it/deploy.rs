@@ -395,16 +395,35 @@ async fn an_environment_without_a_target_is_only_decided_about() {
 async fn a_plan_without_a_version_means_the_newest_that_was_promoted() {
     let world = with_contract().await;
     let dev = environment("dev");
-    let error = plan(&world.store, &component(), None, &dev).await.unwrap_err();
+    let error = plan(&world.store, &component(), None, &dev, world.now()).await.unwrap_err();
     assert_eq!(error.to_string(), "nothing of shop/api was promoted to dev yet");
     let request = promotion("1.0.0", "dev");
     semel_engine::promote::promote(&world.store, &world.who, request, world.now()).await.unwrap();
     let size = world.size().await;
-    let planned = plan(&world.store, &component(), None, &dev).await.unwrap();
+    let planned = plan(&world.store, &component(), None, &dev, world.now()).await.unwrap();
     assert_eq!(planned.artefact.version, Some("1.0.0".parse().unwrap()));
     assert_eq!(planned.contract.0.len(), 3);
     assert!(planned.first);
     assert_eq!(world.size().await, size);
+}
+
+#[tokio::test]
+async fn what_has_lost_its_bytes_is_not_begun() {
+    let world = World::new().await;
+    world.apply(&serde_json::json!({"dev": {"target": {"kind": "directory"}}})).await;
+    for version in ["1.0.0", "1.1.0"] {
+        world.published(version).await;
+    }
+    world.wait(91 * 24 * 3_600);
+    let request = semel_engine::collect::Collect::default();
+    semel_engine::collect::collect(&world.store, &world.who, request, world.now()).await.unwrap();
+    let size = world.size().await;
+    let error = begin(&world.store, &world.who, start("1.0.0", "dev"), world.now()).await.unwrap_err();
+    assert!(error.to_string().contains("were removed on"), "{error}");
+    assert!(error.to_string().ends_with("by the rule trunk=90d; its name and digest stay"), "{error}");
+    assert!(error.hint().unwrap().contains("brings it back"));
+    assert_eq!(world.size().await, size, "nothing was begun, and nothing promoted on the way");
+    world.deployed("1.1.0", "dev").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

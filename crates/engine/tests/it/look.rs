@@ -68,7 +68,7 @@ async fn a_commit_a_version_a_number_and_a_digest_are_found_where_they_run() {
     let published = artefacts::version(&mut world.store.reader().await.unwrap(), &component(), &first).await;
     let digest = published.unwrap().unwrap().digest.to_string();
     for word in [commit_id(1).to_string(), "0.0.1".to_owned(), "#1".to_owned(), digest] {
-        let found = locate(&world.store, Some(&component()), &word).await.unwrap();
+        let found = locate(&world.store, Some(&component()), &word, world.now()).await.unwrap();
         assert_eq!(found.len(), 1, "{word}");
         assert_eq!(found[0].artefact.version, Some("0.0.1".parse().unwrap()), "{word}");
         assert_eq!(found[0].commits, [commit_id(1)], "{word}");
@@ -84,7 +84,7 @@ async fn a_commit_a_version_a_number_and_a_digest_are_found_where_they_run() {
 #[tokio::test]
 async fn what_nobody_knows_is_named() {
     let world = shop().await;
-    let error = locate(&world.store, None, "abcdef0123456").await.unwrap_err();
+    let error = locate(&world.store, None, "abcdef0123456", world.now()).await.unwrap_err();
     assert_eq!(error.to_string(), "nothing in this store is known as abcdef0123456");
     assert!(error.hint().unwrap().starts_with("a commit, a version"));
 }

@@ -7,8 +7,12 @@
 mod cluster;
 
 mod attest;
+mod channels;
 mod collect;
+mod component;
 mod deploy;
+mod deprecate;
+mod draft;
 mod hold;
 mod look;
 mod observe;

@@ -25,7 +25,7 @@ fn dev() -> EnvironmentName {
 
 async fn back(world: &World, to: Option<&str>) -> Result<Candidate, EngineError> {
     let word = to.map(|text| text.parse().unwrap());
-    candidate(&world.store, &component(), &dev(), word.as_ref()).await
+    candidate(&world.store, &component(), &dev(), word.as_ref(), world.now()).await
 }
 
 async fn resume(world: &World) {

@@ -13,12 +13,13 @@ use semel_model::config::{self, Contract, Offered, Snapshot, Source};
 use semel_model::deployment::{Drift, FilesState, HealthState, Observed, RunState};
 use semel_model::digest::Digest;
 use semel_model::entry::{
-    BuildFailed, BuildReserved, Change, ChannelMoved, CommitMatched, ComponentCreated, DeploymentFailed,
-    DeploymentRefused, DeploymentStarted, DeploymentSucceeded, DriftDetected, EvidenceAttached,
-    FailedOutcome, HoldReleased, HoldSet, Leaf, LocationRecorded, ManifestStored, ObservationChanged,
-    OverwriteRefused, PipelineApplied, PromotionDecided, Rejected, RejectedThing, StoreCreated,
-    VersionPublished,
+    BuildFailed, BuildReserved, Change, ChannelMoved, CommitMatched, ComponentChanged, ComponentCreated,
+    DeploymentFailed, DeploymentRefused, DeploymentStarted, DeploymentSucceeded, DriftDetected,
+    EvidenceAttached, FailedOutcome, HoldReleased, HoldSet, Leaf, LocationRecorded, ManifestRemoved,
+    ManifestStored, ObservationChanged, OverwriteRefused, PipelineApplied, PromotionDecided, Rejected,
+    RejectedThing, StoreCreated, VersionDeprecated, VersionExpired, VersionPublished, VersionRevived,
 };
+use semel_model::keep::{Keep, Terms};
 use semel_model::name::{CommitId, ComponentName, EnvironmentName};
 use semel_model::pipeline::{EvidenceResult, Gate};
 use semel_model::project::Project;
@@ -157,6 +158,24 @@ fn the_body_of_every_kind_of_entry_is_frozen() {
                 r#""what":{"key":"<key>"}}"#
             ),
         ),
+        (
+            "Rejected",
+            r#"{"component":"shop/api","pulls":true,"reason":"it leaks","what":{"digest":"<artefact>"}}"#,
+        ),
+        (
+            "ComponentChanged",
+            concat!(
+                r#"{"component":"shop/api","keep":{"branch":"14d","promoted":"for ever","trunk":"30d"},"#,
+                r#""patterns":["build-#"]}"#
+            ),
+        ),
+        ("VersionDeprecated", r#"{"component":"shop/api","reason":"use 1.4.3","version":"1.4.2"}"#),
+        (
+            "VersionExpired",
+            r#"{"component":"shop/api","digest":"<artefact>","rule":"trunk=90d","version":"1.4.2"}"#,
+        ),
+        ("VersionRevived", r#"{"component":"shop/api","digest":"<artefact>","version":"1.4.2"}"#),
+        ("ManifestRemoved", r#"{"component":"shop/api","digest":"<artefact>","reason":"deleted"}"#),
     ];
     assert_eq!(bodies.len(), expected.len());
     for ((kind, body), (expected_kind, expected_body)) in bodies.iter().zip(expected) {
@@ -175,6 +194,11 @@ fn what_is_absent_is_left_out() {
         log: None,
     });
     assert_eq!(body(&published), r#"{"component":"shop/api","digest":"<artefact>","version":"1.4.2"}"#);
+    let undeprecated = VersionDeprecated { component: component(), version: version(), reason: None };
+    let change = Change::VersionDeprecated(undeprecated);
+    assert_eq!(body(&change), r#"{"component":"shop/api","version":"1.4.2"}"#);
+    let unchanged = ComponentChanged { component: component(), keep: None, patterns: None };
+    assert_eq!(body(&Change::ComponentChanged(unchanged)), r#"{"component":"shop/api"}"#);
 }
 
 #[test]
@@ -520,6 +544,37 @@ fn every_change() -> Vec<Change> {
         Change::HoldReleased(HoldReleased { environment: environment(), component: Some(component()) }),
         Change::Rejected(rejected(RejectedThing::Digest(digest("artefact")))),
         Change::Accepted(rejected(RejectedThing::Key(digest("key")))),
+        Change::Rejected(Rejected {
+            environments: Vec::new(),
+            pulls: true,
+            ..rejected(RejectedThing::Digest(digest("artefact")))
+        }),
+        Change::ComponentChanged(ComponentChanged {
+            component: component(),
+            keep: Some("trunk=30d".parse::<Terms>().unwrap().over(Keep::default())),
+            patterns: Some(vec!["build-#".parse().unwrap()]),
+        }),
+        Change::VersionDeprecated(VersionDeprecated {
+            component: component(),
+            version: version(),
+            reason: Some("use 1.4.3".to_owned()),
+        }),
+        Change::VersionExpired(VersionExpired {
+            component: component(),
+            version: version(),
+            digest: digest("artefact"),
+            rule: "trunk=90d".to_owned(),
+        }),
+        Change::VersionRevived(VersionRevived {
+            component: component(),
+            version: version(),
+            digest: digest("artefact"),
+        }),
+        Change::ManifestRemoved(ManifestRemoved {
+            component: component(),
+            digest: digest("artefact"),
+            reason: "deleted".to_owned(),
+        }),
     ]
 }
 

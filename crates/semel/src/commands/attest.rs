@@ -12,6 +12,7 @@ use crate::session::Session;
 
 pub(super) async fn run(args: &AttestArgs, cli: &Cli, session: &Session) -> Outcome {
     let (component, version) = super::artefact(&args.version, cli, session)?;
+    super::require_fixed_word(&component, &version, session).await?;
     let report = match &args.report {
         Some(path) => {
             let path = session.settings.directory().join(path);

@@ -1,6 +1,8 @@
 //! `semel inspect`
 
+use semel_engine::artefact::Artefact;
 use semel_engine::look::versions::Inspection;
+use semel_model::keep::Holder;
 use semel_server::api::calls::Inspect;
 
 use super::Outcome;
@@ -32,6 +34,7 @@ fn show(found: &Inspection, output: Output) {
         vec!["type".to_owned(), found.artifact_type.clone().unwrap_or_else(|| found.media_type.clone())],
         vec!["size".to_owned(), format!("{} in {} layers", bytes(found.bytes), found.layers.len())],
         vec!["home".to_owned(), format!("store {}", found.home)],
+        vec!["state".to_owned(), state(artefact)],
     ];
     let mut row = |name: &str, value: Option<String>| {
         if let Some(value) = value {
@@ -58,6 +61,22 @@ fn show(found: &Inspection, output: Output) {
         let verified = if one.verified { "" } else { ", signature NOT verified" };
         row("evidence", Some(format!("{} = {}{place}, {}{verified}", one.kind, one.result, one.time)));
     }
+    // That its own versions hold it is said by its names.
+    for holder in found.holders.iter().filter(|holder| !matches!(holder, Holder::Version { .. })) {
+        row("held by", Some(holder.to_string()));
+    }
     let text = table(&["", ""], rows);
     output.data(text.trim_start_matches('\n').trim_start());
+}
+
+/// What its name stands for: whether it should be used, and whether its bytes are here.
+pub(super) fn state(artefact: &Artefact) -> String {
+    match (&artefact.expired, &artefact.deprecated, &artefact.version) {
+        (Some(gone), _, _) => {
+            format!("expired {} by {}; pushing the same bytes brings it back", gone.time, gone.rule)
+        }
+        (None, Some(reason), _) => format!("deprecated: {reason}"),
+        (None, None, Some(_)) => "published".to_owned(),
+        (None, None, None) => "without a version".to_owned(),
+    }
 }

@@ -3,7 +3,7 @@
 use semel_engine::look::place::Presence;
 use semel_server::api::calls::Where;
 
-use super::Outcome;
+use super::{Outcome, inspect};
 use crate::cli::{Cli, WhereArgs};
 use crate::output::ago;
 use crate::project;
@@ -24,6 +24,9 @@ pub(super) async fn run(args: &WhereArgs, cli: &Cli, session: &Session) -> Outco
     for place in &found.places {
         let build = place.artefact.number.map(|number| format!(", build {number}")).unwrap_or_default();
         output.data(&format!("{}{build}  {}", place.artefact.name(), place.artefact.digest));
+        if place.artefact.deprecated.is_some() || place.artefact.expired.is_some() {
+            output.data(&format!("  {}", inspect::state(&place.artefact)));
+        }
         for commit in &place.commits {
             output.data(&format!("  commit {commit}"));
         }

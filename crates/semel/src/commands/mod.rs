@@ -4,6 +4,7 @@ mod demo;
 mod init;
 mod build;
 mod versions;
+mod channels;
 mod inspect;
 mod verify;
 mod attest;
@@ -21,22 +22,29 @@ mod logs;
 mod stop;
 mod hold;
 mod reject;
+mod deprecate;
 mod pipeline;
 mod config;
 mod push;
 mod pull;
 mod take;
 mod publish;
+mod draft;
+mod component;
 mod serve;
 mod audit;
+mod collect;
+mod scrub;
 mod backup;
 mod recover;
 mod supervise;
 mod sample;
 mod shell;
 
+use semel_engine::artefact::Artefact;
 use semel_model::name::ComponentName;
 use semel_model::version::ArtefactWord;
+use semel_server::api::calls::Inspect;
 
 use crate::cli::{Cli, Verb};
 use crate::output::Output;
@@ -90,6 +98,7 @@ async fn dispatch(cli: &Cli, settings: Settings, output: Output) -> Outcome {
 async fn with_session(cli: &Cli, session: Session) -> Outcome {
     match &cli.verb {
         Verb::Versions(args) => versions::run(args, cli, &session).await,
+        Verb::Channels(args) => channels::run(args, cli, &session).await,
         Verb::Inspect(args) => inspect::run(args, cli, &session).await,
         Verb::Verify(args) => verify::run(args, cli, &session).await,
         Verb::Attest(args) => attest::run(args, cli, &session).await,
@@ -108,10 +117,14 @@ async fn with_session(cli: &Cli, session: Session) -> Outcome {
         Verb::Resume(args) => hold::resume(args, cli, &session).await,
         Verb::Reject(args) => reject::reject(args, cli, &session).await,
         Verb::Accept(args) => reject::accept(args, cli, &session).await,
+        Verb::Deprecate(args) => deprecate::run(args, cli, &session).await,
+        Verb::Component(verb) => component::run(verb, &session).await,
         Verb::Pipeline(verb) => pipeline::run(verb, cli, &session).await,
         Verb::Config(verb) => config::run(verb, cli, &session).await,
         Verb::Push(args) => push::run(args, cli, &session).await,
         Verb::Publish(args) => publish::run(args, cli, &session).await,
+        Verb::Gc(args) => collect::run(args, &session).await,
+        Verb::Scrub(args) => scrub::run(args, &session).await,
         Verb::Audit(_) => audit::verify(&session).await,
         Verb::Rebuild => audit::rebuild(&session).await,
         _ => Err(Failure::fault("this verb has no session")),
@@ -167,20 +180,70 @@ pub(crate) fn commit(text: Option<&String>) -> Result<Option<semel_model::name::
     text.map(|text| text.parse().map_err(|error| Failure::from_error(Exit::Usage, &error))).transpose()
 }
 
-/// An environment's name means another version tomorrow: without a person at the terminal, a verb that changes something
-/// takes one only together with the digest that is meant.
+/// Whether a word may mean another artefact tomorrow, by its look: an environment, a channel, a time that counts from now.
+pub(crate) fn may_move(word: &str) -> bool {
+    use semel_model::version::{TimeWord, VersionWord};
+    match word.parse() {
+        Ok(VersionWord::Digest(_) | VersionWord::Commit(_)) => false,
+        Ok(VersionWord::At { time, .. }) => matches!(time, TimeWord::Ago(_)),
+        Ok(VersionWord::Version(version)) => version.as_semver().is_none(),
+        Ok(VersionWord::Number(_) | VersionWord::Environment { .. }) => true,
+        Err(_) => false,
+    }
+}
+
+/// Whether it does: a name that the artefact itself has is no channel and no environment.
+fn moves(word: &str, artefact: &Artefact) -> bool {
+    let is_version = artefact.version.as_ref().is_some_and(|version| version.to_string() == word);
+    let is_number = artefact.number.is_some_and(|number| number.to_string() == word);
+    may_move(word) && !is_version && !is_number
+}
+
+/// The name of an environment or a channel means another artefact tomorrow: without a person at the terminal, a verb that
+/// changes something takes one only together with the digest that is meant.
 pub(crate) fn refuse_moving_word(
     word: &str,
-    artefact: &semel_engine::artefact::Artefact,
+    artefact: &Artefact,
     expect: Option<&String>,
 ) -> Result<(), Failure> {
-    use std::io::IsTerminal as _;
-    let moving = matches!(word.parse(), Ok(semel_model::version::VersionWord::Environment { .. }))
-        && artefact.version.as_ref().is_none_or(|version| version.to_string() != word);
-    if !moving || expect.is_some() || std::io::stdin().is_terminal() {
+    if expect.is_some() {
         return Ok(());
     }
-    Err(Failure::usage(format!("`{word}` is what an environment runs, which can change while nobody looks"))
+    refuse_moved(word, artefact, format!("say which one you mean: --expect {}", artefact.digest))
+}
+
+/// The same, for a verb that takes no `--expect`.
+pub(crate) async fn require_fixed_word(
+    component: &ComponentName,
+    word: &str,
+    session: &Session,
+) -> Result<(), Failure> {
+    if !may_move(word) {
+        return Ok(());
+    }
+    let ask = Inspect { component: component.clone(), version: word.to_owned() };
+    let artefact = session.client.call(&ask).await?.artefact;
+    refuse_moved(word, &artefact, format!("name it instead: {}@{}", artefact.component, artefact.digest))
+}
+
+fn refuse_moved(word: &str, artefact: &Artefact, hint: String) -> Result<(), Failure> {
+    use std::io::IsTerminal as _;
+    if !moves(word, artefact) || std::io::stdin().is_terminal() {
+        return Ok(());
+    }
+    let what = format!("`{word}` is an environment or a channel, which can change while nobody looks");
+    Err(Failure::usage(what)
         .because([format!("now it is {} ({})", artefact.name(), artefact.digest)])
-        .hint(format!("say which one you mean: --expect {}", artefact.digest)))
+        .hint(hint))
+}
+
+/// What is to be fetched must have its bytes; that it should not be used is said.
+pub(crate) fn require_bytes(artefact: &Artefact, output: Output) -> Result<(), Failure> {
+    if let Some((what, hint)) = artefact.gone() {
+        return Err(Failure::new(Exit::NotFound, what).hint(hint));
+    }
+    if let Some(reason) = &artefact.deprecated {
+        output.warn(format!("{} is deprecated: {reason}", artefact.name()));
+    }
+    Ok(())
 }

@@ -2,7 +2,6 @@
 
 use semel_engine::promote::{Promote, Promoted};
 use semel_model::promotion::{Decision, Verdict};
-use semel_model::version::VersionWord;
 use semel_server::api::calls::Inspect;
 
 use super::{Outcome, pipeline};
@@ -14,7 +13,7 @@ use crate::session::Session;
 pub(super) async fn run(args: &PromoteArgs, cli: &Cli, session: &Session) -> Outcome {
     let (component, version) = super::artefact(&args.version, cli, session)?;
     pipeline::ensure(&component, session).await?;
-    if args.expect.is_none() && matches!(version.parse(), Ok(VersionWord::Environment { .. })) {
+    if args.expect.is_none() && super::may_move(&version) {
         let ask = Inspect { component: component.clone(), version: version.clone() };
         super::refuse_moving_word(&version, &session.client.call(&ask).await?.artefact, None)?;
     }

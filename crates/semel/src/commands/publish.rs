@@ -1,15 +1,21 @@
-//! `semel publish`: record an artefact that something else built and keeps. What is promoted must not be lost to another
-//! place's retention, so its bytes are copied as well.
+//! `semel publish`: give a draft its version, or record an artefact that something else built and keeps. What is promoted
+//! must not be lost to another place's retention, so its bytes are copied as well.
 
 use semel_engine::publish::Bind;
 use semel_oci::copy::{Endpoint, Source};
 
-use super::{Outcome, component, push};
+use super::{Outcome, component, draft, push};
 use crate::cli::{Cli, PublishArgs};
 use crate::report::Failure;
 use crate::session::Session;
 
 pub(super) async fn run(args: &PublishArgs, cli: &Cli, session: &Session) -> Outcome {
+    if let Some((component, tag)) = draft::named(&args.reference, cli, session)? {
+        if args.version.is_some() {
+            return Err(Failure::usage(format!("the draft {tag} has its name: --as is for other artefacts")));
+        }
+        return draft::publish(component, tag, super::commit(args.commit.as_ref())?, session).await;
+    }
     let from = push::open(&args.reference, session).await?;
     let component = match (&cli.component, &from.source) {
         (None, Source::Endpoint(Endpoint::Registry { name, .. })) => {

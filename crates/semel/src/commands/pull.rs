@@ -23,6 +23,7 @@ pub(super) async fn run(args: &PullArgs, cli: &Cli, settings: Settings, output: 
     let session = Session::open(cli, settings, output).await?;
     let (component, version) = super::artefact(&args.version, cli, &session)?;
     let found = session.client.call(&Inspect { component: component.clone(), version }).await?;
+    super::require_bytes(&found.artefact, output)?;
     let wanted = Wanted {
         from: Source::Endpoint(Endpoint::Registry { client: session.client.registry(), name: component }),
         found,

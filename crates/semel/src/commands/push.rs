@@ -17,7 +17,7 @@ use semel_oci::reference::{Place, TagOrDigest, registry_base};
 use semel_oci::transport::Transport;
 use serde_json::{Value, json};
 
-use super::{Outcome, component};
+use super::{Outcome, component, draft};
 use crate::cli::{Cli, FileKind, PushArgs};
 use crate::output::bytes;
 use crate::progress::{Transfer, spinner};
@@ -46,6 +46,9 @@ pub(super) async fn run(args: &PushArgs, cli: &Cli, session: &Session) -> Outcom
         home: from.home_of(&component),
         absent: false,
     };
+    if args.draft {
+        return draft::open(bind, args.term, session).await;
+    }
     name(bind, &copied, session).await
 }
 
@@ -335,33 +338,48 @@ pub(super) fn transferred(copied: &Copied) -> Value {
 
 /// Names a stored artefact and says what is true now.
 pub(super) async fn name(bind: Bind, copied: &Copied, session: &Session) -> Outcome {
-    let component = bind.component.clone();
-    let digest = bind.digest.clone();
     let bound = session.client.call(&bind).await?;
+    tell(&bound, &bind.component, Some(copied), session)
+}
+
+/// What became of a name, and what was copied for it.
+pub(super) fn tell(
+    bound: &Bound,
+    component: &ComponentName,
+    copied: Option<&Copied>,
+    session: &Session,
+) -> Outcome {
     let output = session.output;
-    match &bound {
-        Bound::Published { version, .. } => {
+    let digest = match bound {
+        Bound::Published { version, digest } => {
             output.done(format!("{component} {version} is {digest}, for ever"));
             output.next(format!(
                 "semel attest {component}@{version} …   or   semel promote {component}@{version} ENV"
             ));
+            digest
         }
-        Bound::Already { name, .. } => output.done(format!("{component} {name} was already {digest}")),
-        Bound::Moved { channel, from, .. } => {
+        Bound::Already { name, digest } => {
+            output.done(format!("{component} {name} was already {digest}"));
+            digest
+        }
+        Bound::Moved { channel, digest, from } => {
             let from = from.as_ref().map(|from| format!(" (it was {})", from.short())).unwrap_or_default();
             output.done(format!(
                 "channel {channel} of {component} points to {digest} now{from}; its history is kept"
             ));
+            digest
         }
         Bound::Refused(refused) => {
             let next = refused.next_free.as_ref().map(|next| format!("push it as {component}@{next}"));
-            return Err(Failure::new(Exit::Conflict, refused.reason.clone()).hints(next).answer(&bound));
+            return Err(Failure::new(Exit::Conflict, refused.reason.clone()).hints(next).answer(bound));
         }
-    }
+    };
     if output.is_json() {
         let mut answer = json!(bound);
-        answer["size"] = json!(copied.descriptor.size.saturating_add(copied.bytes()));
-        answer["transfer"] = transferred(copied);
+        if let Some(copied) = copied {
+            answer["size"] = json!(copied.descriptor.size.saturating_add(copied.bytes()));
+            answer["transfer"] = transferred(copied);
+        }
         output.json(&answer);
     } else {
         output.data(&format!("{component}@{digest}"));

@@ -1,39 +1,34 @@
 //! `semel reject` and `semel accept`
 
 use semel_engine::reject::{Judge, Judged};
-use semel_model::name::EnvironmentName;
 
-use super::{Outcome, artefact};
+use super::{Outcome, artefact, require_fixed_word};
 use crate::cli::{AcceptArgs, Cli, RejectArgs};
 use crate::report::{Exit, Failure};
 use crate::session::Session;
 
 pub(super) async fn reject(args: &RejectArgs, cli: &Cli, session: &Session) -> Outcome {
-    let judged =
-        judge(&args.version, args.environment.as_ref(), Some(args.reason.clone()), cli, session).await?;
+    let (component, version) = artefact(&args.version, cli, session)?;
+    let (environment, reason) = (args.environment.clone(), Some(args.reason.clone()));
+    let ask = Judge { component, version, environment, reason, pulls: args.pulls };
+    let judged = judge(ask, session).await?;
     say(&judged, "was already rejected", session);
     session.output.next(format!("semel accept {} undoes it; what runs goes on running", args.version));
     Ok(Exit::Done)
 }
 
 pub(super) async fn accept(args: &AcceptArgs, cli: &Cli, session: &Session) -> Outcome {
-    let judged = judge(&args.version, args.environment.as_ref(), None, cli, session).await?;
+    let (component, version) = artefact(&args.version, cli, session)?;
+    let environment = args.environment.clone();
+    let judged =
+        judge(Judge { component, version, environment, reason: None, pulls: false }, session).await?;
     say(&judged, "was not rejected already", session);
     Ok(Exit::Done)
 }
 
-async fn judge(
-    version: &str,
-    environment: Option<&EnvironmentName>,
-    reason: Option<String>,
-    cli: &Cli,
-    session: &Session,
-) -> Result<Judged, Failure> {
-    let (component, version) = artefact(version, cli, session)?;
-    Ok(session
-        .client
-        .call(&Judge { component, version, environment: environment.cloned(), reason, pulls: false })
-        .await?)
+async fn judge(ask: Judge, session: &Session) -> Result<Judged, Failure> {
+    require_fixed_word(&ask.component, &ask.version, session).await?;
+    Ok(session.client.call(&ask).await?)
 }
 
 fn say(judged: &Judged, nothing: &str, session: &Session) {

@@ -1,5 +1,8 @@
 //! `semel versions`
 
+use semel_engine::artefact::Artefact;
+use semel_engine::draft::DraftFact;
+use semel_engine::look::versions::VersionLine;
 use semel_server::api::calls::Versions;
 
 use super::Outcome;
@@ -14,30 +17,53 @@ pub(super) async fn run(args: &VersionsArgs, cli: &Cli, session: &Session) -> Ou
     let output = session.output;
     if output.is_json() {
         output.json(&answer);
-    } else if output.is_quiet() {
-        answer
-            .versions
-            .iter()
-            .filter_map(|one| one.artefact.version.as_ref())
-            .for_each(|v| output.data(&v.to_string()));
-    } else if answer.versions.is_empty() {
+        return Ok(Exit::Done);
+    }
+    if output.is_quiet() {
+        let names = answer.versions.iter().filter_map(|one| one.artefact.version.as_ref());
+        names.for_each(|version| output.data(&version.to_string()));
+        return Ok(Exit::Done);
+    }
+    if answer.versions.is_empty() {
         output.say(format!("{component} has no version yet"));
-        output.next("semel build");
+        match answer.drafts.first() {
+            Some(draft) => output.next(format!("semel publish {component}@{}", draft.version)),
+            None => output.next("semel build"),
+        }
     } else {
-        let rows = answer.versions.iter().map(|one| {
-            let artefact = &one.artefact;
-            let environments: Vec<&str> = one.environments.iter().map(|name| name.as_str()).collect();
-            vec![
-                artefact.version.as_ref().map_or_else(String::new, ToString::to_string),
-                artefact.number.map_or_else(|| "-".to_owned(), |number| number.to_string()),
-                artefact.commit.as_ref().map_or_else(|| "-".to_owned(), |commit| commit.short().to_owned()),
-                artefact.digest.short().to_owned(),
-                artefact.published.as_ref().map_or_else(String::new, |time| ago(time, now())),
-                environments.join(", "),
-            ]
-        });
-        output
-            .data(&table(&["VERSION", "BUILD", "COMMIT", "DIGEST", "PUBLISHED", "RUNS IN"], rows.collect()));
+        let rows = answer.versions.iter().map(row);
+        let header = ["VERSION", "BUILD", "COMMIT", "DIGEST", "PUBLISHED", "STATE", "RUNS IN"];
+        output.data(&table(&header, rows.collect()));
+    }
+    if !answer.drafts.is_empty() {
+        output.data(&table(&["DRAFT", "DIGEST", "HELD UNTIL"], answer.drafts.iter().map(draft).collect()));
     }
     Ok(Exit::Done)
+}
+
+fn row(line: &VersionLine) -> Vec<String> {
+    let artefact = &line.artefact;
+    let environments: Vec<&str> = line.environments.iter().map(|name| name.as_str()).collect();
+    vec![
+        artefact.version.as_ref().map_or_else(String::new, ToString::to_string),
+        artefact.number.map_or_else(|| "-".to_owned(), |number| number.to_string()),
+        artefact.commit.as_ref().map_or_else(|| "-".to_owned(), |commit| commit.short().to_owned()),
+        artefact.digest.short().to_owned(),
+        artefact.published.as_ref().map_or_else(String::new, |time| ago(time, now())),
+        state(artefact).to_owned(),
+        environments.join(", "),
+    ]
+}
+
+/// The state in one word; `semel inspect` says more.
+fn state(artefact: &Artefact) -> &'static str {
+    match (&artefact.expired, &artefact.deprecated) {
+        (Some(_), _) => "expired",
+        (None, Some(_)) => "deprecated",
+        (None, None) => "published",
+    }
+}
+
+fn draft(draft: &DraftFact) -> Vec<String> {
+    vec![draft.version.to_string(), draft.digest.short().to_owned(), draft.until.clone()]
 }

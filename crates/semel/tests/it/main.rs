@@ -22,6 +22,7 @@ mod kill;
 mod output;
 mod push;
 mod races;
+mod repository;
 mod serve_kill;
 mod serve_stop;
 mod servers;

@@ -4,11 +4,14 @@ use http::Method;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use semel_engine::error::EngineError;
-use semel_engine::look::{difference, history, place, status, versions, why};
-use semel_engine::{attest, deploy, hold, observe, pipeline, promote, publish, reject, reserve, rollback};
+use semel_engine::look::{channels, difference, history, place, status, versions, why};
+use semel_engine::{
+    attest, collect, component, deploy, deprecate, draft, hold, observe, pipeline, promote, publish, reject,
+    reserve, rollback, scrub,
+};
 use semel_model::actor::Actor;
 use semel_model::digest::Digest;
-use semel_model::name::{ComponentName, EnvironmentName};
+use semel_model::name::{ComponentName, EnvironmentName, Tag};
 use semel_model::version::VersionWord;
 use semel_store::{audit, ledger, recover};
 use serde::{Deserialize, Serialize};
@@ -26,6 +29,9 @@ pub fn each(visitor: &mut impl Visitor) {
     visitor.call::<reserve::Fail>();
     visitor.call::<Release>();
     visitor.call::<publish::Bind>();
+    visitor.call::<draft::OpenDraft>();
+    visitor.call::<draft::PublishDraft>();
+    visitor.call::<deprecate::Deprecate>();
     visitor.call::<attest::Attest>();
     visitor.call::<pipeline::Apply>();
     visitor.call::<ShowPipeline>();
@@ -39,6 +45,11 @@ pub fn each(visitor: &mut impl Visitor) {
     visitor.call::<hold::Hold>();
     visitor.call::<reject::Judge>();
     visitor.call::<Components>();
+    visitor.call::<ShowComponent>();
+    visitor.call::<component::CreateComponent>();
+    visitor.call::<component::ChangeComponent>();
+    visitor.call::<Channels>();
+    visitor.call::<ChannelHistory>();
     visitor.call::<Versions>();
     visitor.call::<Inspect>();
     visitor.call::<BuildLog>();
@@ -48,6 +59,8 @@ pub fn each(visitor: &mut impl Visitor) {
     visitor.call::<Where>();
     visitor.call::<Why>();
     visitor.call::<Diff>();
+    visitor.call::<collect::Collect>();
+    visitor.call::<scrub::Scrub>();
     visitor.call::<VerifyAudit>();
     visitor.call::<Rebuild>();
 }
@@ -182,6 +195,18 @@ call!(publish::Bind => publish::Bound, POST "/versions", "Bind a name to a store
     |this, app, who, now| publish::bind(app.store(), who, this, now).await,
     refused: |answer| matches!(answer, publish::Bound::Refused(_)));
 
+call!(draft::OpenDraft => draft::Drafted, POST "/drafts", "Hold a version's name for a stored manifest",
+    |this, app, who, now| draft::open(app.store(), who, this, now).await,
+    refused: |answer| matches!(answer, draft::Drafted::Refused(_)));
+
+call!(draft::PublishDraft => publish::Bound, POST "/drafts/publish", "Hash everything that a draft needs and bind its name",
+    |this, app, who, now| draft::publish(app.store(), who, this, now).await,
+    refused: |answer| matches!(answer, publish::Bound::Refused(_)));
+
+call!(deprecate::Deprecate => deprecate::Deprecated, POST "/deprecations", "Say that a version should not be used, or take that back", |this, app, who, now| {
+    deprecate::deprecate(app.store(), who, this, now).await
+});
+
 call!(attest::Attest => attest::Attached, POST "/evidence", "Sign a result and attach it to an artefact", |this, app, who, now| {
     attest::attest(app.store(), who, this, now).await
 });
@@ -247,7 +272,7 @@ question!(
 
 call!(PlanDeployment => deploy::Plan, GET "/deployments/plan", "What a deployment needs to know", |this, app, who, now| {
     let version = opt_word(this.version.as_ref())?;
-    deploy::plan(app.store(), &this.component, version.as_ref(), &this.environment).await
+    deploy::plan(app.store(), &this.component, version.as_ref(), &this.environment, now).await
 });
 
 call!(deploy::Start => deploy::Started, POST "/deployments", "Check a deployment against every rule and record the intent",
@@ -272,7 +297,7 @@ question!(
 
 call!(RollbackCandidate => rollback::Candidate, GET "/deployments/rollback", "What a rollback would go back to", |this, app, who, now| {
     let to = opt_word(this.to.as_ref())?;
-    rollback::candidate(app.store(), &this.component, &this.environment, to.as_ref()).await
+    rollback::candidate(app.store(), &this.component, &this.environment, to.as_ref(), now).await
 });
 
 call!(observe::Observation => observe::Seen, POST "/observations", "Report what a target runs", |this, app, who, now| {
@@ -296,11 +321,78 @@ question!(
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ComponentList {
     /// In the order of their names.
-    pub components: Vec<versions::ComponentLine>,
+    pub components: Vec<component::ComponentFacts>,
 }
 
 call!(Components => ComponentList, GET "/components", "The components of this store", |_this, app, who, now| {
-    Ok(ComponentList { components: versions::components(app.store()).await? })
+    Ok(ComponentList { components: component::list(app.store()).await? })
+});
+
+question!(
+    /// Shows one component.
+    ShowComponent {
+        /// Which.
+        component: ComponentName,
+    }
+);
+
+call!(ShowComponent => component::ComponentFacts, GET "/components/show", "One component and its rules", |this, app, who, now| {
+    component::show(app.store(), &this.component).await
+});
+
+call!(component::CreateComponent => component::Ruled, POST "/components", "Create a component with rules of its own", |this, app, who, now| {
+    component::create(app.store(), who, this, now).await
+});
+
+call!(component::ChangeComponent => component::Ruled, POST "/components/rules", "Give a component other rules", |this, app, who, now| {
+    component::change(app.store(), who, this, now).await
+});
+
+question!(
+    /// Lists channels.
+    Channels {
+        /// Of which component.
+        component: ComponentName,
+        /// Only those behind this name, in byte order.
+        after: Option<String>,
+        /// At most so many.
+        limit: u64,
+    }
+);
+
+/// The channels of a component.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ChannelList {
+    /// In the order of their names.
+    pub channels: Vec<channels::ChannelLine>,
+}
+
+call!(Channels => ChannelList, GET "/channels", "Where the channels of a component point", |this, app, who, now| {
+    let after = this.after.as_deref().unwrap_or_default();
+    Ok(ChannelList { channels: channels::channels(app.store(), &this.component, after, this.limit).await? })
+});
+
+question!(
+    /// Asks where a channel pointed.
+    ChannelHistory {
+        /// Of which component.
+        component: ComponentName,
+        /// Which channel.
+        channel: Tag,
+        /// At most so many.
+        limit: u64,
+    }
+);
+
+/// Where a channel pointed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ChannelMoves {
+    /// Newest first.
+    pub moves: Vec<channels::Pointed>,
+}
+
+call!(ChannelHistory => ChannelMoves, GET "/channels/history", "Where a channel pointed, and when", |this, app, who, now| {
+    Ok(ChannelMoves { moves: channels::history(app.store(), &this.component, &this.channel, this.limit).await? })
 });
 
 question!(
@@ -318,10 +410,16 @@ question!(
 pub struct VersionList {
     /// Newest first.
     pub versions: Vec<versions::VersionLine>,
+    /// Names that are held for a while and are to become versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drafts: Vec<draft::DraftFact>,
 }
 
 call!(Versions => VersionList, GET "/versions", "The newest versions of a component", |this, app, who, now| {
-    Ok(VersionList { versions: versions::versions(app.store(), &this.component, this.limit).await? })
+    Ok(VersionList {
+        versions: versions::versions(app.store(), &this.component, this.limit).await?,
+        drafts: draft::list(app.store(), &this.component, now).await?,
+    })
 });
 
 question!(
@@ -335,7 +433,7 @@ question!(
 );
 
 call!(Inspect => versions::Inspection, GET "/versions/inspect", "Everything about one artefact", |this, app, who, now| {
-    versions::inspect(app.store(), &this.component, &word(&this.version)?).await
+    versions::inspect(app.store(), &this.component, &word(&this.version)?, now).await
 });
 
 question!(
@@ -349,7 +447,7 @@ question!(
 );
 
 call!(BuildLog => versions::BuildLog, GET "/builds/log", "A build and where its log is", |this, app, who, now| {
-    versions::build_log(app.store(), &this.component, &word(&this.build)?).await
+    versions::build_log(app.store(), &this.component, &word(&this.build)?, now).await
 });
 
 question!(
@@ -363,7 +461,7 @@ question!(
 );
 
 call!(Verify => versions::Verified, GET "/versions/verify", "Hash an artefact, check its signatures, prove its name", |this, app, who, now| {
-    versions::verify(app.store(), &this.component, &word(&this.version)?).await
+    versions::verify(app.store(), &this.component, &word(&this.version)?, now).await
 });
 
 question!(
@@ -431,7 +529,7 @@ pub struct WhereList {
 }
 
 call!(Where => WhereList, GET "/where", "Where a commit, version or digest is", |this, app, who, now| {
-    Ok(WhereList { places: place::locate(app.store(), this.component.as_ref(), &this.word).await? })
+    Ok(WhereList { places: place::locate(app.store(), this.component.as_ref(), &this.word, now).await? })
 });
 
 question!(
@@ -462,6 +560,14 @@ question!(
 
 call!(Diff => difference::Difference, GET "/diff", "What differs between two environments", |this, app, who, now| {
     difference::difference(app.store(), &this.component, &this.first, &this.second).await
+});
+
+call!(collect::Collect => collect::Collected, POST "/collections", "Let bytes go by rule, or say which would", |this, app, who, now| {
+    collect::collect(app.store(), who, this, now).await
+});
+
+call!(scrub::Scrub => scrub::Scrubbed, POST "/scrubs", "Hash blobs again, the longest unseen first", |this, app, who, now| {
+    scrub::scrub(app.store(), this, now).await
 });
 
 question!(

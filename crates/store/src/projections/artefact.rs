@@ -434,6 +434,22 @@ pub async fn channel(
     Ok(row.map(|row| super::parsed(row.text(0))))
 }
 
+/// The channels of a component behind a name, in byte order, and where they point.
+pub async fn channels(
+    conn: &mut Conn,
+    component: &ComponentName,
+    after: &str,
+    limit: u64,
+) -> Result<Vec<(Tag, Digest)>, SqlError> {
+    let rows = conn
+        .rows(
+            "SELECT name, digest FROM channel WHERE component = $1 AND name > $2 ORDER BY name LIMIT $3",
+            &[text(component), after.into(), limit.into()],
+        )
+        .await?;
+    Ok(rows.into_iter().map(|row| (super::parsed(row.text(0)), super::parsed(row.text(1)))).collect())
+}
+
 /// Where a channel pointed and when, newest first.
 pub async fn channel_moves(
     conn: &mut Conn,
