@@ -183,11 +183,11 @@ fn unpack(
         Ok(mut entries) => entries.next().is_some(),
         Err(_) => place.symlink_metadata().is_ok(),
     };
-    if occupied {
+    if place.symlink_metadata().is_ok() {
         let difference = first_difference(&tree, place).map_err(|error| write(&error))?;
         match difference {
             None => return Ok(false),
-            Some(path) if !force => return Err(in_the_way(&[path])),
+            Some(path) if occupied && !force => return Err(in_the_way(&[path])),
             Some(_) => {}
         }
     }

@@ -88,7 +88,7 @@ fn a_killed_server_takes_nothing_with_it_that_it_acknowledged() {
                 let path = format!("/v2/shop/api/manifests/{name}.0.{at}");
                 match try_ask(&address, "PUT", &path, Some(&manifest)) {
                     Ok(answer) if answer.status == 201 => {
-                        said.send((path, manifest.descriptor.digest.clone())).unwrap()
+                        said.send((path, manifest.descriptor.digest.clone())).unwrap();
                     }
                     Ok(answer) => panic!("{path}: {answer:?}"),
                     // The server was killed.
