@@ -1,4 +1,4 @@
-//! kill -9 of the server at any moment, while clients push and delete: what they were told is so afterwards.
+//! kill -9 of the server at any moment, while clients push, delete and collect: what they were told is so afterwards.
 //!
 //! Every round starts a server on the same store, checks what clients were told in the round before, lets some of them
 //! work, and kills the server at a moment that a seeded generator chooses: some milliseconds after some requests. Now and
@@ -40,7 +40,7 @@ const START_MILLIS: u64 = 100;
 const LAYER_BYTES: usize = 150_000;
 
 /// What a client does, over and over, until nobody answers any more.
-const WORK: [fn(&mut Client) -> io::Result<()>; 7] = [
+const WORK: [fn(&mut Client) -> io::Result<()>; 8] = [
     Client::push_in_one_request,
     Client::push_in_pieces,
     Client::push_what_others_push_too,
@@ -48,6 +48,7 @@ const WORK: [fn(&mut Client) -> io::Result<()>; 7] = [
     Client::delete_channel,
     Client::delete_version,
     Client::delete_digest,
+    Client::collect,
 ];
 
 #[test]
@@ -209,6 +210,12 @@ impl Client {
                 return;
             }
         }
+    }
+
+    /// Nothing is too young: what was uploaded and not yet named goes into the trash, and comes back when it is named.
+    fn collect(&mut self) -> io::Result<()> {
+        let kind = [("content-type", "application/json")];
+        self.expect(200, "POST", "/api/v1/collections", &kind, br#"{"grace":"0s"}"#).map(drop)
     }
 
     fn push_in_one_request(&mut self) -> io::Result<()> {
