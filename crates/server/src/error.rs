@@ -72,6 +72,7 @@ fn status_of(error: &EngineError) -> StatusCode {
             StatusCode::CONFLICT
         }
         EngineError::NotAllowed { .. } => StatusCode::FORBIDDEN,
+        EngineError::Blob(BlobError::BusyUpload(_)) => StatusCode::TOO_MANY_REQUESTS,
         EngineError::TryAgain { .. } | EngineError::Append(AppendError::HeadMoved { .. }) => {
             StatusCode::SERVICE_UNAVAILABLE
         }
@@ -161,7 +162,9 @@ impl From<EngineError> for Refusal {
         let (message, headers) = (answer.text, HeaderMap::new());
         let refusal = Self(Box::new(Parts { status, code: code_of(&error), message, detail: None, headers }));
         match status {
-            StatusCode::SERVICE_UNAVAILABLE => refusal.header(RETRY_AFTER, HeaderValue::from(RETRY_SECONDS)),
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+                refusal.header(RETRY_AFTER, HeaderValue::from(RETRY_SECONDS))
+            }
             _ => refusal,
         }
     }
@@ -182,9 +185,9 @@ fn code_of(error: &EngineError) -> Option<ErrorCode> {
         | EngineError::Verification { .. }
         | EngineError::Conflict { .. }
         | EngineError::NotAllowed { .. } => ErrorCode::Denied,
-        EngineError::TryAgain { .. } | EngineError::Append(AppendError::HeadMoved { .. }) => {
-            ErrorCode::TooManyRequests
-        }
+        EngineError::TryAgain { .. }
+        | EngineError::Append(AppendError::HeadMoved { .. })
+        | EngineError::Blob(BlobError::BusyUpload(_)) => ErrorCode::TooManyRequests,
         _ => return None,
     })
 }
@@ -230,7 +233,7 @@ mod tests {
     #[test]
     fn every_kind_of_error_has_its_class_of_status() {
         let digest = Digest::of(b"semel");
-        let cases: [(EngineError, u16); 11] = [
+        let cases: [(EngineError, u16); 12] = [
             (EngineError::not_found("x"), 404),
             (EngineError::precondition("x"), 400),
             (EngineError::invalid("x"), 422),
@@ -241,6 +244,7 @@ mod tests {
             (AppendError::HeadMoved { expected: 1, found: 2 }.into(), 503),
             (BlobError::Damaged(digest.clone()).into(), 500),
             (BlobError::Unknown(digest).into(), 404),
+            (BlobError::BusyUpload("x".into()).into(), 429),
             (io_error(io::ErrorKind::PermissionDenied), 500),
         ];
         for (error, status) in cases {
@@ -265,7 +269,10 @@ mod tests {
 
     #[test]
     fn a_lost_race_may_be_tried_again() {
-        let refusal = Refusal::from(EngineError::TryAgain { what: "again".into() });
-        assert_eq!(refusal.into_response().headers()[RETRY_AFTER], "1");
+        for error in
+            [EngineError::TryAgain { what: "again".into() }, BlobError::BusyUpload("x".into()).into()]
+        {
+            assert_eq!(Refusal::from(error).into_response().headers()[RETRY_AFTER], "1");
+        }
     }
 }

@@ -21,9 +21,9 @@ pub(crate) const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "other"];
 
 /// Those that the server gives; any other is counted as the first of its hundred.
-const STATUSES: [u16; 28] = [
-    100, 200, 201, 202, 204, 206, 300, 304, 307, 400, 401, 403, 404, 405, 409, 412, 413, 414, 415, 416, 422,
-    429, 500, 501, 502, 503, 507, 508,
+const STATUSES: [u16; 29] = [
+    100, 200, 201, 202, 204, 206, 300, 304, 307, 400, 401, 403, 404, 405, 408, 409, 412, 413, 414, 415, 416,
+    422, 429, 500, 501, 502, 503, 507, 508,
 ];
 
 /// The upper ends of the classes of durations, in microseconds. Above the last one is one more class.

@@ -4,7 +4,9 @@
 //! directory. A name is never rewritten; bytes are visible only after their digest was verified.
 
 use std::collections::HashMap;
+use std::fs::{File, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::SystemTime;
@@ -65,6 +67,9 @@ pub enum BlobError {
     /// There is no such upload.
     #[error("there is no upload {0}")]
     UnknownUpload(String),
+    /// Somebody else works on the upload, in this process or in another one.
+    #[error("another request is writing to upload {0}")]
+    BusyUpload(String),
     /// A piece of an upload does not follow the one before.
     #[error("the upload has {have} bytes; a piece that begins at {start} does not follow")]
     OutOfOrder {
@@ -189,9 +194,13 @@ impl Blobs {
         let temporary = self.uploads.join(durable::temporary_name("put-"));
         let failed = |source| BlobError::Io { action: "write", path: temporary.clone(), source };
         let mut file = durable::create_new(&temporary, Access::Shared).map_err(failed)?;
-        file.write_all(bytes).and_then(|()| file.sync_data()).map_err(failed)?;
-        drop(file);
-        self.adopt(&temporary, digest, size)
+        let written = file.write_all(bytes).and_then(|()| file.sync_data()).map_err(failed);
+        let stored = written.and_then(|()| self.adopt(&temporary, digest, size));
+        if stored.is_err() {
+            // If it stays, it is a file that nobody reads, until a collection removes it.
+            drop(std::fs::remove_file(&temporary));
+        }
+        stored
     }
 
     /// Stores several small blobs at once: their syncs are waited for together, not one after the other.
@@ -265,10 +274,10 @@ impl Blobs {
         if let Some(start) = start.filter(|start| *start != have) {
             return Err(BlobError::OutOfOrder { have, start });
         }
-        let path = self.upload_path(id)?;
         let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(QUEUE);
-        let (target, running) = (path.clone(), Arc::clone(&self.running));
-        let writer = tokio::task::spawn_blocking(move || append_pieces(&target, receiver, &running));
+        let (path, this, id) = (self.upload_path(id)?, self.clone(), id.to_owned());
+        let write = move || Session::at(&this, &id, have)?.append_pieces(receiver);
+        let writer = in_background("write", path, write);
         let mut received = Ok(());
         while let Some(piece) = source.next().await {
             match piece {
@@ -285,13 +294,8 @@ impl Blobs {
             }
         }
         drop(sender);
-        let failed = |source| BlobError::Io { action: "write", path, source };
-        let written = writer.await.map_err(|error| failed(io::Error::other(error)));
-        match written {
-            Ok(Ok(size)) => received.map(|()| have + size),
-            Ok(Err(source)) => Err(BlobError::Io { action: "write", path: self.upload_path(id)?, source }),
-            Err(error) => Err(error),
-        }
+        let size = writer.await?;
+        received.map(|()| size)
     }
 
     /// Appends a few bytes to an upload session and returns its new size: without the queue that a stream needs.
@@ -300,14 +304,8 @@ impl Blobs {
         if start != have {
             return Err(BlobError::OutOfOrder { have, start });
         }
-        let (path, running) = (self.upload_path(id)?, Arc::clone(&self.running));
-        let append = {
-            let path = path.clone();
-            move || {
-                let written = append_bytes(&path, &bytes, &running);
-                written.map_err(|source| BlobError::Io { action: "write", path, source })
-            }
-        };
+        let (path, this, id) = (self.upload_path(id)?, self.clone(), id.to_owned());
+        let append = move || Session::at(&this, &id, start)?.append(&bytes);
         in_background("write", path, append).await
     }
 
@@ -319,16 +317,10 @@ impl Blobs {
     }
 
     fn finish_blocking(&self, id: &str, expected: &Digest) -> Result<Stored, BlobError> {
-        let path = self.upload_path(id)?;
+        // Until it has its name as a blob, nobody else adds to its bytes.
+        let Session { mut file, path, size, .. } = Session::enter(self, id)?;
         let failed = |source| BlobError::Io { action: "read", path: path.clone(), source };
-        let mut file = match std::fs::File::options().read(true).write(true).open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(BlobError::UnknownUpload(id.to_owned()));
-            }
-            Err(source) => return Err(failed(source)),
-        };
-        let known = self.running.take(&path, expected.algorithm(), file.metadata().map_err(failed)?.len());
+        let known = self.running.take(&path, expected.algorithm(), size);
         let (found, size) = match known {
             Some((digest, size)) => (digest, size),
             None => hash_file(&mut file, expected.algorithm()).map_err(failed)?,
@@ -373,6 +365,11 @@ impl Blobs {
             Ok(_) => return Ok(false),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(source) => return Err(failed("look at", source)),
+        }
+        // Nobody may begin to finish it while it goes, and one that is being finished stays.
+        let file = File::open(path);
+        if file.as_ref().is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock))) {
+            return Ok(false);
         }
         self.running.forget(path);
         match std::fs::remove_file(path) {
@@ -440,7 +437,7 @@ impl Blobs {
 /// Hashes a file that should have a digest; gives its size in bytes.
 pub(crate) fn verify_file(path: &Path, digest: &Digest) -> Result<u64, BlobError> {
     let failed = |source| BlobError::Io { action: "read", path: path.to_owned(), source };
-    let mut file = match std::fs::File::open(path) {
+    let mut file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(BlobError::Unknown(digest.clone()));
@@ -451,65 +448,111 @@ pub(crate) fn verify_file(path: &Path, digest: &Digest) -> Result<u64, BlobError
     if found == *digest { Ok(size) } else { Err(BlobError::Damaged(digest.clone())) }
 }
 
-/// Runs what waits for the disk on a thread that may wait.
-async fn in_background<T: Send + 'static>(
+/// Begins at once what waits for the disk, on a thread that may wait.
+fn in_background<T: Send + 'static>(
     action: &'static str,
     path: PathBuf,
     work: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
-) -> Result<T, BlobError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| BlobError::Io { action, path, source: io::Error::other(error) })?
+) -> impl Future<Output = Result<T, BlobError>> {
+    let running = tokio::task::spawn_blocking(work);
+    async move { running.await.map_err(|error| BlobError::Io { action, path, source: io::Error::other(error) })? }
 }
 
-/// Writes and hashes a few bytes; returns how many there are with those before.
-fn append_bytes(path: &Path, bytes: &[u8], running: &Running) -> io::Result<u64> {
-    let mut file = std::fs::File::options().append(true).open(path)?;
-    let before = file.metadata()?.len();
-    let hasher = running.resume(path, before);
-    file.write_all(bytes)?;
-    let size = before + bytes.len() as u64;
-    if let Some(mut hasher) = hasher {
-        hasher.update(bytes);
-        running.keep(path, hasher, size);
+/// An upload session on which nobody else works until this is dropped, in no process of the host: several servers may work on
+/// one directory, and what one of them has published must not be added to by another.
+struct Session {
+    /// Locked (`flock`) as long as it is open.
+    file: File,
+    path: PathBuf,
+    /// How many bytes it has.
+    size: u64,
+    running: Arc<Running>,
+}
+
+impl Session {
+    fn enter(blobs: &Blobs, id: &str) -> Result<Self, BlobError> {
+        let path = blobs.upload_path(id)?;
+        let failed = |action, source| BlobError::Io { action, path: path.clone(), source };
+        let unknown = || BlobError::UnknownUpload(id.to_owned());
+        let file = match File::options().read(true).append(true).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(unknown()),
+            Err(source) => return Err(failed("open", source)),
+        };
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(BlobError::BusyUpload(id.to_owned())),
+            Err(TryLockError::Error(source)) => return Err(failed("lock", source)),
+        }
+        // It may have ended between our opening and our locking.
+        let ours = file.metadata().map_err(|source| failed("look at", source))?;
+        let named = std::fs::symlink_metadata(&path);
+        if !named.is_ok_and(|named| (named.dev(), named.ino()) == (ours.dev(), ours.ino())) {
+            return Err(unknown());
+        }
+        Ok(Self { file, path, size: ours.len(), running: Arc::clone(&blobs.running) })
     }
-    Ok(size)
-}
 
-/// Writes and hashes pieces as they come: this thread writes, another hashes. The running hash is kept for the next piece
-/// of the same upload.
-fn append_pieces(
-    path: &Path,
-    mut pieces: tokio::sync::mpsc::Receiver<Bytes>,
-    running: &Running,
-) -> io::Result<u64> {
-    let mut file = std::fs::File::options().append(true).open(path)?;
-    let before = file.metadata()?.len();
-    let hasher = running.resume(path, before);
-    let (to_hash, hashed) = mpsc::sync_channel::<Bytes>(QUEUE);
-    let result = std::thread::scope(|scope| {
-        let hashing = scope.spawn(move || {
-            let mut hasher = hasher;
-            while let Ok(piece) = hashed.recv() {
-                if let Some(hasher) = &mut hasher {
-                    hasher.update(&piece);
+    /// A session whose next byte is at `start`.
+    fn at(blobs: &Blobs, id: &str, start: u64) -> Result<Self, BlobError> {
+        let session = Self::enter(blobs, id)?;
+        // A crash may have left the name of a session whose bytes are a blob already.
+        if session.file.metadata().map_err(|source| session.unwritten(source))?.nlink() > 1 {
+            return Err(BlobError::UnknownUpload(id.to_owned()));
+        }
+        match session.size {
+            have if have != start => Err(BlobError::OutOfOrder { have, start }),
+            _ => Ok(session),
+        }
+    }
+
+    fn unwritten(&self, source: io::Error) -> BlobError {
+        BlobError::Io { action: "write", path: self.path.clone(), source }
+    }
+
+    /// Writes and hashes a few bytes; returns how many there are with those before.
+    fn append(mut self, bytes: &[u8]) -> Result<u64, BlobError> {
+        let hasher = self.running.resume(&self.path, self.size);
+        self.file.write_all(bytes).map_err(|source| self.unwritten(source))?;
+        let size = self.size + bytes.len() as u64;
+        if let Some(mut hasher) = hasher {
+            hasher.update(bytes);
+            self.running.keep(&self.path, hasher, size);
+        }
+        Ok(size)
+    }
+
+    /// Writes and hashes pieces as they come: this thread writes, another hashes. The running hash is kept for the next piece
+    /// of the same upload. Returns how many bytes there are with those before.
+    fn append_pieces(mut self, mut pieces: tokio::sync::mpsc::Receiver<Bytes>) -> Result<u64, BlobError> {
+        let hasher = self.running.resume(&self.path, self.size);
+        let (to_hash, hashed) = mpsc::sync_channel::<Bytes>(QUEUE);
+        let result = std::thread::scope(|scope| {
+            let hashing = scope.spawn(move || {
+                let mut hasher = hasher;
+                while let Ok(piece) = hashed.recv() {
+                    if let Some(hasher) = &mut hasher {
+                        hasher.update(&piece);
+                    }
                 }
-            }
-            hasher
+                hasher
+            });
+            let written = write_pieces(&mut self.file, &mut pieces, &to_hash);
+            drop(to_hash);
+            let hasher = hashing.join().unwrap_or(None);
+            written.map(|written| (written, hasher))
         });
-        let written = write_pieces(&mut file, &mut pieces, &to_hash);
-        drop(to_hash);
-        let hasher = hashing.join().unwrap_or(None);
-        written.map(|written| (written, hasher))
-    });
-    let (written, hasher) = result?;
-    if let Some(hasher) = hasher {
-        running.keep(path, hasher, before + written);
+        let (written, hasher) = result.map_err(|source| self.unwritten(source))?;
+        let size = self.size + written;
+        if let Some(hasher) = hasher {
+            self.running.keep(&self.path, hasher, size);
+        }
+        Ok(size)
     }
-    Ok(written)
 }
 
 fn write_pieces(
-    file: &mut std::fs::File,
+    file: &mut File,
     pieces: &mut tokio::sync::mpsc::Receiver<Bytes>,
     to_hash: &mpsc::SyncSender<Bytes>,
 ) -> io::Result<u64> {
@@ -529,7 +572,7 @@ fn write_pieces(
 
 /// Asks the kernel to begin writing, so that the final sync does not wait for everything at once.
 #[cfg(target_os = "linux")]
-fn start_writeback(file: &std::fs::File, offset: u64, length: u64) {
+fn start_writeback(file: &File, offset: u64, length: u64) {
     // `sync_file_range` has no safe wrapper; advising that the pages are not needed starts their write-back as well and
     // keeps a large upload from filling the page cache.
     let length = std::num::NonZeroU64::new(length);
@@ -537,9 +580,9 @@ fn start_writeback(file: &std::fs::File, offset: u64, length: u64) {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn start_writeback(_file: &std::fs::File, _offset: u64, _length: u64) {}
+fn start_writeback(_file: &File, _offset: u64, _length: u64) {}
 
-fn hash_file(file: &mut std::fs::File, algorithm: Algorithm) -> io::Result<(Digest, u64)> {
+fn hash_file(file: &mut File, algorithm: Algorithm) -> io::Result<(Digest, u64)> {
     file.seek(io::SeekFrom::Start(0))?;
     let mut hasher = Hasher::new(algorithm);
     let mut buffer = vec![0; READ_BYTES];

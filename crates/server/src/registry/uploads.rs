@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
-use http::header::{CONTENT_LENGTH, CONTENT_RANGE, LOCATION, RANGE, RETRY_AFTER};
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, LOCATION, RANGE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use semel_engine::content;
 use semel_model::digest::{Algorithm, Digest};
@@ -40,10 +40,9 @@ pub(crate) struct Sessions(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>)
 impl Sessions {
     async fn enter(&self, id: &str) -> Result<OwnedMutexGuard<()>> {
         let session = self.session(id);
-        tokio::time::timeout(BUSY, session.lock_owned()).await.map_err(|_| {
-            Refusal::new(ErrorCode::TooManyRequests, "another request is writing to this upload")
-                .header(RETRY_AFTER, HeaderValue::from(1))
-        })
+        tokio::time::timeout(BUSY, session.lock_owned())
+            .await
+            .map_err(|_| BlobError::BusyUpload(id.to_owned()).into())
     }
 
     fn session(&self, id: &str) -> Arc<tokio::sync::Mutex<()>> {

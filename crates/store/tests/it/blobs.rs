@@ -4,6 +4,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use proptest::prelude::*;
 use semel_model::digest::{Algorithm, Digest};
+use semel_store::Store;
 use semel_store::blobs::BlobError;
 
 use crate::world::World;
@@ -97,6 +98,39 @@ async fn an_upload_survives_its_process_and_refuses_pieces_out_of_order() {
     assert_eq!(store.blobs().finish_upload(&moved, &Digest::of(b"semel")).await.unwrap().size, 5);
     assert!(matches!(store.blobs().upload_size(&moved), Err(BlobError::UnknownUpload(_))));
     assert!(matches!(store.blobs().upload_size("../../semel.db"), Err(BlobError::UnknownUpload(_))));
+}
+
+#[tokio::test]
+async fn one_server_at_a_time_works_on_an_upload_and_what_is_published_stays_as_it_is() {
+    let world = World::on_sqlite();
+    let (one, other) = (world.new_store().await, Store::open(&world.place()).await.unwrap());
+    let id = one.blobs().begin_upload().unwrap();
+    let (to_one, body) = tokio::sync::mpsc::channel::<Bytes>(1);
+    let body = stream::unfold(body, async |mut body| Some((Ok(body.recv().await?), body)));
+    let adding = tokio::spawn({
+        let (blobs, id) = (one.blobs().clone(), id.clone());
+        async move { blobs.extend_upload(&id, Some(0), Box::pin(body)).await }
+    });
+    to_one.send(Bytes::from_static(b"sem")).await.unwrap();
+    while other.blobs().upload_size(&id).unwrap() < 3 {
+        tokio::task::yield_now().await;
+    }
+    let digest = Digest::of(b"semel");
+    let busy = |refused| matches!(refused, BlobError::BusyUpload(busy) if busy == id);
+    assert!(busy(other.blobs().extend_upload(&id, Some(3), pieces(&[b"el"])).await.unwrap_err()));
+    assert!(busy(other.blobs().append_to_upload(&id, 3, Bytes::from_static(b"el")).await.unwrap_err()));
+    assert!(busy(other.blobs().finish_upload(&id, &Digest::of(b"sem")).await.unwrap_err()));
+    drop(to_one);
+    assert_eq!(adding.await.unwrap().unwrap(), 3);
+    other.blobs().append_to_upload(&id, 3, Bytes::from_static(b"el")).await.unwrap();
+    other.blobs().finish_upload(&id, &digest).await.unwrap();
+
+    // A crash after the link leaves the name of the session.
+    std::fs::hard_link(one.blobs().path(&digest), one.dir().join("uploads").join(&id)).unwrap();
+    let refused = one.blobs().append_to_upload(&id, 5, Bytes::from_static(b"x")).await;
+    assert!(matches!(refused, Err(BlobError::UnknownUpload(_))));
+    assert!(!one.blobs().finish_upload(&id, &digest).await.unwrap().fresh);
+    assert_eq!(one.blobs().verify(&digest).unwrap(), 5);
 }
 
 proptest! {
