@@ -10,14 +10,14 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use semel_model::digest::{Algorithm, Digest};
+use semel_model::digest::Digest;
 use serde::Deserialize;
 use tar::EntryType;
 
 use crate::bundle::{Bundle, Content};
 use crate::descriptor::{Annotations, Descriptor};
-use crate::layout::{Layout, REF_NAME};
-use crate::manifest::{ImageManifest, InvalidManifest, MAX_MANIFEST_BYTES, ParsedManifest};
+use crate::layout::{Layout, LayoutError, REF_NAME, Select};
+use crate::manifest::{ImageManifest, Index, InvalidManifest, MAX_MANIFEST_BYTES, ParsedManifest};
 use crate::media_type;
 use crate::partial::{Existing, give_name, open_alone};
 use crate::source::Piece;
@@ -57,6 +57,15 @@ pub enum ArchiveError {
         #[source]
         source: InvalidManifest,
     },
+    /// What is to be written in it cannot be read.
+    #[error("cannot read what the archive {path} is made of")]
+    Layout {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: LayoutError,
+    },
     /// It cannot be written.
     #[error("cannot write the archive {path}")]
     Write {
@@ -84,13 +93,60 @@ pub async fn open(path: &Path) -> Result<Bundle, ArchiveError> {
     Err(ArchiveError::Other { path: path.to_owned(), reason })
 }
 
-/// Writes a layout as an archive, durably and whole; the same layout gives the same bytes. A file that has the name is
-/// replaced.
-pub async fn write(layout: &Layout, path: &Path) -> Result<(), ArchiveError> {
+/// Writes one artefact of a layout as an archive, durably and whole: its entry of that name in the index, and what it needs.
+/// What else lies in the layout stays out, so that the same artefact gives the same bytes. A file that has the name is replaced.
+pub async fn write(
+    layout: &Layout,
+    digest: &Digest,
+    name: Option<&str>,
+    path: &Path,
+) -> Result<(), ArchiveError> {
+    let parts = Parts::of(layout, digest, name).await;
+    let parts = parts.map_err(|source| ArchiveError::Layout { path: path.to_owned(), source })?;
     let (root, to) = (layout.root().to_owned(), path.to_owned());
-    let written = tokio::task::spawn_blocking(move || write_tar(&root, &to)).await;
+    let written = tokio::task::spawn_blocking(move || write_tar(&root, &parts, &to)).await;
     let written = written.unwrap_or_else(|panic| Err(io::Error::other(panic)));
     written.map_err(|source| ArchiveError::Write { path: path.to_owned(), source })
+}
+
+/// What goes from a layout into an archive.
+struct Parts {
+    /// The bytes of `index.json`.
+    index: Vec<u8>,
+    /// Paths in the layout, in order.
+    blobs: Vec<String>,
+}
+
+impl Parts {
+    async fn of(layout: &Layout, digest: &Digest, name: Option<&str>) -> Result<Self, LayoutError> {
+        let named = |entry: &&Descriptor| {
+            entry.digest == *digest && entry.annotations.get(REF_NAME).map(String::as_str) == name
+        };
+        let entries = layout.entries().await?;
+        let entry = match entries.iter().find(named) {
+            Some(entry) => entry.clone(),
+            None => layout.resolve(Select::Digest(digest)).await?,
+        };
+        let closure = layout.closure(&entry).await?;
+        let manifests = closure.manifests.iter().map(|manifest| &manifest.descriptor);
+        let mut digests: Vec<&Digest> =
+            manifests.chain(&closure.blobs).map(|descriptor| &descriptor.digest).collect();
+        for blob in &closure.optional_blobs {
+            if layout.blob_size(&blob.digest).await?.is_some() {
+                digests.push(&blob.digest);
+            }
+        }
+        let path = |digest: &&Digest| format!("blobs/{}/{}", digest.algorithm().as_str(), digest.hex());
+        let mut blobs: Vec<String> = digests.iter().map(path).collect();
+        blobs.sort_unstable();
+        let index = Index {
+            artifact_type: None,
+            manifests: vec![entry],
+            subject: None,
+            annotations: Annotations::new(),
+        };
+        Ok(Self { index: index.encode().bytes.to_vec(), blobs })
+    }
 }
 
 /// What lies where in the file.
@@ -285,21 +341,17 @@ fn tag_of(name: &str) -> &str {
     }
 }
 
-fn write_tar(root: &Path, to: &Path) -> io::Result<()> {
+fn write_tar(root: &Path, parts: &Parts, to: &Path) -> io::Result<()> {
     let name = to.file_name().ok_or_else(|| io::Error::other("it has no name"))?.as_bytes();
     let temporary = to.with_file_name(std::ffi::OsStr::from_bytes(&[b".", name, b".part"].concat()));
     let busy = || io::Error::new(io::ErrorKind::ResourceBusy, "somebody else writes it");
     let file = open_alone(&temporary)?.ok_or_else(busy)?;
     file.set_len(0)?;
     let mut archive = tar::Builder::new(BufWriter::with_capacity(1024 * 1024, file));
-    for name in [MARKER, INDEX] {
-        append(&mut archive, root, name)?;
-    }
-    for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
-        let directory = format!("blobs/{}", algorithm.as_str());
-        for name in sorted_names(&root.join(&directory))? {
-            append(&mut archive, root, &format!("{directory}/{name}"))?;
-        }
+    append_file(&mut archive, root, MARKER)?;
+    append(&mut archive, INDEX, parts.index.len() as u64, parts.index.as_slice())?;
+    for name in &parts.blobs {
+        append_file(&mut archive, root, name)?;
     }
     let mut file = archive.into_inner()?;
     file.flush()?;
@@ -307,26 +359,23 @@ fn write_tar(root: &Path, to: &Path) -> io::Result<()> {
     give_name(&temporary, to, Existing::Replaced)
 }
 
-fn append(archive: &mut tar::Builder<impl Write>, root: &Path, name: &str) -> io::Result<()> {
+fn append_file(archive: &mut tar::Builder<impl Write>, root: &Path, name: &str) -> io::Result<()> {
     let file = std::fs::File::open(root.join(name))?;
-    let mut header = tar::Header::new_ustar();
-    header.set_size(file.metadata()?.len());
-    header.set_mode(0o644);
-    header.set_mtime(0);
-    archive.append_data(&mut header, name, file)
+    let size_bytes = file.metadata()?.len();
+    append(archive, name, size_bytes, file)
 }
 
-fn sorted_names(directory: &Path) -> io::Result<Vec<String>> {
-    let listing = match std::fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        listing => listing?,
-    };
-    let mut names = Vec::new();
-    for entry in listing {
-        names.extend(entry?.file_name().into_string().ok());
-    }
-    names.sort_unstable();
-    Ok(names)
+fn append(
+    archive: &mut tar::Builder<impl Write>,
+    name: &str,
+    size_bytes: u64,
+    content: impl Read,
+) -> io::Result<()> {
+    let mut header = tar::Header::new_ustar();
+    header.set_size(size_bytes);
+    header.set_mode(0o644);
+    header.set_mtime(0);
+    archive.append_data(&mut header, name, content)
 }
 
 #[cfg(test)]

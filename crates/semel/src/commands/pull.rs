@@ -109,9 +109,11 @@ async fn to_archive(wanted: &Wanted, file: &Path, tag: Option<&str>, session: &S
     };
     if !already {
         let beside = take::beside(file)?;
-        fill_layout(wanted, &beside, tag, session).await?;
+        let (copied, name) = fill_layout(wanted, &beside, tag, session).await?;
         let layout = Layout::open(&beside).await.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
-        archive::write(&layout, file).await.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
+        // An attempt before may have left another artefact there.
+        let written = archive::write(&layout, &copied.descriptor.digest, name.as_deref(), file).await;
+        written.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
         // What stays behind is only in the way of nothing: the next pull would use it.
         drop(std::fs::remove_dir_all(&beside));
     }
