@@ -97,6 +97,21 @@ pub fn rename_into_place(temporary: &Path, path: &Path) -> io::Result<()> {
     sync_dir(parent(path))
 }
 
+/// Exchanges what two names stand for, in one step. `InvalidInput` or `Unsupported`: this file system cannot.
+#[cfg(target_os = "linux")]
+pub fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?;
+    sync_dir(parent(one))?;
+    sync_dir(parent(other))
+}
+
+/// Elsewhere nothing can.
+#[cfg(not(target_os = "linux"))]
+pub fn exchange(_one: &Path, _other: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// Appends to a file that is created when it is not there, and makes it durable.
 pub fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let fresh = !path.exists();

@@ -194,16 +194,42 @@ fn unpack(
     if place.canonicalize().is_ok_and(|place| here.canonicalize().is_ok_and(|here| here.starts_with(place))) {
         return Err(Failure::usage("a directory cannot be replaced from within").hint("name a new one"));
     }
-    replace(&tree, place, unpacked.path()).map_err(|error| write(&error))?;
+    replace(&tree, place).map_err(|error| write(&error))?;
     Ok(true)
 }
 
-/// Puts the tree where something may be, which is set aside first.
-fn replace(tree: &Path, place: &Path, aside: &Path) -> io::Result<()> {
-    if place.symlink_metadata().is_ok() {
-        durable::rename_into_place(place, &aside.join("before"))?;
+/// Puts the tree where something may be. What was there goes only when the tree is in its place; until then it is there, or
+/// beside it, whatever happens.
+fn replace(tree: &Path, place: &Path) -> io::Result<()> {
+    if place.symlink_metadata().is_err() {
+        return durable::rename_into_place(tree, place);
     }
-    durable::rename_into_place(tree, place)
+    match durable::exchange(tree, place) {
+        // What was there lies where the tree lay, and goes with it.
+        Ok(()) => Ok(()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+            replace_in_steps(tree, place)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// For file systems that cannot exchange two names.
+fn replace_in_steps(tree: &Path, place: &Path) -> io::Result<()> {
+    let aside = place.with_file_name(durable::temporary_name(".semel-before-"));
+    durable::rename_into_place(place, &aside)?;
+    if let Err(error) = durable::rename_into_place(tree, place) {
+        return Err(match durable::rename_into_place(&aside, place) {
+            Ok(()) => error,
+            Err(_) => {
+                io::Error::new(error.kind(), format!("{error}; what was there is at {} now", aside.display()))
+            }
+        });
+    }
+    match aside.symlink_metadata()?.is_dir() {
+        true => fs::remove_dir_all(&aside),
+        false => fs::remove_file(&aside),
+    }
 }
 
 /// The first path of `there` that is not as in `wanted`: its kind, bytes, target, or whether it can be executed.
@@ -255,6 +281,35 @@ fn same_bytes(one: &Path, other: &Path) -> io::Result<bool> {
         other.read_exact(&mut right[..read])?;
         if left[..read] != right[..read] {
             return Ok(false);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_takes_the_place_of_whatever_is_there_in_one_step_or_in_several() {
+        for put in [replace, replace_in_steps] {
+            let dir = tempfile::tempdir().unwrap();
+            let (tree, place) = (dir.path().join("tree"), dir.path().join("place"));
+            fs::create_dir_all(place.join("old")).unwrap();
+            fs::create_dir_all(tree.join("new")).unwrap();
+            put(&tree, &place).unwrap();
+            assert_eq!(names_in(&place).unwrap(), ["new"]);
+            assert!(!tree.join("new").exists());
+        }
+    }
+
+    #[test]
+    fn what_was_there_stays_when_the_tree_cannot_take_its_place() {
+        for put in [replace, replace_in_steps] {
+            let dir = tempfile::tempdir().unwrap();
+            let place = dir.path().join("place");
+            fs::create_dir_all(place.join("old")).unwrap();
+            put(&dir.path().join("gone"), &place).unwrap_err();
+            assert_eq!(names_in(&place).unwrap(), ["old"]);
         }
     }
 }
