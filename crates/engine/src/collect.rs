@@ -73,6 +73,9 @@ pub struct Collected {
     pub purged: Amount,
     /// What lies in the trash now.
     pub in_trash: Amount,
+    /// Abandoned uploads that were removed: what killed commands and servers left.
+    #[serde(default)]
+    pub uploads: Amount,
     /// Blobs that were found damaged and are still missing.
     pub damaged: Vec<Digest>,
 }
@@ -133,7 +136,10 @@ pub async fn collect(
     judge_all(store, who, &mut done, now).await?;
     // Before the sweep: what goes into the trash now lies there until another time.
     purge(store, &mut done, before(now, request.trash.unwrap_or(TRASH))).await?;
-    sweep(store, &mut done, before(now, request.grace.unwrap_or(GRACE))).await?;
+    let grace = before(now, request.grace.unwrap_or(GRACE));
+    sweep(store, &mut done, grace).await?;
+    // An upload under way was touched just now: a shorter time would end it.
+    clear_uploads(store, &mut done, grace.min(before(now, GRACE))).await?;
     done.damaged = scrub::damaged(store).await?.into_iter().map(|(digest, _)| digest).collect();
     Ok(done)
 }
@@ -465,5 +471,19 @@ async fn purge(store: &Store, done: &mut Collected, limit: Timestamp) -> Result<
         }
     }
     turn.append(Vec::new()).await?;
+    Ok(())
+}
+
+/// Removes uploads that nobody went on with, also where no server runs that would.
+async fn clear_uploads(store: &Store, done: &mut Collected, limit: Timestamp) -> Result<(), EngineError> {
+    let (blobs, dry_run, since) = (store.blobs().clone(), done.dry_run, limit.into());
+    let cleared = tokio::task::spawn_blocking(move || match dry_run {
+        true => blobs.idle_uploads(since),
+        false => blobs.remove_idle_uploads(since),
+    });
+    let cleared = cleared.await.map_err(std::io::Error::other).map_err(list_failed(store))??;
+    for size in cleared {
+        done.uploads.add(size);
+    }
     Ok(())
 }

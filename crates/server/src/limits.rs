@@ -256,8 +256,8 @@ fn sweep(app: &App) {
     let now = SystemTime::from(app.now());
     let idle_since = now.checked_sub(app.limits().upload_ttl).unwrap_or(SystemTime::UNIX_EPOCH);
     match blobs.remove_idle_uploads(idle_since) {
-        Ok(0) => {}
-        Ok(removed) => tracing::info!(removed, "Removed uploads that nobody went on with"),
+        Ok(removed) if removed.is_empty() => {}
+        Ok(removed) => tracing::info!(removed = removed.len(), "Removed uploads that nobody went on with"),
         Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "Idle uploads stay"),
     }
     app.open_uploads().forget_ended(blobs);

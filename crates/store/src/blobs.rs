@@ -346,26 +346,35 @@ impl Blobs {
         }
     }
 
-    /// Removes upload sessions, and what a crash left of writes, that nobody has touched since. Says how many.
-    pub fn remove_idle_uploads(&self, since: SystemTime) -> Result<usize, BlobError> {
+    /// Upload sessions, and what a crash left of writes, that nobody has touched since: the size of each in bytes.
+    pub fn idle_uploads(&self, since: SystemTime) -> Result<Vec<u64>, BlobError> {
+        self.each_idle_upload(since, |_, _| Ok(true))
+    }
+
+    /// Removes those uploads; says the size of each in bytes.
+    pub fn remove_idle_uploads(&self, since: SystemTime) -> Result<Vec<u64>, BlobError> {
+        self.each_idle_upload(since, |this, path| this.remove_idle(path))
+    }
+
+    fn each_idle_upload(
+        &self,
+        since: SystemTime,
+        take: impl Fn(&Self, &Path) -> Result<bool, BlobError>,
+    ) -> Result<Vec<u64>, BlobError> {
         let failed = |source| BlobError::Io { action: "look through", path: self.uploads.clone(), source };
-        let mut removed = 0;
+        let mut sizes = Vec::new();
         for entry in std::fs::read_dir(&self.uploads).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
-            removed += usize::from(self.remove_if_idle(&path, since)?);
+            match idle_size(&path, since)? {
+                Some(size) if take(self, &path)? => sizes.push(size),
+                _ => {}
+            }
         }
-        Ok(removed)
+        Ok(sizes)
     }
 
     /// One that ends meanwhile is none of ours any more.
-    fn remove_if_idle(&self, path: &Path, since: SystemTime) -> Result<bool, BlobError> {
-        let failed = |action, source| BlobError::Io { action, path: path.to_owned(), source };
-        match std::fs::metadata(path).and_then(|metadata| metadata.modified()) {
-            Ok(modified) if modified < since => {}
-            Ok(_) => return Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(source) => return Err(failed("look at", source)),
-        }
+    fn remove_idle(&self, path: &Path) -> Result<bool, BlobError> {
         // Nobody may begin to finish it while it goes, and one that is being finished stays.
         let file = File::open(path);
         if file.as_ref().is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock))) {
@@ -375,7 +384,7 @@ impl Blobs {
         match std::fs::remove_file(path) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(source) => Err(failed("remove", source)),
+            Err(source) => Err(BlobError::Io { action: "remove", path: path.to_owned(), source }),
         }
     }
 
@@ -446,6 +455,16 @@ pub(crate) fn verify_file(path: &Path, digest: &Digest) -> Result<u64, BlobError
     };
     let (found, size) = hash_file(&mut file, digest.algorithm()).map_err(failed)?;
     if found == *digest { Ok(size) } else { Err(BlobError::Damaged(digest.clone())) }
+}
+
+/// How many bytes a file has that nobody has touched since; `None`: somebody has, or it is gone.
+fn idle_size(path: &Path, since: SystemTime) -> Result<Option<u64>, BlobError> {
+    let looked = std::fs::metadata(path).and_then(|found| Ok((found.modified()?, found.len())));
+    match looked {
+        Ok((modified, size)) => Ok((modified < since).then_some(size)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(BlobError::Io { action: "look at", path: path.to_owned(), source }),
+    }
 }
 
 /// Begins at once what waits for the disk, on a thread that may wait.

@@ -273,6 +273,25 @@ async fn an_audit_in_the_middle_of_pushes_waits_its_turn() {
 }
 
 #[tokio::test]
+async fn uploads_that_nobody_went_on_with_go_with_a_collection() {
+    let world = World::new().await;
+    let blobs = world.store.blobs();
+    let id = blobs.begin_upload().unwrap();
+    blobs.append_to_upload(&id, 0, b"semel"[..].into()).await.unwrap();
+    let now = std::time::SystemTime::from(world.now());
+    let upload = std::fs::File::open(world.store.dir().join("uploads").join(&id)).unwrap();
+    let mut found = Vec::new();
+    for (age, dry_run) in [(DAY - 1, false), (DAY + 1, true), (DAY + 1, false), (DAY + 1, false)] {
+        if blobs.upload_size(&id).is_ok() {
+            upload.set_modified(now - std::time::Duration::from_secs(age.unsigned_abs())).unwrap();
+        }
+        let uploads = world.collected(dry_run).await.unwrap().uploads;
+        found.push((uploads.blobs, uploads.bytes));
+    }
+    assert_eq!(found, [(0, 0), (1, 5), (1, 5), (0, 0)]);
+}
+
+#[tokio::test]
 async fn missing_bytes_stop_a_collection_and_remove_no_name() {
     let world = World::new().await;
     let lost = world.published("1.0.0").await;
