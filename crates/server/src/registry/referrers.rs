@@ -23,6 +23,8 @@ const MOST: u64 = 1_000;
 /// How many bytes the descriptors of a page may have before it ends: clients take no longer an index than a manifest, of
 /// which the specification asks them for 4 MiB.
 const PAGE_BYTES: usize = 4 * 1024 * 1024 - 64 * 1024;
+/// How many bytes of manifests are read for a page before it ends, whether or not a filter lets them through.
+const READ_BYTES: u64 = 32 * 1024 * 1024;
 
 /// `GET /v2/<name>/referrers/<digest>`. What nobody refers to, or is not here, has an empty index.
 ///
@@ -30,8 +32,10 @@ const PAGE_BYTES: usize = 4 * 1024 * 1024 - 64 * 1024;
 pub(super) async fn list(app: &App, asked: &Asked, name: &ComponentName, subject: &Digest) -> Result {
     asked.require_read()?;
     let page = Page::asked_for(asked, MOST)?;
-    let mut stored = artefact::referrers(&mut app.store().reader().await?, name, subject).await?;
-    stored.retain(|manifest| manifest.digest.as_str() > page.after.as_str());
+    // One more than the page has says whether there are more.
+    let stored =
+        artefact::referrers(&mut app.store().reader().await?, name, subject, &page.after, page.size + 1)
+            .await?;
     let (stored, more) = page.cut(stored);
     let filter = asked.query.first("artifactType").filter(|wanted| !wanted.is_empty());
     let listed = describe_all(app, subject, stored, filter).await?;
@@ -76,8 +80,13 @@ async fn describe_all(
 }
 
 fn fill_page(blobs: &Blobs, stored: Vec<Manifest>, filter: Option<&str>) -> Listed {
-    let (mut listed, mut size) = (Listed::default(), 0);
+    let (mut listed, mut size, mut read_bytes) = (Listed::default(), 0, 0);
     for manifest in stored {
+        read_bytes += manifest.size;
+        if read_bytes > READ_BYTES && listed.last.is_some() {
+            listed.cut_short = true;
+            break;
+        }
         let digest = manifest.digest.clone();
         let descriptor = describe(blobs, manifest);
         if filter.is_none_or(|wanted| descriptor.artifact_type.as_deref() == Some(wanted)) {
@@ -123,4 +132,33 @@ fn answer(index: &Index, filtered: bool) -> Response {
         response.headers_mut().insert(OCI_FILTERS_APPLIED, HeaderValue::from_static("artifactType"));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use semel_store::{Place, Store};
+
+    use super::*;
+
+    /// By what is recorded of the sizes: it is known before anything is read.
+    #[tokio::test]
+    async fn a_page_ends_when_much_was_read_for_it_whatever_the_filter() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::embedded(dir.path().join("store"), dir.path().join("keys"));
+        let store = Store::open_or_create(&place, Timestamp::UNIX_EPOCH).await.unwrap();
+        let referrer = |number: u8, size| Manifest {
+            digest: Digest::of(&[number]),
+            media_type: media_type::OCI_MANIFEST.to_owned(),
+            size,
+            subject: None,
+            seen: String::new(),
+        };
+        for (size, read) in [(1, 5), (READ_BYTES / 2, 2), (READ_BYTES / 3, 3), (READ_BYTES * 2, 1)] {
+            let stored: Vec<_> = (0..5).map(|number| referrer(number, size)).collect();
+            let last = stored[read - 1].digest.clone();
+            let listed = fill_page(store.blobs(), stored, Some("application/x"));
+            assert_eq!((listed.last, listed.cut_short), (Some(last), read < 5), "{size}");
+        }
+    }
 }

@@ -290,16 +290,20 @@ pub async fn manifest(
     Ok(row.as_ref().map(read_manifest))
 }
 
-/// The manifests that refer to a digest.
+/// So many manifests that refer to a digest, by digest, behind one of them.
 pub async fn referrers(
     conn: &mut Conn,
     component: &ComponentName,
     subject: &Digest,
+    after: &str,
+    limit: u64,
 ) -> Result<Vec<Manifest>, SqlError> {
     let rows = conn
         .rows(
-            select_manifest!("WHERE component = $1 AND subject = $2 ORDER BY digest"),
-            &[text(component), text(subject)],
+            select_manifest!(
+                "WHERE component = $1 AND subject = $2 AND digest > $3 ORDER BY digest LIMIT $4"
+            ),
+            &[text(component), text(subject), after.into(), limit.into()],
         )
         .await?;
     Ok(rows.iter().map(read_manifest).collect())
