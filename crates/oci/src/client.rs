@@ -33,7 +33,7 @@ use crate::media_type;
 use crate::range;
 use crate::reference::TagOrDigest;
 use crate::route::Route;
-use crate::transport::{Body, BodyError, BoxError, BoxRead, Transport, TransportError};
+use crate::transport::{Body, BodyError, BoxError, BoxRead, Forbearance, Transport, TransportError};
 use crate::verify::{Mismatch, VerifyingReader};
 
 pub use crate::source::{BlobSource, FileSource};
@@ -586,6 +586,7 @@ impl RegistryClient {
         let operation = upload.operation("finish the upload");
         let separator = if location.query().is_some() { '&' } else { '?' };
         let request = Request::put(format!("{location}{separator}digest={}", upload.digest))
+            .extension(Forbearance::for_reading(upload.size))
             .header(CONTENT_TYPE, "application/octet-stream");
         let accepted = [StatusCode::CREATED, StatusCode::NO_CONTENT];
         self.send_from_source(upload, &operation, request, offset, &accepted).await.map(drop)

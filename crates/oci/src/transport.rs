@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderValue};
-use http::{Method, Request, Response, Uri};
+use http::{Extensions, Method, Request, Response, Uri};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, Sleep};
@@ -56,6 +56,24 @@ pub enum InvalidServer {
         #[source]
         source: BoxError,
     },
+}
+
+/// How much longer than usual the server may be silent before its answer: an extension of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Forbearance(Duration);
+
+impl Forbearance {
+    /// How many bytes a second a server hashes and syncs, be it ever so busy.
+    const BYTES_PER_SECOND: u64 = 16 * 1024 * 1024;
+
+    /// With what makes the server read all bytes of a blob once more before it answers.
+    pub(crate) fn for_reading(size_bytes: u64) -> Self {
+        Self(Duration::from_secs(size_bytes / Self::BYTES_PER_SECOND))
+    }
+
+    fn of(extensions: &Extensions) -> Duration {
+        extensions.get().map_or(Duration::ZERO, |Self(more)| *more)
+    }
 }
 
 /// A request that got no answer.
@@ -221,13 +239,14 @@ async fn send_remote(
         None => format!("{base}{}", parts.uri),
     };
     let fail = |kind, source| TransportError { method: parts.method.clone(), url: url.clone(), kind, source };
-    let activity = Activity::start();
+    let (activity, forbearance) = (Activity::start(), Forbearance::of(&parts.extensions));
     let mut builder = client.request(parts.method.clone(), &url).headers(parts.headers);
     if !http_body::Body::is_end_stream(&body) {
         builder = builder.body(reqwest::Body::wrap(Watched::new(body, activity.clone())));
     }
     let exchange = std::pin::pin!(builder.send());
-    let answer = activity.until_silent(exchange, idle).await.ok_or_else(|| fail(Kind::Idle, None))?;
+    let patience = idle.saturating_add(forbearance);
+    let answer = activity.until_silent(exchange, patience).await.ok_or_else(|| fail(Kind::Idle, None))?;
     let answer = answer.map_err(|error| {
         let kind = match () {
             () if error.is_connect() => Kind::Connect,
@@ -358,6 +377,17 @@ mod tests {
     use tokio::io::AsyncWriteExt as _;
 
     use super::*;
+
+    #[test]
+    fn a_server_that_has_much_to_read_may_be_silent_for_longer() {
+        let silence = |request: http::request::Builder| {
+            Forbearance::of(request.body(()).unwrap().extensions()).as_secs()
+        };
+        assert_eq!(silence(Request::put("/")), 0);
+        for (gib, seconds) in [(0, 0), (1, 64), (100, 6_400)] {
+            assert_eq!(silence(Request::put("/").extension(Forbearance::for_reading(gib << 30))), seconds);
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn an_exchange_may_take_any_time_as_long_as_something_moves() {
