@@ -3,6 +3,7 @@
 //! Source: Helm, "The Chart.yaml File" and "Use OCI-based registries": the configuration of the artefact is `Chart.yaml` as
 //! JSON, the tag is the version with `_` in place of `+`, the last part of the repository is the name.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -11,6 +12,7 @@ use flate2::read::MultiGzDecoder;
 use semel_model::canonical;
 use semel_model::name::{ComponentName, Tag};
 use semel_oci::descriptor::Annotations;
+use serde::Deserialize;
 use serde_json::Value;
 
 const CHART_FILE: &str = "Chart.yaml";
@@ -55,8 +57,10 @@ impl Chart {
 
     fn parse(text: &str) -> Result<Self, InvalidChart> {
         let content = |problem: String| InvalidChart::Content(problem);
-        let all: Value =
-            serde_saphyr::from_str(text).map_err(|error| content(format!("is not valid YAML: {error}")))?;
+        let invalid = |error| content(format!("is not valid YAML: {error}"));
+        let mut all: Value = serde_saphyr::from_str(text).map_err(invalid)?;
+        let texts: Texts = serde_saphyr::from_str(text).map_err(invalid)?;
+        texts.put_into(&mut all);
         let field = |key: &str| match all.get(key) {
             Some(Value::String(text)) if !text.is_empty() => Ok(text.clone()),
             _ => Err(content(format!("has no text `{key}`"))),
@@ -102,6 +106,47 @@ impl Chart {
     }
 }
 
+/// What is text for Helm also where its author wrote a number without quotes, as in `appVersion: 1.10`. As a number in the
+/// configuration, Helm could not read the chart; and it would be another number.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Texts {
+    version: Option<String>,
+    app_version: Option<String>,
+    kube_version: Option<String>,
+    annotations: Option<BTreeMap<String, Option<String>>>,
+    dependencies: Option<Vec<Dependency>>,
+}
+
+#[derive(Deserialize)]
+struct Dependency {
+    version: Option<String>,
+}
+
+impl Texts {
+    /// Replaces what YAML made of the texts by what is written.
+    fn put_into(self, all: &mut Value) {
+        let fields =
+            [("version", self.version), ("appVersion", self.app_version), ("kubeVersion", self.kube_version)];
+        for (key, text) in fields {
+            put(all.get_mut(key), text);
+        }
+        for (key, text) in self.annotations.into_iter().flatten() {
+            put(all.get_mut("annotations").and_then(|annotations| annotations.get_mut(&key)), text);
+        }
+        for (number, dependency) in self.dependencies.into_iter().flatten().enumerate() {
+            let there = all.get_mut("dependencies").and_then(|dependencies| dependencies.get_mut(number));
+            put(there.and_then(|dependency| dependency.get_mut("version")), dependency.version);
+        }
+    }
+}
+
+fn put(there: Option<&mut Value>, text: Option<String>) {
+    if let (Some(there), Some(text)) = (there, text) {
+        *there = Value::String(text);
+    }
+}
+
 /// `NAME/Chart.yaml`, the first one at that depth.
 fn find_chart_file(archive: &Path) -> io::Result<Option<String>> {
     let unpacked = MultiGzDecoder::new(File::open(archive)?).take(MAX_SEARCHED_BYTES);
@@ -141,6 +186,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_text_for_helm_is_what_was_written_also_without_quotes() {
+        let text = "name: shop\nversion: 1.20\nappVersion: 1.10\nkubeVersion: 1.3e1\ndescription: ~\n\
+                    annotations: {beta: true, port: 0080, none: ~}\n\
+                    dependencies: [{name: db, version: 14.0}, {name: cache}]\n";
+        let chart = Chart::parse(text).unwrap();
+        assert_eq!(
+            String::from_utf8(chart.config()).unwrap(),
+            "{\"annotations\":{\"beta\":\"true\",\"none\":null,\"port\":\"0080\"},\"appVersion\":\"1.10\",\
+             \"dependencies\":[{\"name\":\"db\",\"version\":\"14.0\"},{\"name\":\"cache\"}],\
+             \"description\":null,\"kubeVersion\":\"1.3e1\",\"name\":\"shop\",\"version\":\"1.20\"}"
+        );
+        assert!(chart.check_name(&"shop".parse().unwrap(), &"1.20".parse().unwrap()).is_ok());
+    }
+
+    #[test]
     fn a_chart_is_stored_where_helm_looks_for_it() {
         let chart = Chart::parse(TEXT).unwrap();
         let check = |component: &str, tag: &str| {
@@ -158,7 +218,7 @@ mod tests {
     #[test]
     fn what_does_not_say_name_and_version_is_no_chart() {
         for text in
-            ["", "name: shop", "name: shop\nversion: 1.2", "- a", "name: [", "name: ''\nversion: 1.0.0"]
+            ["", "name: shop", "name: shop\nversion: {}", "- a", "name: [", "name: ''\nversion: 1.0.0"]
         {
             assert!(Chart::parse(text).is_err(), "{text}");
         }
