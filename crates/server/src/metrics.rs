@@ -156,6 +156,11 @@ impl Metrics {
         self.durations[kind].sum_micros.add(micros);
     }
 
+    /// Bytes from and to clients: while this grows, something gets on.
+    pub(crate) fn moved_bytes(&self) -> u64 {
+        self.received_bytes.get().wrapping_add(self.sent_bytes.get())
+    }
+
     /// The page.
     pub(crate) fn page(&self, store: &Figures) -> String {
         let mut page = Page::default();

@@ -34,7 +34,7 @@ use crate::{App, router};
 
 /// How long a client may take to send the head of a request, and how long a connection may be idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long requests that are under way at the end may take.
+/// How long nothing may move, once the server is to stop, before requests that are under way are broken off.
 const GRACE: Duration = Duration::from_secs(30);
 /// How many connections are served at a time. Further ones wait in the system's queue until one of these ends.
 const MAX_CONNECTIONS: usize = 1024;
@@ -77,10 +77,11 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
     })
 }
 
-/// Answers requests until `shutdown` is ready. Then no new ones are taken, and those under way get 30 seconds to finish.
-pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+/// Answers requests until `shutdown` is ready. Then no new ones are taken, and those under way may finish as long as bytes come
+/// or go; when none has for 30 seconds, they are broken off. Returns how many were.
+pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output = ()>) -> usize {
     let _sweeping = AbortOnDropHandle::new(tokio::spawn(limits::sweep_forever(app.clone())));
-    serve_router(router(app.clone()), &app, listener, shutdown).await;
+    serve_router(router(app.clone()), &app, listener, shutdown).await
 }
 
 async fn serve_router(
@@ -88,9 +89,14 @@ async fn serve_router(
     app: &App,
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
-) {
-    let (stop, tasks, metrics) = (CancellationToken::new(), TaskTracker::new(), Arc::clone(app.metrics()));
-    let server = Arc::new(Server { router, metrics, stop, tasks });
+) -> usize {
+    let server = Arc::new(Server {
+        router,
+        metrics: Arc::clone(app.metrics()),
+        stop: CancellationToken::new(),
+        connections: TaskTracker::new(),
+        requests: TaskTracker::new(),
+    });
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -101,7 +107,7 @@ async fn serve_router(
         match accepted {
             Ok(accepted) => {
                 limits::end_when_unread(&accepted.stream, app.limits());
-                drop(server.tasks.spawn(Arc::clone(&server).connection(accepted)));
+                drop(server.connections.spawn(Arc::clone(&server).connection(accepted)));
             }
             Err(error) => {
                 tracing::warn!(%error, "A connection could not be accepted");
@@ -110,7 +116,7 @@ async fn serve_router(
         }
     }
     drop(listener);
-    server.finish().await;
+    server.finish().await
 }
 
 /// Waits for a place, then for a connection to take it. Those that come meanwhile wait in the system's queue.
@@ -131,8 +137,9 @@ struct Server {
     router: axum::Router,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
-    /// Connections, and requests apart from them.
-    tasks: TaskTracker,
+    connections: TaskTracker,
+    /// Those that run apart from their connection.
+    requests: TaskTracker,
 }
 
 impl Server {
@@ -187,18 +194,29 @@ impl Server {
             return AssertUnwindSafe(answering).catch_unwind().await.map_or_else(|_| panicked(), answered);
         }
         // Apart from the connection: a client that goes away does not cut a change in two.
-        self.tasks.spawn(answering).await.map_or_else(|_| panicked(), answered)
+        self.requests.spawn(answering).await.map_or_else(|_| panicked(), answered)
     }
 
-    async fn finish(&self) {
+    /// Waits for what is under way as long as something moves; returns how many requests are broken off.
+    async fn finish(&self) -> usize {
         self.stop.cancel();
-        self.tasks.close();
-        if tokio::time::timeout(GRACE, self.tasks.wait()).await.is_err() {
-            tracing::warn!(
-                requests = self.tasks.len(),
-                "Some requests did not finish in time and are broken off"
-            );
+        self.connections.close();
+        self.requests.close();
+        let mut ended = std::pin::pin!(async {
+            self.connections.wait().await;
+            self.requests.wait().await;
+        });
+        let mut moved_bytes = self.metrics.moved_bytes();
+        while tokio::time::timeout(GRACE, ended.as_mut()).await.is_err() {
+            let before = std::mem::replace(&mut moved_bytes, self.metrics.moved_bytes());
+            if moved_bytes == before {
+                // A request has a connection, runs apart from it, or both.
+                let requests = self.connections.len().max(self.requests.len());
+                tracing::warn!(requests, "Some requests do not get on and are broken off");
+                return requests;
+            }
         }
+        0
     }
 }
 
@@ -264,10 +282,19 @@ fn misdirected() -> Response {
 mod tests {
     use semel_oci::transport::{self, Transport};
 
+    use futures_util::StreamExt as _;
     use jiff::Timestamp;
     use semel_store::{Place, Store};
+    use tokio::io::AsyncWriteExt as _;
 
     use super::*;
+
+    async fn app() -> (tempfile::TempDir, App) {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::embedded(dir.path().join("store"), dir.path().join("keys"));
+        let store = Store::open_or_create(&place, Timestamp::UNIX_EPOCH).await.unwrap();
+        (dir, App::new(store, || Timestamp::UNIX_EPOCH, "ana"))
+    }
 
     #[tokio::test]
     async fn an_address_that_others_can_reach_is_refused_with_the_reason() {
@@ -301,10 +328,7 @@ mod tests {
         let address = format!("http://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
-        let dir = tempfile::tempdir().unwrap();
-        let place = Place::embedded(dir.path().join("store"), dir.path().join("keys"));
-        let store = Store::open_or_create(&place, Timestamp::UNIX_EPOCH).await.unwrap();
-        let app = App::new(store, || Timestamp::UNIX_EPOCH, "ana");
+        let (_dir, app) = app().await;
         let serving = tokio::spawn(async move { serve_router(router, &app, listener, stopped).await });
         let transport = Transport::remote(&address).unwrap();
         let failed = "the server failed; its log says why\n";
@@ -319,7 +343,32 @@ mod tests {
             assert_eq!(answer.into_body().collect_limited(1_000).await.unwrap(), said);
         }
         stop.cancel();
-        serving.await.unwrap();
+        assert_eq!(serving.await.unwrap(), 0);
+    }
+
+    /// The clock stands still but for what is waited for.
+    #[tokio::test]
+    async fn a_request_that_does_not_get_on_is_broken_off_at_the_end_and_counted() {
+        let (begun, mut began) = tokio::sync::mpsc::unbounded_channel();
+        let taking = move |body: Body| async move {
+            let mut pieces = body.into_data_stream();
+            while let Some(Ok(piece)) = pieces.next().await {
+                begun.send(piece).expect("the test listens");
+            }
+        };
+        let router = axum::Router::new().route("/v2/take", axum::routing::put(taking));
+        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let head = b"PUT /v2/take HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\nsem";
+        client.write_all(head).await.unwrap();
+        let (_dir, app) = app().await;
+        let stop = CancellationToken::new();
+        let stopped = stop.clone().cancelled_owned();
+        let serving = tokio::spawn(async move { serve_router(router, &app, listener, stopped).await });
+        assert_eq!(began.recv().await.unwrap(), "sem");
+        tokio::time::pause();
+        stop.cancel();
+        assert_eq!(serving.await.unwrap(), 1);
     }
 
     #[tokio::test]

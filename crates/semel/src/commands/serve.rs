@@ -36,10 +36,18 @@ pub(super) async fn run(args: &ServeArgs, cli: &Cli, settings: &Settings, output
     let app = App::limited(store, now, settings.user(), limits(args));
     let (ask, asked) = tokio::sync::oneshot::channel::<()>();
     tokio::select! {
-        () = serve::serve(app, listener, async { drop(asked.await) }) => {
-            output.done("stopped; what was being sent was finished");
-            Ok(Exit::Done)
-        }
+        broken_off = serve::serve(app, listener, async { drop(asked.await) }) => match broken_off {
+            0 => {
+                output.done("stopped; what was being sent was finished");
+                Ok(Exit::Done)
+            }
+            requests => {
+                output.done(format!(
+                    "stopped; requests that did not get on and were broken off: {requests}; uploads can be gone on with"
+                ));
+                Ok(Exit::Interrupted)
+            }
+        },
         () = asked_twice(ask) => {
             output.done("stopped at once; uploads can be gone on with");
             Ok(Exit::Interrupted)

@@ -18,7 +18,7 @@ pub(crate) struct Open {
     /// `127.0.0.1:PORT`
     pub(crate) address: String,
     pub(crate) stop: CancellationToken,
-    pub(crate) serving: JoinHandle<()>,
+    pub(crate) serving: JoinHandle<usize>,
 }
 
 impl Open {
@@ -40,7 +40,7 @@ impl Open {
 
     async fn close(self) {
         self.stop.cancel();
-        self.serving.await.unwrap();
+        assert_eq!(self.serving.await.unwrap(), 0, "nothing is broken off");
     }
 }
 
@@ -93,7 +93,7 @@ async fn an_upload_under_way_finishes_when_the_server_stops() {
     let (answer, ()) = tokio::join!(patch, finish);
     let answer = answer.unwrap();
     assert_eq!((answer.status().as_u16(), answer.headers()["range"].to_str().unwrap()), (202, "0-4"));
-    open.serving.await.unwrap();
+    assert_eq!(open.serving.await.unwrap(), 0);
     let digest = Digest::of(b"semel");
     let heard = open.house.send("PUT", &format!("{upload}?digest={digest}"), &[], "").await;
     assert_eq!(heard.status, 201, "the session outlives the server");
