@@ -680,7 +680,7 @@ pub(crate) struct ServeArgs {
     /// Where to listen; loopback only until sign-in exists
     #[arg(long, default_value = "127.0.0.1:7070", value_name = "ADDRESS:PORT")]
     pub(crate) listen: std::net::SocketAddr,
-    /// How many uploads a client may have open; one more is answered 429
+    /// How many uploads a client (an address: on loopback, all programs here) may have open
     #[arg(long, default_value_t = 256, value_name = "N")]
     pub(crate) uploads_per_client: usize,
     /// How long an upload may lie idle before it is removed

@@ -29,13 +29,16 @@ const RETRY_SECONDS: u16 = 60;
 const STRETCH: Duration = Duration::from_secs(60);
 /// After how many bytes of a body the disk is looked at again.
 const LOOK_BYTES: u64 = 64 * 1024 * 1024;
+/// How long nobody must have gone on with a session before it gives way to a new one of a client that has as many as it may.
+const GIVES_WAY: Duration = Duration::from_secs(60 * 60);
 /// How often idle sessions are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 /// What one client may take of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// How many upload sessions an address may have open; one more is answered 429 `TOOMANYREQUESTS`. 256 by default.
+    /// How many upload sessions an address may have open; one more takes the place of one that nobody went on with for an
+    /// hour, or is answered 429 `TOOMANYREQUESTS`. On loopback, all programs of the machine are one client. 256 by default.
     pub uploads_per_client: usize,
     /// How long an upload session may lie idle before it is removed. 24 hours by default.
     pub upload_ttl: Duration,
@@ -103,15 +106,26 @@ impl Client {
 pub(crate) struct OpenUploads(Mutex<HashMap<Client, HashSet<String>>>);
 
 impl OpenUploads {
-    /// Begins a session, unless its client has as many as it may.
-    fn begin(&self, client: Client, most: usize, blobs: &Blobs) -> Result<String, Refusal> {
+    /// Begins a session, unless its client has as many as it may, and has gone on with each of them not long ago.
+    fn begin(
+        &self,
+        client: Client,
+        most: usize,
+        blobs: &Blobs,
+        idle_since: SystemTime,
+    ) -> Result<String, Refusal> {
         let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let open = clients.entry(client).or_default();
         if open.len() >= most {
             open.retain(|id| is_open(blobs, id));
         }
         if open.len() >= most {
-            return Err(too_many(most));
+            // On loopback, a client is everybody: what one of them left must not be in the way of all others.
+            let Some(gone) = blobs.remove_most_idle(open.iter(), idle_since)?.cloned() else {
+                return Err(too_many(most));
+            };
+            tracing::info!(upload = gone, "An upload that nobody went on with gave way to a new one");
+            open.remove(&gone);
         }
         let id = blobs.begin_upload()?;
         open.insert(id.clone());
@@ -144,7 +158,10 @@ pub(crate) fn begin_upload(app: &App, client: Option<Client>) -> Result<String, 
     require_room(app, 0).map_err(BlobError::Source)?;
     let blobs = app.store().blobs();
     match client {
-        Some(client) => app.open_uploads().begin(client, app.limits().uploads_per_client, blobs),
+        Some(client) => {
+            let most = app.limits().uploads_per_client;
+            app.open_uploads().begin(client, most, blobs, before_now(app, GIVES_WAY))
+        }
         None => Ok(blobs.begin_upload()?),
     }
 }
@@ -251,11 +268,13 @@ pub(crate) async fn sweep_forever(app: App) {
     }
 }
 
+fn before_now(app: &App, span: Duration) -> SystemTime {
+    SystemTime::from(app.now()).checked_sub(span).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
 fn sweep(app: &App) {
     let blobs = app.store().blobs();
-    let now = SystemTime::from(app.now());
-    let idle_since = now.checked_sub(app.limits().upload_ttl).unwrap_or(SystemTime::UNIX_EPOCH);
-    match blobs.remove_idle_uploads(idle_since) {
+    match blobs.remove_idle_uploads(before_now(app, app.limits().upload_ttl)) {
         Ok(removed) if removed.is_empty() => {}
         Ok(removed) => tracing::info!(removed = removed.len(), "Removed uploads that nobody went on with"),
         Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "Idle uploads stay"),

@@ -356,6 +356,26 @@ impl Blobs {
         self.each_idle_upload(since, |this, path| this.remove_idle(path))
     }
 
+    /// Removes the one of these upload sessions that nobody has touched for longest, unless somebody has since; says which.
+    pub fn remove_most_idle<'a>(
+        &self,
+        ids: impl IntoIterator<Item = &'a String>,
+        since: SystemTime,
+    ) -> Result<Option<&'a String>, BlobError> {
+        let mut idle = Vec::new();
+        for id in ids {
+            let path = self.upload_path(id)?;
+            idle.extend(idle_time_and_size(&path, since)?.map(|(touched, _)| (touched, id, path)));
+        }
+        idle.sort_unstable();
+        for (_, id, path) in idle {
+            if self.remove_idle(&path)? {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+
     fn each_idle_upload(
         &self,
         since: SystemTime,
@@ -365,8 +385,8 @@ impl Blobs {
         let mut sizes = Vec::new();
         for entry in std::fs::read_dir(&self.uploads).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
-            match idle_size(&path, since)? {
-                Some(size) if take(self, &path)? => sizes.push(size),
+            match idle_time_and_size(&path, since)? {
+                Some((_, size)) if take(self, &path)? => sizes.push(size),
                 _ => {}
             }
         }
@@ -457,11 +477,11 @@ pub(crate) fn verify_file(path: &Path, digest: &Digest) -> Result<u64, BlobError
     if found == *digest { Ok(size) } else { Err(BlobError::Damaged(digest.clone())) }
 }
 
-/// How many bytes a file has that nobody has touched since; `None`: somebody has, or it is gone.
-fn idle_size(path: &Path, since: SystemTime) -> Result<Option<u64>, BlobError> {
+/// When a file was last touched that nobody has touched since, and how many bytes it has. `None`: somebody has, or it is gone.
+fn idle_time_and_size(path: &Path, since: SystemTime) -> Result<Option<(SystemTime, u64)>, BlobError> {
     let looked = std::fs::metadata(path).and_then(|found| Ok((found.modified()?, found.len())));
     match looked {
-        Ok((modified, size)) => Ok((modified < since).then_some(size)),
+        Ok(found) => Ok((found.0 < since).then_some(found)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(BlobError::Io { action: "look at", path: path.to_owned(), source }),
     }

@@ -61,6 +61,7 @@ fn would(done: &Collected, output: Output) {
         amount(done.swept)
     ));
     output.done(format!("out of the trash would go {} for good", amount(done.purged)));
+    uploads(done.uploads, "would be removed", output);
     output.say("  nothing was changed");
     output.next("semel gc --yes");
 }
@@ -82,6 +83,15 @@ fn did(done: &Collected, output: Output) {
         amount(done.purged),
         amount(done.in_trash)
     ));
+    uploads(done.uploads, "were removed", output);
+}
+
+/// Most often there are none.
+fn uploads(abandoned: Amount, become_what: &str, output: Output) {
+    if abandoned.blobs > 0 {
+        let (number, size) = (abandoned.blobs, bytes(abandoned.bytes));
+        output.done(format!("abandoned uploads that {become_what}: {number} ({size})"));
+    }
 }
 
 fn amount(amount: Amount) -> String {

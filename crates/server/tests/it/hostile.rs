@@ -555,6 +555,13 @@ async fn uploads_opened_without_end() {
         202,
         "others are not held responsible"
     );
+    let minutes = |minutes: u64| SystemTime::from(now()) - Duration::from_secs(60 * minutes);
+    for (minutes, status) in [(minutes(59), 429), (minutes(61), 202)] {
+        let session = std::fs::File::open(open.house.session_file(&uploads[2])).unwrap();
+        session.set_modified(minutes).unwrap();
+        assert_eq!(send("POST", UPLOADS, "").await.status, status, "one that lies idle gives way");
+    }
+    assert_eq!(send("GET", &uploads[2], "").await.status, 404);
 }
 
 /// Sessions that nobody goes on with are removed when the server starts and every hour.
