@@ -6,15 +6,16 @@ use semel_store::{Store, content};
 
 use crate::error::EngineError;
 
-/// A blob was uploaded to a component, whose clients may read it from now on.
+/// A blob was uploaded to a component, whose clients may read it from now on. If the power fails before a manifest names it,
+/// the client has to send it again; its bytes are there.
 pub async fn received(store: &Store, component: &ComponentName, digest: &Digest) -> Result<(), EngineError> {
     if content::is_readable(&mut store.reader().await?, component, digest).await? {
         return Ok(());
     }
-    let mut turn = store.turn().await?;
-    content::link(turn.db(), component, digest).await?;
-    turn.touch();
-    turn.append(Vec::new()).await?;
+    let mut jotting = store.jotting().await?;
+    content::link(jotting.db(), component, digest).await?;
+    jotting.touch();
+    jotting.keep().await?;
     Ok(())
 }
 

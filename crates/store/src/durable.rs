@@ -69,6 +69,30 @@ pub fn replace(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
     sync_dir(parent(path))
 }
 
+/// The bytes that a disk writes whole or not at all.
+const SECTOR: usize = 512;
+
+/// Replaces a small text in its place, which costs one write of one sector: no name and no size changes. The text is filled
+/// up with NUL; [`read_in_place`] takes that off. One that is too long for a sector is replaced as any file.
+pub fn replace_in_place(path: &Path, text: &str, access: Access) -> io::Result<()> {
+    use std::os::unix::fs::FileExt as _;
+    let mut sector = text.as_bytes().to_vec();
+    sector.resize(text.len().max(SECTOR), 0);
+    let file = OpenOptions::new().write(true).open(path);
+    match file {
+        Ok(file) if sector.len() == SECTOR && file.metadata()?.len() == SECTOR as u64 => {
+            file.write_all_at(&sector, 0)?;
+            file.sync_data()
+        }
+        _ => replace(path, &sector, access),
+    }
+}
+
+/// Reads such a text.
+pub fn read_in_place(path: &Path) -> io::Result<String> {
+    Ok(std::fs::read_to_string(path)?.trim_end_matches('\0').to_owned())
+}
+
 /// Writes a whole file under a name that must be free. `AlreadyExists` leaves what is there alone.
 pub fn create(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
     let temporary = write_beside(path, bytes, access)?;

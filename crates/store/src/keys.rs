@@ -185,7 +185,7 @@ impl KeyRing {
     /// Remembers the newest checkpoint.
     pub fn remember_checkpoint(&self, note: &str) -> Result<(), KeyError> {
         let path = self.dir.join("checkpoint");
-        durable::replace(&path, note.as_bytes(), Access::Private).map_err(|source| KeyError::Io {
+        durable::replace_in_place(&path, note, Access::Private).map_err(|source| KeyError::Io {
             action: "write",
             path,
             source,
@@ -199,7 +199,7 @@ impl KeyRing {
 
     fn read(&self, name: &str) -> Result<Option<String>, KeyError> {
         let path = self.dir.join(name);
-        match std::fs::read_to_string(&path) {
+        match durable::read_in_place(&path) {
             Ok(text) => Ok(Some(text)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(KeyError::Io { action: "read", path, source }),

@@ -134,6 +134,8 @@ pub(crate) struct Writer {
     group: Option<Group>,
     /// How many leaves the entry files are known to have.
     in_files: u64,
+    /// Whether the connection commits for the process alone.
+    relaxed: bool,
 }
 
 /// Turns that share one transaction, one checkpoint and one sync of everything. None of them is acknowledged before all are
@@ -147,6 +149,8 @@ struct Group {
     size: u64,
     /// How many turns are kept in it.
     turns: usize,
+    /// Whether it must survive the loss of power. Others may lose what is operational with the power, not with the process.
+    to_disk: bool,
     /// Whether a turn was given up in the middle, and its statements are still to be undone.
     dirty: bool,
     /// The ledger's key, once the ledger was found to extend what it has signed.
@@ -172,15 +176,16 @@ pub struct Turn {
 }
 
 impl Turn {
-    pub(crate) async fn take(store: &Store) -> Result<Self, AppendError> {
+    pub(crate) async fn take(store: &Store, to_disk: bool) -> Result<Self, AppendError> {
         let mut writer = store.writer().await;
-        if writer.group.as_ref().is_some_and(|group| group.turns >= MAX_TURNS) {
+        let full = |group: &Group| group.turns >= MAX_TURNS || (to_disk && !group.to_disk);
+        if writer.group.as_ref().is_some_and(full) {
             writer.close_group(store).await;
         }
         writer.undo_given_up().await?;
         match writer.group {
             Some(_) => writer.conn()?.script("SAVEPOINT turn").await?,
-            None => writer.open_group(store).await?,
+            None => writer.open_group(store, to_disk).await?,
         }
         Ok(Self { store: store.clone(), writer, kept: false })
     }
@@ -287,6 +292,31 @@ impl Turn {
     }
 }
 
+/// A turn that changes operational tables alone: it records nothing, and is kept while this machine has power.
+#[derive(Debug)]
+pub struct Jotting(Turn);
+
+impl Jotting {
+    pub(crate) async fn take(store: &Store) -> Result<Self, AppendError> {
+        Turn::take(store, false).await.map(Self)
+    }
+
+    /// The database.
+    pub fn db(&mut self) -> &mut Conn {
+        self.0.db()
+    }
+
+    /// As [`Turn::touch`].
+    pub fn touch(&mut self) {
+        self.0.touch();
+    }
+
+    /// Keeps what was written.
+    pub async fn keep(self) -> Result<(), AppendError> {
+        self.0.append(Vec::new()).await.map(drop)
+    }
+}
+
 /// A transaction of which no turn was kept is given up with its connection; of one that others share, only this turn's part.
 impl Drop for Turn {
     fn drop(&mut self) {
@@ -306,13 +336,20 @@ impl Writer {
     }
 
     /// Begins a transaction, with the right of all processes to write.
-    async fn open_group(&mut self, store: &Store) -> Result<(), AppendError> {
+    async fn open_group(&mut self, store: &Store, to_disk: bool) -> Result<(), AppendError> {
         let lock =
             store.lock().acquire().await.map_err(|source| AppendError::Io { what: "the lock", source })?;
         let mut conn = match self.conn.take() {
             Some(conn) => conn,
-            None => store.connect().await?,
+            None => {
+                self.relaxed = false;
+                store.connect().await?
+            }
         };
+        if self.relaxed == to_disk {
+            conn.commit_to_disk(to_disk).await?;
+            self.relaxed = !to_disk;
+        }
         conn.begin().await?;
         let size = size(&mut conn).await?;
         // What somebody committed and could not write to the files is not acknowledged by anybody before it is there.
@@ -330,6 +367,7 @@ impl Writer {
             base: size,
             size,
             turns: 0,
+            to_disk,
             dirty: false,
             key: None,
             touched: false,

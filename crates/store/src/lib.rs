@@ -50,7 +50,7 @@ use crate::durable::Access;
 use crate::entry_files::EntryFiles;
 use crate::generation::Generation;
 use crate::keys::{KeyError, KeyRing};
-use crate::ledger::{AppendError, ReadError, Turn, Writer};
+use crate::ledger::{AppendError, Jotting, ReadError, Turn, Writer};
 use crate::lock::StoreLock;
 use crate::projections::artefact;
 use crate::schema::{Migrated, SchemaError};
@@ -491,7 +491,13 @@ impl Store {
 
     /// Waits for the exclusive right to decide and to record.
     pub async fn turn(&self) -> Result<Turn, AppendError> {
-        Turn::take(self).await
+        Turn::take(self, true).await
+    }
+
+    /// Waits for the right to change operational tables, for what may be lost with the power but not with a process: waiting
+    /// for the disk would cost more than it is worth.
+    pub async fn jotting(&self) -> Result<Jotting, AppendError> {
+        Jotting::take(self).await
     }
 
     /// The actor for somebody whom this machine vouches for, under a pseudonym.

@@ -400,6 +400,17 @@ impl Conn {
         done.map_err(|error| SqlError::of(statement, error))
     }
 
+    /// Says whether what is committed from now on must survive the loss of power, or only that of the process.
+    pub(crate) async fn commit_to_disk(&mut self, to_disk: bool) -> Result<(), SqlError> {
+        self.script(match (self.dialect(), to_disk) {
+            (Dialect::Sqlite, true) => "PRAGMA synchronous = FULL",
+            (Dialect::Sqlite, false) => "PRAGMA synchronous = NORMAL",
+            (Dialect::Postgres, true) => "SET synchronous_commit = on",
+            (Dialect::Postgres, false) => "SET synchronous_commit = off",
+        })
+        .await
+    }
+
     /// Runs several statements without parameters.
     pub async fn script(&mut self, statements: &'static str) -> Result<(), SqlError> {
         self.run(statements).await.map_err(|error| SqlError::of(statements, error))

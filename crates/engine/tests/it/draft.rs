@@ -97,7 +97,9 @@ async fn a_draft_with_damaged_bytes_is_not_published() {
     let layer = Digest::of(b"one");
     let digest = world.artefact("one").await;
     held(&world, "1.5.0", &digest, None).await.unwrap();
-    world.store.blobs().quarantine(&layer).unwrap();
+    #[expect(clippy::disallowed_methods, reason = "the test damages the store on purpose")]
+    std::fs::write(world.store.blobs().path(&layer), b"0ne").unwrap();
+    world.store.blobs().quarantine(&layer).unwrap().unwrap();
     let error = published(&world, "1.5.0").await.unwrap_err();
     assert!(error.to_string().contains(layer.as_str()), "{error}");
     assert_eq!(names(&world).await, ["1.5.0"], "its name is held as before");
