@@ -99,6 +99,20 @@ pub struct EntryFiles {
     dir: PathBuf,
 }
 
+/// Where the files end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tail {
+    path: PathBuf,
+    length: u64,
+}
+
+impl Tail {
+    /// Whether they end there still.
+    pub fn is_here(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|metadata| metadata.len() == self.length)
+    }
+}
+
 /// What the files hold.
 #[derive(Debug, Default)]
 pub struct Contents {
@@ -133,15 +147,17 @@ impl EntryFiles {
         Ok((0, torn))
     }
 
-    /// Appends batches and makes them durable. A torn tail is cut off first.
-    pub fn append(&self, batches: &[Batch]) -> io::Result<()> {
-        let Some(first) = batches.first() else { return Ok(()) };
+    /// Appends batches and makes them durable; says where the files end then. A torn tail is to be cut off before.
+    pub fn append(&self, batches: &[Batch]) -> io::Result<Option<Tail>> {
+        let Some(first) = batches.first() else { return Ok(None) };
         let path = match self.files()?.pop() {
             Some(newest) if fs::metadata(&newest)?.len() < BATCH_BYTES_PER_FILE => newest,
             _ => self.dir.join(format!("entries-{:020}", first.first)),
         };
         let bytes: Vec<u8> = batches.iter().flat_map(Batch::to_bytes).collect();
-        durable::append(&path, &bytes)
+        durable::append(&path, &bytes)?;
+        let length = fs::metadata(&path)?.len();
+        Ok(Some(Tail { path, length }))
     }
 
     /// Cuts off what a crash left behind the last whole batch. Says how many leaves the files hold.

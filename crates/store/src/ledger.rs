@@ -15,7 +15,7 @@ use semel_model::merkle::{self, Hash, Node};
 use semel_model::note::{Checkpoint, NoteError};
 use tokio::sync::{OwnedMutexGuard, watch};
 
-use crate::entry_files::Batch;
+use crate::entry_files::{Batch, Tail};
 use crate::keys::KeyError;
 use crate::lock::Held;
 use crate::projections;
@@ -132,8 +132,11 @@ pub enum ReadError {
 pub(crate) struct Writer {
     conn: Option<Conn>,
     group: Option<Group>,
-    /// How many leaves the entry files are known to have.
+    /// How many leaves the entry files are known to have, and where they end.
     in_files: u64,
+    tail: Option<Tail>,
+    /// The newest checkpoint that was signed here.
+    signed: Option<Checkpoint>,
     /// Whether the connection commits for the process alone.
     relaxed: bool,
 }
@@ -278,12 +281,14 @@ impl Turn {
         }
         let (keys, base) = (self.store.keys().clone(), self.group().base);
         let key = keys.ledger_key()?;
-        if let Some(signed) = keys.last_checkpoint()?.and_then(|note| Checkpoint::read_unverified(&note).ok())
-        {
+        let remembered = keys.last_checkpoint()?.and_then(|note| Checkpoint::read_unverified(&note).ok());
+        if let Some(signed) = remembered {
             if signed.size > base {
                 return Err(AppendError::Behind { found: base, signed: signed.size });
             }
-            if root(self.db(), signed.size).await.map_err(read_to_append)? != signed.root {
+            // What this very writer signed last needs no proof that it is what is here.
+            let own = self.writer.signed.as_ref() == Some(&signed);
+            if !own && root(self.db(), signed.size).await.map_err(read_to_append)? != signed.root {
                 return Err(AppendError::Forked { signed: signed.size });
             }
         }
@@ -355,7 +360,7 @@ impl Writer {
         // What somebody committed and could not write to the files is not acknowledged by anybody before it is there.
         if self.in_files != size {
             finish_broken_append(store, &mut conn, size).await?;
-            self.in_files = size;
+            (self.in_files, self.tail) = (size, None);
         }
         store
             .generation_file()
@@ -406,6 +411,8 @@ impl Writer {
         let (base, size) = self.group.as_ref().map_or((0, 0), |group| (group.base, group.size));
         let (touched, key) =
             self.group.as_ref().map_or((false, None), |group| (group.touched, group.key.clone()));
+        // Reading the newest file for its end is for those who do not know it.
+        let known = self.tail.as_ref().is_some_and(Tail::is_here).then_some(base);
         let conn = self.conn()?;
         let Some(key) = key.filter(|_| size > base) else {
             if touched {
@@ -418,9 +425,10 @@ impl Writer {
         store.generation_file().moving().map_err(generation_failed)?;
         conn.commit().await?;
         advance(store, size, touched)?;
-        level_files(store, conn).await?;
+        let tail = level_files(store, conn, known).await?;
         store.keys().remember_checkpoint(&note)?;
-        self.in_files = size;
+        (self.in_files, self.tail) = (size, tail);
+        self.signed = Checkpoint::read_unverified(&note).ok();
         Ok(())
     }
 }
@@ -438,7 +446,7 @@ async fn finish_broken_append(store: &Store, conn: &mut Conn, size: u64) -> Resu
     if have < finished.map_or(0, |signed| signed.size) {
         return Ok(());
     }
-    level_files(store, conn).await?;
+    level_files(store, conn, None).await?;
     let note = checkpoint(conn).await.map_err(read_to_append)?;
     Ok(store.keys().remember_checkpoint(&note)?)
 }
@@ -454,11 +462,19 @@ fn generation_failed(source: std::io::Error) -> AppendError {
     AppendError::Io { what: "the generation", source }
 }
 
-/// Brings the entry files level with the database: this batch, and any whose writer crashed before its file.
-async fn level_files(store: &Store, conn: &mut Conn) -> Result<(), AppendError> {
+/// Brings the entry files level with the database: this batch, and any whose writer crashed before its file. `known` is how
+/// many leaves they have, where that is known.
+async fn level_files(
+    store: &Store,
+    conn: &mut Conn,
+    known: Option<u64>,
+) -> Result<Option<Tail>, AppendError> {
     let failed = |source| AppendError::Io { what: "the entry files", source };
     let files = store.entry_files();
-    let have = files.repair().map_err(failed)?;
+    let have = match known {
+        Some(have) => have,
+        None => files.repair().map_err(failed)?,
+    };
     let missing = batches_from(conn, have).await.map_err(read_to_append)?;
     files.append(&missing).map_err(failed)
 }
