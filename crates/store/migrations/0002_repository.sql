@@ -8,6 +8,7 @@ ALTER TABLE version ADD COLUMN expired TEXT;
 ALTER TABLE version ADD COLUMN expired_rule TEXT;
 ALTER TABLE manifest ADD COLUMN seen TEXT NOT NULL DEFAULT '';
 ALTER TABLE rejection ADD COLUMN pulls BIGINT NOT NULL DEFAULT 0;
+CREATE INDEX version_of_digest ON version (component, digest);
 CREATE INDEX promotion_by_digest ON promotion (component, digest);
 CREATE INDEX channel_by_digest ON channel (component, digest);
 CREATE INDEX evidence_by_digest ON evidence (component, digest);
