@@ -2,7 +2,7 @@
 //!
 //! Values are text, 64-bit integers and nothing else, and every statement is a constant: one SQL text serves SQLite and
 //! PostgreSQL. Everything else sees [`Conn`], [`Value`] and [`Row`]. What the two do not share (how a turn begins, how the
-//! tables are listed, how text compares) is in [`Conn::begin`], [`Conn::tables`] and [`Conn::define`].
+//! tables are listed, how text compares) is in `Conn::begin`, `Conn::tables` and `Conn::define`.
 
 use std::fmt;
 use std::path::Path;
