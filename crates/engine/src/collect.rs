@@ -400,7 +400,7 @@ async fn sweep(store: &Store, done: &mut Collected, grace: Timestamp) -> Result<
     let mut conn = store.reader().await?;
     let mut unneeded = Vec::new();
     for digest in all {
-        if content::need(&mut conn, &digest).await?.is_none() {
+        if !content::is_needed(&mut conn, &digest).await? {
             unneeded.push(digest);
         }
     }
@@ -430,7 +430,7 @@ async fn sweep_chunk(
             (Err(BlobError::Unknown(_)), _) | (_, Err(BlobError::Unknown(_))) => continue,
             (Err(error), _) | (_, Err(error)) => return Err(error.into()),
         };
-        if content::need(turn.db(), digest).await?.is_some() {
+        if content::is_needed(turn.db(), digest).await? {
             continue;
         }
         if held > grace {
@@ -455,7 +455,7 @@ async fn purge(store: &Store, done: &mut Collected, limit: Timestamp) -> Result<
     for one in trashed {
         if one.since > limit {
             done.in_trash.add(one.size);
-        } else if content::need(turn.db(), &one.digest).await?.is_some() {
+        } else if content::is_needed(turn.db(), &one.digest).await? {
             tracing::warn!(blob = %one.digest, "What lay in the trash is needed: back to its place");
             store.blobs().hold(&one.digest)?;
         } else {

@@ -261,22 +261,10 @@ pub async fn parts(conn: &mut Conn, manifest: &Digest) -> Result<BTreeSet<Digest
     Ok(parts)
 }
 
-/// Why a blob is kept: what of the ledger needs it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Needed {
-    /// An entry names it as a document.
-    Document,
-    /// This artefact, whose bytes are kept, needs it.
-    By(Digest),
-}
-
 /// Whether something in any component needs a blob: an entry that names it, or an artefact that has not expired. The bytes
 /// of a manifest itself are kept as long as the store knows it.
-pub async fn need(conn: &mut Conn, digest: &Digest) -> Result<Option<Needed>, SqlError> {
-    if document::is_named(conn, digest).await? {
-        return Ok(Some(Needed::Document));
-    }
-    Ok(needing(conn, digest, 1).await?.pop().map(Needed::By))
+pub async fn is_needed(conn: &mut Conn, digest: &Digest) -> Result<bool, SqlError> {
+    Ok(document::is_named(conn, digest).await? || !needing(conn, digest, 1).await?.is_empty())
 }
 
 /// The artefacts of all components, not expired, that need a blob; at most `limit`.

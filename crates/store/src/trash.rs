@@ -2,8 +2,8 @@
 //!
 //! A blob that nothing needs is renamed into `trash/`, from where it comes back when it is asked for; after a time it is
 //! purged. A blob that is damaged is renamed into `quarantine/`, so that it counts as missing and the next push of its bytes
-//! heals it. The file's modification time says when somebody last relied on a blob: a collection leaves young ones alone,
-//! and so no client that was told "exists" loses the blob before its manifest arrives.
+//! heals it. The file's modification time says when somebody last relied on a blob: a collection leaves young ones alone. A
+//! client that was told "exists" from memory finds it all the same: what its manifest names comes back from the trash.
 
 use std::io;
 use std::path::PathBuf;
