@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
-use serde_json::Value;
+use semel_model::statement::Claim;
 
 use crate::base::{Base, BaseError};
 use crate::checkout::{self, CheckoutError};
@@ -93,8 +93,8 @@ pub struct Built {
     pub layout_dir: PathBuf,
     /// The artefact.
     pub packaged: Packaged,
-    /// The SLSA predicate about it.
-    pub provenance: Value,
+    /// What the builder says about it, provenance first.
+    pub claims: Vec<Claim>,
     /// How the commands ran.
     pub report: RunReport,
     /// What they printed.
@@ -221,7 +221,7 @@ impl Build {
         Ok(Built {
             layout_dir: self.request.layout_dir(),
             packaged,
-            provenance,
+            claims: vec![Claim::provenance(provenance)],
             report,
             log: self.request.log(),
             timings: self.timings,

@@ -19,8 +19,7 @@ use semel_model::entry::{
     BuildFailed, BuildReserved, Change, CommitMatched, EvidenceAttached, VersionPublished,
 };
 use semel_model::name::{CommitId, ComponentName};
-use semel_model::pipeline::EvidenceResult;
-use semel_model::statement::Statement;
+use semel_model::statement::{Claim, PROVENANCE, Statement, check_claims};
 use semel_model::version::Version;
 use semel_store::Store;
 use semel_store::keys::Role;
@@ -428,23 +427,27 @@ pub struct Commit {
     pub holding: Holding,
     /// The artefact's manifest, stored before.
     pub digest: Digest,
-    /// The provenance that the builder claims; signed here.
-    pub provenance: serde_json::Value,
+    /// What the builder says about the artefact: its provenance, and every report once. Signed here.
+    pub claims: Vec<Claim>,
     /// What the build printed, stored before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<Digest>,
 }
 
-/// The predicate type of provenance (SLSA 1.2).
-pub const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
-
-/// Binds a build's version to its result and signs its provenance. Repeating it succeeds.
+/// Binds a build's version to its result, and signs and attaches what its builder says. Repeating it succeeds.
+///
+/// A claim becomes three leaves (the stored bundle, its signature, the evidence) that name the bytes by digest, so an append
+/// holds at most three times [`CLAIMS_MAX`](semel_model::statement::CLAIMS_MAX) leaves and the version.
 pub async fn commit(
     store: &Store,
     who: &Actor,
     request: Commit,
     now: Timestamp,
 ) -> Result<Built, EngineError> {
+    check_claims(&request.claims).map_err(|error| EngineError::invalid(error.to_string()))?;
+    let component = &request.holding.component;
+    let mut batch = Batch::new(who, now);
+    attach_claims(store, &mut batch, component, &request).await?;
     let mut turn = store.turn().await?;
     let (build, mut lease) = match held(&mut turn, &request.holding).await {
         Ok(found) => found,
@@ -453,28 +456,14 @@ pub async fn commit(
     if let Some(built) = built(&build) {
         return Ok(built);
     }
-    let (subject, _) = artefact::manifest(store, turn.db(), &build.component, &request.digest).await?;
-    let statement =
-        Statement::about(build.component.as_str(), &request.digest, PROVENANCE, request.provenance.clone());
-    let mut batch = Batch::new(who, now);
-    let signed = batch.sign(store, &Role::Builder, &build.component, &subject, &statement)?;
-    batch.change(Change::VersionPublished(VersionPublished {
+    artefact::manifest(store, turn.db(), component, &request.digest).await?;
+    batch.change_first(Change::VersionPublished(VersionPublished {
         component: build.component.clone(),
         version: build.version.clone(),
         digest: request.digest.clone(),
         number: Some(build.number),
         commit: Some(build.commit.clone()),
         log: request.log.clone(),
-    }));
-    batch.change(Change::EvidenceAttached(EvidenceAttached {
-        component: build.component.clone(),
-        digest: request.digest.clone(),
-        envelope: signed.envelope,
-        predicate_type: PROVENANCE.to_owned(),
-        result: EvidenceResult::Info,
-        signer: signed.signer,
-        environment: None,
-        attachment: request.log,
     }));
     lease.until_millis = 0;
     lease::set(turn.db(), &build.component, &build.key, &lease).await?;
@@ -486,6 +475,35 @@ pub async fn commit(
         commit: build.commit,
         time: build.time,
     })
+}
+
+/// Signs what a builder says, before the turn: signing writes files.
+async fn attach_claims(
+    store: &Store,
+    batch: &mut Batch,
+    component: &ComponentName,
+    request: &Commit,
+) -> Result<(), EngineError> {
+    let mut reader = store.reader().await?;
+    let (subject, _) = artefact::manifest(store, &mut reader, component, &request.digest).await?;
+    drop(reader);
+    for claim in &request.claims {
+        let Claim { predicate_type, predicate, result } = claim.clone();
+        let statement = Statement::about(component.as_str(), &request.digest, &predicate_type, predicate);
+        let signed = batch.sign(store, &Role::Builder, component, &subject, &statement)?;
+        let attachment = request.log.clone().filter(|_| predicate_type == PROVENANCE);
+        batch.change(Change::EvidenceAttached(EvidenceAttached {
+            component: component.clone(),
+            digest: request.digest.clone(),
+            envelope: signed.envelope,
+            predicate_type,
+            result,
+            signer: signed.signer,
+            environment: None,
+            attachment,
+        }));
+    }
+    Ok(())
 }
 
 /// A holder whose lease lapsed and whose key was built by another takes that result.

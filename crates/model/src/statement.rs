@@ -1,6 +1,6 @@
 //! Evidence: in-toto statements in DSSE envelopes (in-toto Statement v1, DSSE v1.0.2), and the predicates that Semel makes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::canonical;
 use crate::digest::Digest;
+use crate::pipeline::EvidenceResult;
 
 /// The only `_type` of a statement.
 pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
@@ -22,10 +23,62 @@ pub const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 /// Predicate types by the short names that gates and `semel attest --type` use.
 pub const PREDICATES: [(&str, &str); 4] = [
     ("junit", "https://in-toto.io/attestation/test-result/v0.1"),
-    ("provenance", "https://slsa.dev/provenance/v1"),
+    ("provenance", PROVENANCE),
     ("promotion", "https://slsa.dev/verification_summary/v1"),
     ("manual", "https://semel.dev/evidence/manual/v1"),
 ];
+
+/// The predicate type of provenance (SLSA 1.2).
+pub const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
+/// The most claims that come with one build. Each becomes three leaves of the ledger, so this bounds one append.
+pub const CLAIMS_MAX: usize = 32;
+
+/// What a builder says about the artefact that it made. It is signed where the builder's key is, and attached as evidence.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Claim {
+    /// What kind of statement it is.
+    pub predicate_type: String,
+    /// What it says.
+    pub predicate: Value,
+    /// What that comes to.
+    pub result: EvidenceResult,
+}
+
+impl Claim {
+    /// The provenance of an artefact.
+    pub fn provenance(predicate: Value) -> Self {
+        Self { predicate_type: PROVENANCE.to_owned(), predicate, result: EvidenceResult::Info }
+    }
+}
+
+/// Why the claims of a builder are not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidClaims {
+    /// Nobody would know how the artefact came about.
+    #[error("a build comes with its provenance ({PROVENANCE}), and this one has none")]
+    NoProvenance,
+    /// Two statements of one type would leave open which one counts.
+    #[error("a build says each thing once, and {0} comes twice")]
+    Twice(String),
+    /// More than one append should hold.
+    #[error("a build comes with at most {CLAIMS_MAX} claims, and this one has {0}")]
+    TooMany(usize),
+}
+
+/// Whether a build may come with these claims: provenance exactly once, every other type at most once.
+pub fn check_claims(claims: &[Claim]) -> Result<(), InvalidClaims> {
+    if claims.len() > CLAIMS_MAX {
+        return Err(InvalidClaims::TooMany(claims.len()));
+    }
+    let mut seen = BTreeSet::new();
+    for claim in claims {
+        if !seen.insert(claim.predicate_type.as_str()) {
+            return Err(InvalidClaims::Twice(claim.predicate_type.clone()));
+        }
+    }
+    if seen.contains(PROVENANCE) { Ok(()) } else { Err(InvalidClaims::NoProvenance) }
+}
 
 /// The predicate type that a short name stands for; anything with a scheme stands for itself.
 pub fn predicate_type(name: &str) -> Option<String> {
@@ -253,6 +306,27 @@ mod tests {
         assert_eq!(read.verify(key(2).verifying_key()), Err(EnvelopeError::Signature));
         assert!(statement().is_about(&Digest::of(b"artefact")));
         assert!(!statement().is_about(&Digest::of(b"other")));
+    }
+
+    #[test]
+    fn a_builder_says_how_it_built_and_says_each_thing_once() {
+        let claim = |kind: &str| Claim {
+            predicate_type: kind.to_owned(),
+            predicate: json!({}),
+            result: EvidenceResult::Pass,
+        };
+        let many = |n: usize| (0..n).map(|at| claim(&at.to_string())).collect::<Vec<_>>();
+        let provenance = Claim::provenance(json!({}));
+        for (claims, expected) in [
+            (vec![provenance.clone()], Ok(())),
+            (vec![claim("closure"), provenance.clone(), claim("sbom")], Ok(())),
+            (vec![claim("closure")], Err(InvalidClaims::NoProvenance)),
+            (vec![], Err(InvalidClaims::NoProvenance)),
+            (vec![provenance.clone(), provenance], Err(InvalidClaims::Twice(PROVENANCE.to_owned()))),
+            (many(CLAIMS_MAX + 1), Err(InvalidClaims::TooMany(CLAIMS_MAX + 1))),
+        ] {
+            assert_eq!(check_claims(&claims), expected, "{claims:?}");
+        }
     }
 
     #[test]

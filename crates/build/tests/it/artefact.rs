@@ -411,11 +411,11 @@ fn a_file_that_changes_while_it_is_packaged_is_refused() {
 #[test]
 fn provenance_names_what_was_used_and_nobody() {
     let done = image().built();
-    let text = done.built.provenance.to_string();
+    let text = done.built.claims[0].predicate.to_string();
     for private in ["ada@example.org", "Ada", done.work.path().to_str().unwrap(), "/usr/bin"] {
         assert!(!text.contains(private), "{private}");
     }
-    let provenance = &done.built.provenance;
+    let provenance = &done.built.claims[0].predicate;
     let definition = &provenance["buildDefinition"];
     assert_eq!(definition["internalParameters"]["sandbox"], "none");
     assert_eq!(definition["externalParameters"]["definition"]["artefact"]["kind"], "image");

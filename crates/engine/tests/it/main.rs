@@ -41,6 +41,7 @@ use semel_model::deployment::{FilesState, HealthState, Observed, RunState};
 use semel_model::digest::Digest;
 use semel_model::entry::{Change, Entry, Leaf};
 use semel_model::name::{CommitId, ComponentName, EnvironmentName};
+use semel_model::statement::Claim;
 use semel_oci::descriptor::Descriptor;
 use semel_oci::manifest::ImageManifest;
 use semel_oci::media_type;
@@ -52,6 +53,11 @@ use tempfile::TempDir;
 
 /// A contract with a port that has a default, a level, and a secret.
 const CONTRACT: &str = r#"{"DATABASE_URL":{"secret":true,"type":"url"},"LOG_LEVEL":{"of":["debug","info"],"type":"enum"},"PORT":{"default":8080,"type":"port"}}"#;
+
+/// What every builder says.
+fn provenance() -> Claim {
+    Claim::provenance(json!({"buildDefinition": {"buildType": "https://semel.dev/build/v1"}}))
+}
 
 /// With `SEMEL_TEST_POSTGRES` set, every store of these tests has its tables in PostgreSQL.
 #[allow(clippy::disallowed_methods, reason = "it is for whoever runs the tests to choose")]
@@ -162,7 +168,7 @@ impl World {
         let request = Commit {
             holding: holding(granted),
             digest: digest.clone(),
-            provenance: json!({"buildDefinition": {"buildType": "https://semel.dev/build/v1"}}),
+            claims: vec![provenance()],
             log: None,
         };
         reserving::commit(&self.store, &self.who, request, self.now()).await

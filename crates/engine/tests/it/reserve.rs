@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use semel_engine::error::EngineError;
-use semel_engine::reserve::{Fail, LEASE_MILLIS, Lookup, Reservation, Reserve, SourceDocument};
+use semel_engine::reserve::{Commit, Fail, LEASE_MILLIS, Lookup, Reservation, Reserve, SourceDocument};
 use semel_engine::reserve::{commit, fail, heartbeat, lookup, release, reserve};
 use semel_model::build::{Bump, Line};
 use semel_model::entry::Change;
+use semel_model::pipeline::EvidenceResult;
+use semel_model::statement::{Claim, predicate_name};
 use semel_model::version::Version;
-use semel_store::projections::build as builds;
+use semel_store::projections::{build as builds, evidence};
 
 use crate::{World, commit_id, component, holding, name, request, time};
 
@@ -121,6 +123,35 @@ async fn a_late_holder_takes_the_result_that_was_committed_after_it_was_replaced
 }
 
 #[tokio::test]
+async fn every_claim_of_a_builder_is_signed_and_attached_with_the_version() {
+    let world = World::new().await;
+    let granted = world.granted(request(1, "tree")).await;
+    let digest = world.artefact("tree").await;
+    let closure = Claim {
+        predicate_type: "https://semel.dev/evidence/closure/v1".to_owned(),
+        predicate: serde_json::json!({"missing": []}),
+        result: EvidenceResult::Pass,
+    };
+    let commit_with = |claims| {
+        let request = Commit { holding: holding(&granted), digest: digest.clone(), claims, log: None };
+        commit(&world.store, &world.who, request, world.now())
+    };
+    let size = world.size().await;
+    for claims in [vec![], vec![closure.clone()], vec![crate::provenance(), crate::provenance()]] {
+        let error = commit_with(claims).await.unwrap_err();
+        assert!(matches!(error, EngineError::Invalid { .. }), "{error:?}");
+    }
+    assert_eq!(world.size().await, size, "what is refused records nothing");
+    commit_with(vec![crate::provenance(), closure]).await.unwrap();
+    let about =
+        evidence::about(&mut world.store.reader().await.unwrap(), &component(), &digest).await.unwrap();
+    let said: Vec<_> =
+        about.iter().map(|one| (predicate_name(&one.fact.predicate_type), one.fact.result)).collect();
+    assert_eq!(said, [("provenance", EvidenceResult::Info), ("closure", EvidenceResult::Pass)]);
+    world.assert_sound().await;
+}
+
+#[tokio::test]
 async fn a_failed_build_keeps_its_number_and_version() {
     let world = World::new().await;
     let first = world.granted(request(1, "tree")).await;
@@ -147,12 +178,8 @@ async fn of_twenty_that_ask_for_one_key_exactly_one_builds() {
                 Reservation::Yours(granted) => granted,
                 other => return (0, Some(other)),
             };
-            let request = semel_engine::reserve::Commit {
-                holding: holding(&granted),
-                digest,
-                provenance: serde_json::json!({}),
-                log: None,
-            };
+            let request =
+                Commit { holding: holding(&granted), digest, claims: vec![crate::provenance()], log: None };
             commit(&store, &who, request, time(11)).await.unwrap();
             (1, None)
         });

@@ -12,7 +12,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
-use semel_engine::reserve::{PROVENANCE, SourceDocument};
+use semel_engine::reserve::SourceDocument;
 use semel_model::actor::Actor;
 use semel_model::build::{BuildInputs, Bump, CommitFact, Line};
 use semel_model::canonical;
@@ -22,7 +22,7 @@ use semel_model::entry::{
 };
 use semel_model::name::{CommitId, ComponentName};
 use semel_model::pipeline::EvidenceResult;
-use semel_model::statement::{Envelope, Statement, key_hint, predicate_type};
+use semel_model::statement::{Envelope, PROVENANCE, Statement, key_hint, predicate_type};
 use semel_model::version::{TagPolicy, Version};
 use semel_oci::descriptor::Descriptor;
 use semel_oci::manifest::ImageManifest;

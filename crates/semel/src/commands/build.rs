@@ -318,7 +318,7 @@ async fn publish(built: &Built, holding: Holding, session: &Session) -> Result<r
     let commit = reserve::Commit {
         holding,
         digest: built.packaged.manifest.clone(),
-        provenance: built.provenance.clone(),
+        claims: built.claims.clone(),
         log,
     };
     Ok(session.client.call(&commit).await?)

@@ -164,9 +164,18 @@ call!(Heartbeat => Done, POST "/builds/heartbeat", "Renew the lease on a running
     reserve::heartbeat(app.store(), &this.holding, now).await.map(|()| Done {})
 });
 
-call!(reserve::Commit => reserve::Built, POST "/builds/commit", "Bind a build's version to its result", |this, app, who, now| {
-    reserve::commit(app.store(), who, this, now).await
-});
+impl Call for reserve::Commit {
+    type Answer = reserve::Built;
+    const METHOD: Method = Method::POST;
+    const PATH: &'static str = "/builds/commit";
+    const SUMMARY: &'static str = "Bind a build's version to its result";
+    /// The reports of a large artefact are large.
+    const BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+    async fn run(self, app: &App, who: &Actor, now: Timestamp) -> Result<reserve::Built, EngineError> {
+        reserve::commit(app.store(), who, self, now).await
+    }
+}
 
 impl Call for reserve::Fail {
     type Answer = Done;

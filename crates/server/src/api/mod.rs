@@ -11,7 +11,7 @@ use std::future::Future;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Query, RawQuery, State};
+use axum::extract::{DefaultBodyLimit, Query, RawQuery, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, post};
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
@@ -36,6 +36,8 @@ pub trait Call: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'stati
     const PATH: &'static str;
     /// What it does, in one line.
     const SUMMARY: &'static str;
+    /// The most bytes that the question may have.
+    const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
 
     /// Does it.
     fn run(
@@ -127,6 +129,7 @@ impl Visitor for Routes {
     fn call<C: Call>(&mut self) {
         let handler: MethodRouter<App> =
             if C::METHOD == Method::GET { get(look::<C>) } else { post(act::<C>) };
+        let handler = handler.layer(DefaultBodyLimit::max(C::BODY_BYTES_MAX));
         let routes = std::mem::take(&mut self.0);
         self.0 = routes.route(&format!("/api/v1{}", C::PATH), handler);
     }
