@@ -3,7 +3,7 @@
 //! It lies in the working tree, tracked or not: the digest says what it is, and every byte that is used is hashed.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 
@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use crate::collect::{PackFile, PackKind, lexical, parents};
 use crate::package::Platform;
+use crate::rootfs::Rootfs;
 
 /// A base image, read.
 #[derive(Debug, Clone)]
@@ -102,6 +103,28 @@ impl Base {
         })
     }
 
+    /// What the layers lay out together, with files that can be opened for as long as `copies` lasts: a directory that
+    /// does not exist yet, where each layer is written once as a plain tar file.
+    pub fn rootfs(&self, copies: &Path) -> Result<Rootfs, BaseError> {
+        let broken = |layer: &Descriptor, source| BaseError::Layer {
+            name: self.name.clone(),
+            layer: layer.digest.clone(),
+            source,
+        };
+        let mut rootfs = Rootfs::default();
+        for (number, layer) in self.layers.iter().enumerate() {
+            let mut apply = || {
+                fs::create_dir_all(copies)?;
+                let compression = Compression::of(layer)
+                    .ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, layer.media_type.as_str()))?;
+                let tar = compression.open(&self.layout.blob_path(&layer.digest))?;
+                rootfs.add_layer(tar, &copies.join(format!("layer{number}.tar")))
+            };
+            apply().map_err(|source| broken(layer, source))?;
+        }
+        Ok(rootfs)
+    }
+
     /// Copies the layers into another layout.
     pub(crate) async fn copy_layers(&self, to: &Layout) -> Result<(), BaseError> {
         for layer in &self.layers {
@@ -172,15 +195,11 @@ impl Reader<'_> {
     async fn list(&self, layers: Vec<Descriptor>) -> Result<Vec<PackFile>, BaseError> {
         let mut files = BTreeMap::new();
         for layer in layers {
-            let gzip = match layer.media_type.as_str() {
-                media_type::OCI_LAYER_TAR => false,
-                media_type::OCI_LAYER_GZIP | "application/vnd.docker.image.rootfs.diff.tar.gzip" => true,
-                other => {
-                    return Err(self.unusable(format!("has a layer of type {other}, which is not read here")));
-                }
-            };
+            let compression = Compression::of(&layer).ok_or_else(|| {
+                self.unusable(format!("has a layer of type {}, which is not read here", layer.media_type))
+            })?;
             let path = self.layout.blob_path(&layer.digest);
-            let listed = tokio::task::spawn_blocking(move || read_layer(&path, gzip, files)).await;
+            let listed = tokio::task::spawn_blocking(move || read_layer(&path, compression, files)).await;
             files = listed
                 .unwrap_or_else(|panic| Err(io::Error::other(panic)))
                 .map_err(|e| self.broken(&layer, e))?;
@@ -197,13 +216,39 @@ impl Reader<'_> {
     }
 }
 
+/// How a layer is stored.
+#[derive(Debug, Clone, Copy)]
+enum Compression {
+    None,
+    Gzip,
+}
+
+impl Compression {
+    fn of(layer: &Descriptor) -> Option<Self> {
+        match layer.media_type.as_str() {
+            media_type::OCI_LAYER_TAR => Some(Self::None),
+            media_type::OCI_LAYER_GZIP | "application/vnd.docker.image.rootfs.diff.tar.gzip" => {
+                Some(Self::Gzip)
+            }
+            _ => None,
+        }
+    }
+
+    /// The tar stream of a layer.
+    fn open(self, path: &Path) -> io::Result<Box<dyn Read>> {
+        let file = BufReader::new(File::open(path)?);
+        Ok(match self {
+            Self::None => Box::new(file),
+            Self::Gzip => Box::new(MultiGzDecoder::new(file)),
+        })
+    }
+}
+
 type Listing = BTreeMap<Vec<u8>, PackFile>;
 
 /// Applies one layer to what the layers below it laid out (image-spec, layer.md, "Applying Changesets").
-fn read_layer(path: &Path, gzip: bool, mut files: Listing) -> io::Result<Listing> {
-    let file = BufReader::new(File::open(path)?);
-    let plain: Box<dyn Read> = if gzip { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
-    let mut archive = tar::Archive::new(plain);
+fn read_layer(path: &Path, compression: Compression, mut files: Listing) -> io::Result<Listing> {
+    let mut archive = tar::Archive::new(compression.open(path)?);
     for entry in archive.entries()? {
         let entry = entry?;
         let name = lexical(&entry.path_bytes());

@@ -12,8 +12,8 @@
 //!
 //! [`files`] makes artefacts of what something else built: packages, disk images, charts, file trees.
 //!
-//! Reading order: [`source`], [`checkout`], [`recipe`], [`collect`], [`base`], [`package`], [`provenance`], [`pipeline`],
-//! and, for `semel init`, [`detect`]; for `semel push`, [`files`] with [`disk`] and [`chart`].
+//! Reading order: [`source`], [`checkout`], [`recipe`], [`collect`], [`base`], [`rootfs`], [`package`], [`provenance`],
+//! [`pipeline`], and, for `semel init`, [`detect`]; for `semel push`, [`files`] with [`disk`] and [`chart`].
 
 mod archive;
 pub mod base;
@@ -24,6 +24,7 @@ pub mod package;
 pub mod pipeline;
 pub mod provenance;
 pub mod recipe;
+pub mod rootfs;
 pub mod source;
 
 pub mod detect;

@@ -7,5 +7,6 @@ mod artefact;
 mod commands;
 mod detection;
 mod files;
+mod rootfs;
 mod sources;
 mod support;
