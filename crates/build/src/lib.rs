@@ -12,7 +12,7 @@
 //!
 //! [`files`] makes artefacts of what something else built: packages, disk images, charts, file trees.
 //!
-//! Reading order: [`source`], [`checkout`], [`recipe`], [`collect`], [`base`], [`package`], [`provenance`], [`pipeline`],
+//! Reading order: [`source`], [`checkout`], [`recipe`] with [`log`], [`collect`], [`base`], [`package`], [`provenance`], [`pipeline`],
 //! and, for `semel init`, [`detect`]; for `semel push`, [`files`] with [`disk`] and [`chart`].
 
 mod archive;
@@ -20,6 +20,7 @@ pub mod base;
 pub mod checkout;
 pub mod collect;
 mod git;
+pub mod log;
 pub mod package;
 pub mod pipeline;
 pub mod provenance;

@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::base::{Base, BaseError};
 use crate::checkout::{self, CheckoutError};
 use crate::collect::{self, CollectError, PackFile};
+use crate::log::Listener;
 use crate::package::{self, PackageError, PackageRequest, Packaged, Platform};
 use crate::provenance::{self, BuilderInfo, Facts, Range};
 use crate::recipe::{self, Cancel, HostEnvironment, RunError, RunReport, RunRequest};
@@ -306,7 +307,7 @@ fn run_recipe(
     let home = request.work.join("home");
     std::fs::create_dir_all(&home).map_err(|source| BuildError::Work { dir: home.clone(), source })?;
     let progress = Arc::clone(progress);
-    let line: Arc<dyn Fn(&str) + Send + Sync> = Arc::new(move |line: &str| progress.line(line));
+    let line: Listener = Arc::new(move |line: &str| progress.line(line));
     let run = RunRequest {
         dir: &request.tree(),
         home: &home,
@@ -316,6 +317,7 @@ fn run_recipe(
         host: &request.host,
         semel: &request.semel,
         log: &request.log(),
+        masks: &[],
     };
     Ok(recipe::run(&run, &line, cancel)?)
 }
