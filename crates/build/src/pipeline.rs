@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use crate::base::{Base, BaseError};
-use crate::checkout::{self, CheckoutError};
+use crate::checkout::{self, CheckoutError, LaidOut};
 use crate::collect::{self, CollectError, PackFile};
 use crate::log::Listener;
 use crate::package::{self, PackageError, PackageRequest, Packaged, Platform};
@@ -73,6 +73,11 @@ pub trait Progress: Send + Sync {
     /// A step is done.
     fn finished(&self, step: Step, took: Duration) {
         let _ = (step, took);
+    }
+
+    /// Something should be known, and the build goes on.
+    fn note(&self, note: &str) {
+        let _ = note;
     }
 
     /// A command printed a line.
@@ -170,7 +175,9 @@ impl BuildError {
             Self::Run(RunError::Stopped { .. }) => Blame::Stopped,
             Self::Run(RunError::Failed { .. } | RunError::TimedOut { .. }) => Blame::Command,
             Self::Source(SourceError::Git(_))
-            | Self::Checkout(CheckoutError::Write { .. } | CheckoutError::Git(_))
+            | Self::Checkout(
+                CheckoutError::Write { .. } | CheckoutError::Attributes { .. } | CheckoutError::Git(_),
+            )
             | Self::Run(RunError::Start { .. } | RunError::Log { .. })
             | Self::Collect(CollectError::Read { .. })
             | Self::Package(_)
@@ -197,10 +204,7 @@ struct Build {
 impl Build {
     async fn run(mut self) -> Result<Built, BuildError> {
         let began = Instant::now();
-        self.step(Step::Checkout, |request, _, _| {
-            Ok(checkout::materialise(&request.source, &request.tree())?)
-        })
-        .await?;
+        self.step(Step::Checkout, lay_out).await?;
         let report = self.step(Step::Recipe, run_recipe).await?;
         let files = self
             .step(Step::Collect, |request, _, _| {
@@ -297,6 +301,12 @@ impl BuildRequest {
     fn log(&self) -> PathBuf {
         log_in(&self.work)
     }
+}
+
+fn lay_out(request: &BuildRequest, progress: &Arc<dyn Progress>, _: &Cancel) -> Result<LaidOut, BuildError> {
+    let laid = checkout::materialise(&request.source, &request.tree(), &request.work.join("attributes"))?;
+    laid.notes.iter().for_each(|note| progress.note(note));
+    Ok(laid)
 }
 
 fn run_recipe(

@@ -8,4 +8,5 @@ mod commands;
 mod detection;
 mod files;
 mod sources;
+mod clean;
 mod support;

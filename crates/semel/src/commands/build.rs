@@ -299,6 +299,10 @@ impl Progress for Told {
         self.bar.suspend(|| self.output.done(line));
     }
 
+    fn note(&self, note: &str) {
+        self.bar.suspend(|| self.output.warn(note));
+    }
+
     fn line(&self, line: &str) {
         self.bar.set_message(format!("build: {}", line.chars().take(160).collect::<String>()));
     }
