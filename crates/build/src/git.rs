@@ -52,6 +52,10 @@ pub enum GitError {
 #[derive(Debug, Clone)]
 pub(crate) struct Git {
     dir: PathBuf,
+    /// What is put before every command, beside [`ALWAYS`].
+    words: Vec<String>,
+    /// Whether the settings of the host and its user count.
+    host_settings: bool,
 }
 
 /// How a call ended.
@@ -98,28 +102,63 @@ const ALWAYS: [&str; 12] = [
     "advice.statusHints=false",
 ];
 
-/// Variables by which git is told to look elsewhere than where it stands (`git rev-parse --local-env-vars`).
-const MISLEADING: [&str; 15] = [
+/// Variables by which git is told to look elsewhere than where it stands (`git rev-parse --local-env-vars`, and what hooks
+/// are given beside these), or to make repositories of another kind.
+const MISLEADING: [&str; 18] = [
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_ATTR_SOURCE",
     "GIT_COMMON_DIR",
     "GIT_CONFIG",
     "GIT_CONFIG_COUNT",
     "GIT_CONFIG_PARAMETERS",
     "GIT_DIR",
     "GIT_GRAFT_FILE",
+    "GIT_DEFAULT_HASH",
     "GIT_IMPLICIT_WORK_TREE",
     "GIT_INDEX_FILE",
     "GIT_NAMESPACE",
     "GIT_OBJECT_DIRECTORY",
     "GIT_PREFIX",
+    "GIT_QUARANTINE_PATH",
     "GIT_REPLACE_REF_BASE",
     "GIT_SHALLOW_FILE",
     "GIT_WORK_TREE",
 ];
 
 impl Git {
+    /// Git in a directory of a working tree, or below one.
     pub(crate) fn at(dir: &Path) -> Self {
-        Self { dir: dir.to_owned() }
+        Self { dir: dir.to_owned(), words: Vec::new(), host_settings: true }
+    }
+
+    /// Git with a repository's own directory, wherever its working tree is.
+    pub(crate) fn of(git_dir: &Path) -> Self {
+        // Its settings may name a working tree that is not there; none is needed.
+        Self { words: vec!["--git-dir=.".to_owned(), "--work-tree=.".to_owned()], ..Self::at(git_dir) }
+    }
+
+    /// Git in a directory of ours, without what the host and its user set.
+    pub(crate) fn bare_of_settings(dir: &Path) -> Self {
+        Self { host_settings: false, ..Self::at(dir) }
+    }
+
+    /// Where it is started.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Whether the repository has a commit with its tree. A partial clone may have to fetch them.
+    pub(crate) fn has_commit(&self, commit: &str) -> bool {
+        self.run(&["cat-file", "-e", &format!("{commit}^{{tree}}")]).is_ok()
+    }
+
+    /// Runs a command to its end that reads `input`.
+    pub(crate) fn feed(&self, words: &[&str], input: Vec<u8>) -> Result<Vec<u8>, GitError> {
+        let mut running = self.spawn(words, Stdio::piped())?;
+        let mut stdin = running.child.as_mut().and_then(|child| child.stdin.take()).expect("it is a pipe");
+        // Question and answer are in flight together, or both pipes would fill up. What was not read shows in the answer.
+        std::thread::spawn(move || stdin.write_all(&input));
+        running.finish()
     }
 
     /// Runs a command to its end.
@@ -158,9 +197,19 @@ impl Git {
 
     fn spawn<S: AsRef<OsStr>>(&self, words: &[S], stdin: Stdio) -> Result<Running, GitError> {
         let mut command = Command::new("git");
-        command.arg("-C").arg(&self.dir).args(ALWAYS).args(words);
+        command.arg("-C").arg(&self.dir).args(ALWAYS).args(&self.words).args(words);
         for name in MISLEADING {
             command.env_remove(name);
+        }
+        if !self.host_settings {
+            command.envs([
+                ("GIT_CONFIG_GLOBAL", "/dev/null"),
+                ("GIT_CONFIG_SYSTEM", "/dev/null"),
+                ("GIT_CONFIG_NOSYSTEM", "1"),
+                ("GIT_ATTR_NOSYSTEM", "1"),
+                ("XDG_CONFIG_HOME", "/dev/null"),
+                ("HOME", "/dev/null"),
+            ]);
         }
         command
             .env("LC_ALL", "C")
@@ -220,11 +269,16 @@ impl Drop for Running {
 impl Objects {
     /// Asks for one object and reads it whole; `None`: there is no such object.
     pub(crate) fn whole(&mut self, name: &str) -> Result<Option<(Object, Vec<u8>)>, GitError> {
-        if name.contains(['\n', '\0']) {
+        self.whole_bytes(name.as_bytes())
+    }
+
+    /// The same, for a name with a path that is no text. A name with a line break cannot be asked for.
+    pub(crate) fn whole_bytes(&mut self, name: &[u8]) -> Result<Option<(Object, Vec<u8>)>, GitError> {
+        if name.contains(&b'\n') || name.contains(&0) {
             return Ok(None);
         }
         let ask = self.ask.as_mut().expect("it is only taken for a stream");
-        let asked = ask.write_all(format!("{name}\n").as_bytes()).and_then(|()| ask.flush());
+        let asked = ask.write_all(&[name, b"\n"].concat()).and_then(|()| ask.flush());
         asked.map_err(|source| self.unread(source))?;
         let Some(object) = self.next_head()? else { return Ok(None) };
         let mut bytes = Vec::new();

@@ -12,14 +12,22 @@
 //!
 //! [`files`] makes artefacts of what something else built: packages, disk images, charts, file trees.
 //!
-//! Reading order: [`source`], [`checkout`], [`recipe`], [`collect`], [`base`], [`rootfs`], [`package`], [`provenance`],
-//! [`pipeline`], and, for `semel init`, [`detect`]; for `semel push`, [`files`] with [`disk`] and [`chart`].
+//! Reading order:
+//!
+//! - [`source`], [`checkout`]
+//! - [`recipe`] with [`log`]
+//! - [`collect`], [`base`], [`package`]
+//! - [`rootfs`]
+//! - [`provenance`], [`pipeline`]
+//! - for `semel init`: [`detect`]
+//! - for `semel push`: [`files`] with [`disk`] and [`chart`]
 
 mod archive;
 pub mod base;
 pub mod checkout;
 pub mod collect;
 mod git;
+pub mod log;
 pub mod package;
 pub mod pipeline;
 pub mod provenance;

@@ -10,8 +10,9 @@ use jiff::{SignedDuration, Timestamp};
 use semel_model::statement::Claim;
 
 use crate::base::{Base, BaseError};
-use crate::checkout::{self, CheckoutError};
+use crate::checkout::{self, CheckoutError, LaidOut};
 use crate::collect::{self, CollectError, PackFile};
+use crate::log::Listener;
 use crate::package::{self, PackageError, PackageRequest, Packaged, Platform};
 use crate::provenance::{self, BuilderInfo, Facts, Range};
 use crate::recipe::{self, Cancel, HostEnvironment, RunError, RunReport, RunRequest};
@@ -72,6 +73,11 @@ pub trait Progress: Send + Sync {
     /// A step is done.
     fn finished(&self, step: Step, took: Duration) {
         let _ = (step, took);
+    }
+
+    /// Something should be known, and the build goes on.
+    fn note(&self, note: &str) {
+        let _ = note;
     }
 
     /// A command printed a line.
@@ -169,7 +175,9 @@ impl BuildError {
             Self::Run(RunError::Stopped { .. }) => Blame::Stopped,
             Self::Run(RunError::Failed { .. } | RunError::TimedOut { .. }) => Blame::Command,
             Self::Source(SourceError::Git(_))
-            | Self::Checkout(CheckoutError::Write { .. } | CheckoutError::Git(_))
+            | Self::Checkout(
+                CheckoutError::Write { .. } | CheckoutError::Attributes { .. } | CheckoutError::Git(_),
+            )
             | Self::Run(RunError::Start { .. } | RunError::Log { .. })
             | Self::Collect(CollectError::Read { .. })
             | Self::Package(_)
@@ -196,10 +204,7 @@ struct Build {
 impl Build {
     async fn run(mut self) -> Result<Built, BuildError> {
         let began = Instant::now();
-        self.step(Step::Checkout, |request, _, _| {
-            Ok(checkout::materialise(&request.source, &request.tree())?)
-        })
-        .await?;
+        self.step(Step::Checkout, lay_out).await?;
         let report = self.step(Step::Recipe, run_recipe).await?;
         let files = self
             .step(Step::Collect, |request, _, _| {
@@ -298,6 +303,12 @@ impl BuildRequest {
     }
 }
 
+fn lay_out(request: &BuildRequest, progress: &Arc<dyn Progress>, _: &Cancel) -> Result<LaidOut, BuildError> {
+    let laid = checkout::materialise(&request.source, &request.tree(), &request.work.join("attributes"))?;
+    laid.notes.iter().for_each(|note| progress.note(note));
+    Ok(laid)
+}
+
 fn run_recipe(
     request: &BuildRequest,
     progress: &Arc<dyn Progress>,
@@ -306,7 +317,7 @@ fn run_recipe(
     let home = request.work.join("home");
     std::fs::create_dir_all(&home).map_err(|source| BuildError::Work { dir: home.clone(), source })?;
     let progress = Arc::clone(progress);
-    let line: Arc<dyn Fn(&str) + Send + Sync> = Arc::new(move |line: &str| progress.line(line));
+    let line: Listener = Arc::new(move |line: &str| progress.line(line));
     let run = RunRequest {
         dir: &request.tree(),
         home: &home,
@@ -316,6 +327,7 @@ fn run_recipe(
         host: &request.host,
         semel: &request.semel,
         log: &request.log(),
+        masks: &[],
     };
     Ok(recipe::run(&run, &line, cancel)?)
 }

@@ -4,10 +4,9 @@
 //! accident. Each command runs in a process group of its own; when it ends, is stopped or takes too long, everything in
 //! the group ends with it. What the commands print goes to a log file and, line by line, to the caller.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{self, PipeReader, Read, Write};
+use std::io::{self, PipeReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -20,6 +19,7 @@ use semel_model::digest::Digest;
 use semel_model::name::CommitId;
 use semel_model::project::{BuildSpec, Command as Recipe};
 
+use crate::log::{self, BuildLog, Listener, Secret};
 use crate::provenance::digest_of_file;
 
 /// What is run, where, and with which surroundings.
@@ -39,8 +39,10 @@ pub struct RunRequest<'a> {
     pub host: &'a HostEnvironment,
     /// The running program, for `SEMEL`.
     pub semel: &'a Path,
-    /// The log file; commands append to it.
+    /// The log file, which does not exist yet.
     pub log: &'a Path,
+    /// What must not be seen in the log.
+    pub masks: &'a [Secret],
 }
 
 /// What a build takes from the host: where programs and toolchains are. Anything else is cleared.
@@ -253,26 +255,39 @@ fn end_group(group: Option<Pid>) {
 }
 
 /// Runs `fetch`, then `run`. `line` is called, from another thread, with each line that they print.
-pub fn run(
-    request: &RunRequest<'_>,
-    line: &Arc<dyn Fn(&str) + Send + Sync>,
-    cancel: &Cancel,
-) -> Result<RunReport, RunError> {
+pub fn run(request: &RunRequest<'_>, line: &Listener, cancel: &Cancel) -> Result<RunReport, RunError> {
     let environment = environment(request);
+    let unlogged = |source| RunError::Log { log: request.log.to_owned(), source };
+    let log =
+        BuildLog::create(request.log, request.masks, log::BOUNDS, Arc::clone(line)).map_err(unlogged)?;
+    let began = Instant::now();
+    let ran = run_phases(request, &environment, &log, began, cancel);
+    // Also the log of a build that failed is complete.
+    let ended = log.end(began.elapsed()).map_err(unlogged);
+    let phases = ran?;
+    ended?;
+    let log_digest = digest_of_file(request.log).map_err(unlogged)?;
+    let variables = environment.into_keys().collect();
+    Ok(RunReport { sandbox: Sandbox::None, phases, variables, log_digest })
+}
+
+fn run_phases(
+    request: &RunRequest<'_>,
+    environment: &BTreeMap<String, String>,
+    log: &BuildLog,
+    began: Instant,
+    cancel: &Cancel,
+) -> Result<Vec<(Phase, Duration)>, RunError> {
     let mut phases = Vec::new();
-    open_log(request.log).map_err(|source| RunError::Log { log: request.log.to_owned(), source })?;
     for (phase, command) in [(Phase::Fetch, &request.build.fetch), (Phase::Run, &request.build.run)] {
         if let Some(command) = command {
             let started = Instant::now();
-            let one = OneCommand { request, environment: &environment, phase, recipe: command };
-            one.run(line, cancel)?;
+            let one = OneCommand { request, environment, phase, recipe: command, output: log, began };
+            one.run(cancel)?;
             phases.push((phase, started.elapsed()));
         }
     }
-    let log_digest = digest_of_file(request.log)
-        .map_err(|source| RunError::Log { log: request.log.to_owned(), source })?;
-    let variables = environment.into_keys().collect();
-    Ok(RunReport { sandbox: Sandbox::None, phases, variables, log_digest })
+    Ok(phases)
 }
 
 /// The fixed list, with the project's own variables on top.
@@ -291,10 +306,6 @@ fn environment(request: &RunRequest<'_>) -> BTreeMap<String, String> {
     environment
 }
 
-fn open_log(log: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(log)
-}
-
 /// How long output is still read after a command ended, when something that left its group holds the pipe open.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -303,30 +314,27 @@ struct OneCommand<'a> {
     environment: &'a BTreeMap<String, String>,
     phase: Phase,
     recipe: &'a Recipe,
+    output: &'a BuildLog,
+    /// When the first command began.
+    began: Instant,
 }
 
 impl OneCommand<'_> {
-    fn run(&self, line: &Arc<dyn Fn(&str) + Send + Sync>, cancel: &Cancel) -> Result<(), RunError> {
+    fn run(&self, cancel: &Cancel) -> Result<(), RunError> {
         self.find_program()?;
         if cancel.is_stopped() {
             return Err(RunError::Stopped { phase: self.phase });
         }
-        let tail = Arc::new(Mutex::new(VecDeque::new()));
-        let mut output =
-            Output { log: self.log()?, line: Arc::clone(line), tail: Arc::clone(&tail), partial: Vec::new() };
-        output
-            .take(format!("== {}: {}\n", self.phase, self.recipe).as_bytes())
-            .map_err(|error| self.unlogged(error))?;
-        tail.lock().expect(HOLDERS).clear();
-
+        let began =
+            self.output.begin(&self.phase.to_string(), &self.recipe.to_string(), self.began.elapsed());
+        began.map_err(|error| self.unlogged(error))?;
         let (reader, child) = self.spawn().map_err(|source| self.unstarted(source))?;
-        let drained = read_all(reader, output);
+        let drained = read_all(reader, self.output.clone(), self.began);
         let (status, timed_out) = self.wait(child, cancel).map_err(|source| self.unstarted(source))?;
         if let Ok(Err(error)) = drained.recv_timeout(DRAIN) {
             return Err(self.unlogged(error));
         }
-        let tail = tail.lock().expect(HOLDERS).iter().cloned().collect();
-        self.judge(status, timed_out, cancel, tail)
+        self.judge(status, timed_out, cancel, self.output.last_lines())
     }
 
     /// The shell that sets the umask would say only that it did not find something.
@@ -340,10 +348,6 @@ impl OneCommand<'_> {
         };
         let missing = || RunError::NoProgram { phase: self.phase, program: program.to_owned() };
         there.then_some(()).ok_or_else(missing)
-    }
-
-    fn log(&self) -> Result<File, RunError> {
-        open_log(self.request.log).map_err(|error| self.unlogged(error))
     }
 
     /// The command behind a shell that only sets the umask: a program cannot set it for a child without changing its
@@ -415,8 +419,6 @@ impl OneCommand<'_> {
     }
 }
 
-const HOLDERS: &str = "no holder of this lock can panic";
-
 fn ending(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exited with code {code}"),
@@ -438,7 +440,7 @@ fn wait_without_reaping(leader: Pid) -> mpsc::Receiver<()> {
     ended
 }
 
-fn read_all(mut reader: PipeReader, mut output: Output) -> mpsc::Receiver<io::Result<()>> {
+fn read_all(mut reader: PipeReader, output: BuildLog, began: Instant) -> mpsc::Receiver<io::Result<()>> {
     let (tell, done) = mpsc::channel();
     std::thread::spawn(move || {
         let mut buffer = vec![0; 16 * 1024];
@@ -447,7 +449,7 @@ fn read_all(mut reader: PipeReader, mut output: Output) -> mpsc::Receiver<io::Re
             match reader.read(&mut buffer) {
                 Ok(0) => break,
                 // A full disk must not stop the command in the middle of a write.
-                Ok(some) => logged = logged.and_then(|()| output.take(&buffer[..some])),
+                Ok(some) => logged = logged.and_then(|()| output.take(&buffer[..some], began.elapsed())),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     logged = logged.and(Err(error));
@@ -455,49 +457,8 @@ fn read_all(mut reader: PipeReader, mut output: Output) -> mpsc::Receiver<io::Re
                 }
             }
         }
-        output.end_line();
-        let _ = tell.send(logged);
+        let ended = output.end_command(began.elapsed());
+        let _ = tell.send(logged.and(ended));
     });
     done
-}
-
-/// Where the output of a command goes.
-struct Output {
-    log: File,
-    line: Arc<dyn Fn(&str) + Send + Sync>,
-    tail: Arc<Mutex<VecDeque<String>>>,
-    partial: Vec<u8>,
-}
-
-/// How many of the last lines an error shows.
-const TAIL: usize = 20;
-/// How long a line may become before it is shown in pieces, in bytes.
-const LONGEST: usize = 8 * 1024;
-
-impl Output {
-    fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            self.partial.extend_from_slice(piece);
-            if piece.ends_with(b"\n") || self.partial.len() >= LONGEST {
-                self.end_line();
-            }
-        }
-        self.log.write_all(bytes)
-    }
-
-    fn end_line(&mut self) {
-        if self.partial.is_empty() {
-            return;
-        }
-        let text = String::from_utf8_lossy(&self.partial);
-        let text = text.trim_end_matches(['\n', '\r']);
-        (self.line)(text);
-        let mut tail = self.tail.lock().expect(HOLDERS);
-        if tail.len() == TAIL {
-            tail.pop_front();
-        }
-        tail.push_back(text.to_owned());
-        drop(tail);
-        self.partial.clear();
-    }
 }

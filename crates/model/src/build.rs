@@ -22,6 +22,13 @@ pub struct TreeEntry {
     pub object: String,
 }
 
+impl TreeEntry {
+    /// Whether it is a submodule: `object` is then the commit that it is at.
+    pub fn is_submodule(&self) -> bool {
+        self.mode == "160000"
+    }
+}
+
 /// The digest of a source tree: SHA-256 over `"semel source tree v1" 0x00` and, for each entry in the order of the path
 /// bytes, `mode 0x20 object 0x20 path 0x00`.
 pub fn source_tree_digest(mut entries: Vec<TreeEntry>) -> Digest {

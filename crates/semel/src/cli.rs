@@ -243,6 +243,10 @@ pub(crate) struct BuildLogArgs {
     /// The build number, or anything that names the artefact
     #[arg(value_name = "BUILD")]
     pub(crate) build: String,
+
+    /// What the commands printed, byte for byte, without times; it may harm a terminal
+    #[arg(long)]
+    pub(crate) raw: bool,
 }
 
 /// `semel versions`

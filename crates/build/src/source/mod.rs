@@ -145,12 +145,6 @@ pub enum SourceError {
         /// The commit.
         commit: CommitId,
     },
-    /// A submodule in the source tree.
-    #[error("`{path}` is a git submodule; submodules are not built yet")]
-    Submodule {
-        /// Its path.
-        path: String,
-    },
     /// The history is needed and was cut off when cloning.
     #[error(
         "the clone is shallow: the history behind commit {commit} is missing, and the version follows from it"
@@ -183,7 +177,6 @@ impl SourceError {
                 "write files and directories relative to the project; patterns are not known".to_owned()
             }
             Self::Empty { .. } => "commit the files, or look at [source] include and exclude".to_owned(),
-            Self::Submodule { path } => format!("leave it out with [source] exclude = [\"{path}\"]"),
             Self::ShallowClone { provider, .. } => Provider::unshallow(*provider).to_owned(),
             Self::Git(_) => return None,
         })
@@ -204,7 +197,8 @@ pub fn resolve(request: &Resolve<'_>) -> Result<Source, SourceError> {
     let place = read_place(place, request.start_dir)?;
     let commit = read_commit(&mut objects, request.revision, &place)?;
     let (prefix, project_text) = find_project_file(&mut objects, &commit, &place)?;
-    let listing = list(&Git::at(&place.repository), &commit, &prefix)?;
+    let tree = format!("{}:{}", commit.id, prefix.trim_end_matches('/'));
+    let listing = start_list(&Git::at(&place.repository), &tree)?;
     let file = format!("{prefix}{FILE_NAME}");
     let project = Project::parse(&file, &project_text)
         .map_err(|source| SourceError::Project { commit: commit.id.clone(), source })?;
@@ -354,9 +348,13 @@ fn find_project_file(
     Err(SourceError::NoProjectFile { commit: commit.id.clone(), uncommitted })
 }
 
-fn list(git: &Git, commit: &Commit, prefix: &str) -> Result<Running, GitError> {
-    let tree = format!("{}:{}", commit.id, prefix.trim_end_matches('/'));
-    git.start(&["ls-tree", "-r", "-z", "--full-tree", &tree])
+/// Lists the files of a tree; submodules are entries like files.
+pub(crate) fn list(git: &Git, tree: &str) -> Result<Vec<TreeEntry>, GitError> {
+    read_listing(start_list(git, tree)?)
+}
+
+fn start_list(git: &Git, tree: &str) -> Result<Running, GitError> {
+    git.start(&["ls-tree", "-r", "-z", "--full-tree", tree])
 }
 
 /// `MODE TYPE OBJECT<TAB>PATH<NUL>` for each file, `git-ls-tree(1)`, "Output format".
@@ -383,29 +381,36 @@ fn read_listing(running: Running) -> Result<Vec<TreeEntry>, GitError> {
         .collect()
 }
 
-/// The source tree: what `[source]` names, less the project file (what counts of it is in the definition) and less the
-/// values files (they belong to environments).
+/// The source tree of a listing. A submodule is in it as the commit that it is at.
 fn select(all: Vec<TreeEntry>, project: &Project, commit: &CommitId) -> Result<Vec<TreeEntry>, SourceError> {
-    let spec = &project.definition.source;
-    let values = project.values_files();
-    if let Some(pattern) = spec.include.iter().find(|one| !all.iter().any(|entry| covers(one, &entry.path))) {
+    let names_something =
+        |one: &String| all.iter().any(|entry| covers(one, &entry.path) || is_inside(one, entry));
+    if let Some(pattern) = project.definition.source.include.iter().find(|one| !names_something(one)) {
         return Err(SourceError::EmptyInclude { commit: commit.clone(), pattern: pattern.clone() });
     }
-    let mut chosen: Vec<TreeEntry> = all
-        .into_iter()
-        .filter(|entry| entry.path != FILE_NAME.as_bytes())
-        .filter(|entry| !values.iter().any(|file| plain(file) == entry.path))
-        .filter(|entry| spec.include.is_empty() || spec.include.iter().any(|one| covers(one, &entry.path)))
-        .filter(|entry| !spec.exclude.iter().any(|one| covers(one, &entry.path)))
-        .collect();
+    let mut chosen: Vec<TreeEntry> = all.into_iter().filter(|entry| is_chosen(project, entry)).collect();
     chosen.sort();
-    if let Some(link) = chosen.iter().find(|entry| entry.mode == "160000") {
-        return Err(SourceError::Submodule { path: String::from_utf8_lossy(&link.path).into_owned() });
-    }
     if chosen.is_empty() && project.definition.artefact.base.is_none() {
         return Err(SourceError::Empty { commit: commit.clone() });
     }
     Ok(chosen)
+}
+
+/// Whether an entry belongs to the source tree: what `[source]` names, less the project file (what counts of it is in the
+/// definition) and less the values files (they belong to environments).
+pub(crate) fn is_chosen(project: &Project, entry: &TreeEntry) -> bool {
+    let spec = &project.definition.source;
+    let includes = |one: &String| covers(one, &entry.path) || is_inside(one, entry);
+    entry.path != FILE_NAME.as_bytes()
+        && !project.values_files().iter().any(|file| plain(file) == entry.path)
+        && (spec.include.is_empty() || spec.include.iter().any(includes))
+        && !spec.exclude.iter().any(|one| covers(one, &entry.path))
+}
+
+/// Whether a file or directory of `[source]` lies inside this submodule.
+fn is_inside(named: &str, entry: &TreeEntry) -> bool {
+    let rest = plain(named).strip_prefix(entry.path.as_slice());
+    entry.is_submodule() && rest.is_some_and(|rest| rest.starts_with(b"/"))
 }
 
 /// Whether a file or directory of `[source]` is or contains this file.

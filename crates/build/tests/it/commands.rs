@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use semel_build::log::{self, Mark};
 use semel_build::pipeline::{self, Blame, BuildError};
 use semel_build::recipe::{HostEnvironment, RunError};
 use tempfile::TempDir;
@@ -78,13 +79,14 @@ fn fetch_runs_before_run_and_both_are_logged_in_order() {
         "== fetch: sh -c echo one; echo two >&2; echo fetched > cache",
         "one",
         "two",
-        "== run: cp cache out",
-        "echo three",
+        "== run: cp cache out echo three",
         "three",
     ];
-    let log = fs::read_to_string(&done.built.log).unwrap();
-    assert_eq!(log.lines().collect::<Vec<_>>(), expected);
     assert_eq!(done.lines, expected);
+    let log = fs::read(&done.built.log).unwrap();
+    let marks: Vec<Mark> = log::lines(&log).map(|line| line.mark).collect();
+    assert_eq!(marks, [Mark::Phase, Mark::Line, Mark::Line, Mark::Phase, Mark::Line]);
+    assert_eq!(log::raw(&log), b"one\ntwo\nthree\n");
     assert_eq!(done.built.report.phases.len(), 2);
 }
 

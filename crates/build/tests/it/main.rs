@@ -9,4 +9,5 @@ mod detection;
 mod files;
 mod rootfs;
 mod sources;
+mod clean;
 mod support;

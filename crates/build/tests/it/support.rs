@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use semel_build::checkout::{CheckoutError, LaidOut, materialise};
 use semel_build::package::Platform;
 use semel_build::pipeline::{self, BuildError, BuildRequest, Built, Progress, Step};
 use semel_build::provenance::BuilderInfo;
@@ -90,6 +91,10 @@ impl Repo {
         self.resolve().unwrap()
     }
 
+    pub(crate) fn laid_out(&self) -> Tree {
+        lay_out(&self.source()).unwrap()
+    }
+
     pub(crate) fn build(&self) -> Result<Done, BuildError> {
         build(self.source(), host())
     }
@@ -130,6 +135,29 @@ pub(crate) fn resolve_at(
     let variables: BTreeMap<String, String> =
         variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     source::resolve(&Resolve { start_dir: dir, revision, branch: None, variables: &variables, salt: 0 })
+}
+
+/// A source tree that was laid out, and the directory that it lies in.
+pub(crate) struct Tree {
+    pub(crate) dir: TempDir,
+    pub(crate) laid: LaidOut,
+}
+
+impl Tree {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join("tree").join(name)
+    }
+
+    pub(crate) fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
+    }
+}
+
+pub(crate) fn lay_out(source: &Source) -> Result<Tree, CheckoutError> {
+    let dir = TempDir::new().unwrap();
+    let laid = materialise(source, &dir.path().join("tree"), &dir.path().join("scratch"))?;
+    assert!(!dir.path().join("scratch").exists());
+    Ok(Tree { dir, laid })
 }
 
 /// A build that went well, and the directory that it lies in.

@@ -18,12 +18,12 @@ use semel_model::name::ComponentName;
 use semel_oci::client::FileSource;
 use semel_oci::copy::{Endpoint, copy};
 use semel_oci::layout::Layout;
-use semel_server::api::calls::{self, Heartbeat, Release};
+use semel_server::api::calls::{Heartbeat, Release};
 use serde::Serialize;
 use tokio::task::AbortHandle;
 
-use super::Outcome;
-use crate::cli::{BuildArgs, BuildLogArgs, BuildVerb, Cli};
+use super::{Outcome, build_log};
+use crate::cli::{BuildArgs, BuildVerb, Cli};
 use crate::output::{self, Output};
 use crate::progress;
 use crate::report::{Exit, Failure};
@@ -49,7 +49,7 @@ pub(super) struct Report {
 
 pub(super) async fn run(args: &BuildArgs, cli: &Cli, settings: Settings, output: Output) -> Outcome {
     if let Some(BuildVerb::Log(log)) = &args.verb {
-        return build_log(log, cli, &Session::open(cli, settings, output).await?).await;
+        return build_log::run(log, cli, &Session::open(cli, settings, output).await?).await;
     }
     let wanted = Wanted {
         revision: args.revision.clone(),
@@ -299,6 +299,10 @@ impl Progress for Told {
         self.bar.suspend(|| self.output.done(line));
     }
 
+    fn note(&self, note: &str) {
+        self.bar.suspend(|| self.output.warn(note));
+    }
+
     fn line(&self, line: &str) {
         self.bar.set_message(format!("build: {}", line.chars().take(160).collect::<String>()));
     }
@@ -424,29 +428,4 @@ impl Drop for Lease {
     fn drop(&mut self) {
         self.0.abort();
     }
-}
-
-async fn build_log(args: &BuildLogArgs, cli: &Cli, session: &Session) -> Outcome {
-    let (component, build) = super::artefact(&args.build, cli, session)?;
-    let found = session.client.call(&calls::BuildLog { component: component.clone(), build }).await?;
-    if session.output.is_json() {
-        session.output.json(&found);
-        return Ok(Exit::Done);
-    }
-    let reason = found.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-    session.output.say(format!(
-        "build {} of {component}, version {}, {}{reason}",
-        found.number, found.version, found.state
-    ));
-    let Some(log) = found.log else {
-        return Err(Failure::new(Exit::NotFound, format!("build {} has left no log", found.number)));
-    };
-    let fetched = session.client.registry().get_blob(&component, &log, None).await;
-    let mut fetched = fetched.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
-    let mut bytes = Vec::new();
-    tokio::io::AsyncReadExt::read_to_end(&mut fetched.reader, &mut bytes)
-        .await
-        .map_err(|error| Failure::from_error(Exit::Fault, &error))?;
-    session.output.bytes(&bytes);
-    Ok(Exit::Done)
 }

@@ -3,6 +3,7 @@
 mod demo;
 mod init;
 mod build;
+mod build_log;
 mod versions;
 mod channels;
 mod inspect;
