@@ -115,14 +115,18 @@ impl Base {
         for (number, layer) in self.layers.iter().enumerate() {
             let mut apply = || {
                 fs::create_dir_all(copies)?;
-                let compression = Compression::of(layer)
-                    .ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, layer.media_type.as_str()))?;
-                let tar = compression.open(&self.layout.blob_path(&layer.digest))?;
-                rootfs.add_layer(tar, &copies.join(format!("layer{number}.tar")))
+                rootfs.add_layer(self.open_layer(layer)?, &copies.join(format!("layer{number}.tar")))
             };
             apply().map_err(|source| broken(layer, source))?;
         }
         Ok(rootfs)
+    }
+
+    /// The tar stream of one of its layers.
+    pub(crate) fn open_layer(&self, layer: &Descriptor) -> io::Result<Box<dyn Read>> {
+        let compression = Compression::of(layer)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, layer.media_type.as_str()))?;
+        compression.open(&self.layout.blob_path(&layer.digest))
     }
 
     /// Copies the layers into another layout.

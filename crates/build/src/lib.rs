@@ -17,7 +17,7 @@
 //! - [`source`], [`checkout`]
 //! - [`recipe`] with [`log`]
 //! - [`collect`], [`base`], [`package`]
-//! - [`rootfs`]
+//! - [`rootfs`], [`lint`]
 //! - [`provenance`], [`pipeline`]
 //! - for `semel init`: [`detect`]
 //! - for `semel push`: [`files`] with [`disk`] and [`chart`]
@@ -27,6 +27,7 @@ pub mod base;
 pub mod checkout;
 pub mod collect;
 mod git;
+pub mod lint;
 pub mod log;
 pub mod package;
 pub mod pipeline;

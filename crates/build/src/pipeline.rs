@@ -6,12 +6,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
+use semel_model::name::EnvironmentName;
 use semel_model::statement::Claim;
+use semel_oci::layout::Layout;
+use serde_json::Value;
 
 use crate::base::{Base, BaseError};
 use crate::checkout::{self, CheckoutError, LaidOut};
 use crate::collect::{self, CollectError, PackFile};
+use crate::lint::{self, LintError, LintRequest};
 use crate::log::Listener;
 use crate::package::{self, PackageError, PackageRequest, Packaged, Platform};
 use crate::provenance::{self, BuilderInfo, Facts, Range};
@@ -50,6 +55,8 @@ pub enum Step {
     Collect,
     /// They become layers and a manifest.
     Package,
+    /// What must not be inside is looked for.
+    Lint,
 }
 
 impl fmt::Display for Step {
@@ -59,6 +66,7 @@ impl fmt::Display for Step {
             Self::Recipe => "build",
             Self::Collect => "collect",
             Self::Package => "package",
+            Self::Lint => "lint",
         })
     }
 }
@@ -118,6 +126,8 @@ pub enum Blame {
     NotFound,
     /// The project's own command failed.
     Command,
+    /// The finished artefact is not as it must be.
+    Content,
     /// The caller stopped it.
     Stopped,
     /// The machine's or ours.
@@ -145,6 +155,12 @@ pub enum BuildError {
     /// No artefact.
     #[error(transparent)]
     Package(#[from] PackageError),
+    /// The linter could not look.
+    #[error(transparent)]
+    Lint(#[from] LintError),
+    /// The linter found what must not be there.
+    #[error("the artefact carries what it must not: {} found", .0.errors().count())]
+    Forbidden(Box<lint::Report>),
     /// The work directory could not be used.
     #[error("cannot use the work directory {}", .dir.display())]
     Work {
@@ -164,7 +180,16 @@ impl BuildError {
             Self::Checkout(error) => error.hint(),
             Self::Run(error) => error.hint(),
             Self::Collect(error) => error.hint(),
-            Self::Base(_) | Self::Package(_) | Self::Work { .. } => None,
+            Self::Forbidden(report) => report.hint(),
+            Self::Base(_) | Self::Package(_) | Self::Lint(_) | Self::Work { .. } => None,
+        }
+    }
+
+    /// Everything that is wrong, where that is more than one thing.
+    pub fn details(&self) -> Vec<String> {
+        match self {
+            Self::Forbidden(report) => report.errors().map(ToString::to_string).collect(),
+            _ => Vec::new(),
         }
     }
 
@@ -173,6 +198,8 @@ impl BuildError {
         match self {
             Self::Source(SourceError::UnknownRevision { .. }) => Blame::NotFound,
             Self::Run(RunError::Stopped { .. }) => Blame::Stopped,
+            Self::Forbidden(_) => Blame::Content,
+            Self::Lint(LintError::Waiver(_)) => Blame::Caller,
             Self::Run(RunError::Failed { .. } | RunError::TimedOut { .. }) => Blame::Command,
             Self::Source(SourceError::Git(_))
             | Self::Checkout(
@@ -181,6 +208,7 @@ impl BuildError {
             | Self::Run(RunError::Start { .. } | RunError::Log { .. })
             | Self::Collect(CollectError::Read { .. })
             | Self::Package(_)
+            | Self::Lint(_)
             | Self::Work { .. } => Blame::Fault,
             Self::Source(_) | Self::Checkout(_) | Self::Run(_) | Self::Collect(_) | Self::Base(_) => {
                 Blame::Caller
@@ -211,7 +239,13 @@ impl Build {
                 Ok(collect::collect(&request.tree(), &request.source.project.definition.artefact)?)
             })
             .await?;
-        let packaged = self.package(&files).await?;
+        let (packaged, base) = self.package(&files).await?;
+        let config = self.config_of(&packaged).await?;
+        let linted = self
+            .step(Step::Lint, move |request, progress, _| {
+                run_lint(request, progress, &files, base.as_ref(), config.as_ref())
+            })
+            .await?;
         let took = SignedDuration::try_from(began.elapsed()).unwrap_or(SignedDuration::ZERO);
         let finished = self.request.started.checked_add(took).unwrap_or(self.request.started);
         let provenance = provenance::predicate(&Facts {
@@ -226,7 +260,7 @@ impl Build {
         Ok(Built {
             layout_dir: self.request.layout_dir(),
             packaged,
-            claims: vec![Claim::provenance(provenance)],
+            claims: vec![Claim::provenance(provenance), linted],
             report,
             log: self.request.log(),
             timings: self.timings,
@@ -251,7 +285,7 @@ impl Build {
         Ok(done)
     }
 
-    async fn package(&mut self, files: &[PackFile]) -> Result<Packaged, BuildError> {
+    async fn package(&mut self, files: &[PackFile]) -> Result<(Packaged, Option<Base>), BuildError> {
         let started = self.begin(Step::Package);
         let request = Arc::clone(&self.request);
         let source = &request.source;
@@ -274,7 +308,17 @@ impl Build {
         })
         .await?;
         self.end(Step::Package, started);
-        Ok(packaged)
+        Ok((packaged, base))
+    }
+
+    /// The configuration of an artefact, where it is JSON.
+    async fn config_of(&self, packaged: &Packaged) -> Result<Option<Value>, BuildError> {
+        let layout = Layout::open(self.request.layout_dir())
+            .await
+            .map_err(|source| PackageError::Layout { source })?;
+        let bytes =
+            layout.read_blob(&packaged.config).await.map_err(|source| PackageError::Layout { source })?;
+        Ok(serde_json::from_slice(&bytes).ok())
     }
 
     fn begin(&self, step: Step) -> Instant {
@@ -330,6 +374,32 @@ fn run_recipe(
         masks: &[],
     };
     Ok(recipe::run(&run, &line, cancel)?)
+}
+
+/// What must not be inside stops the build; the rest becomes a claim.
+fn run_lint(
+    request: &BuildRequest,
+    progress: &Arc<dyn Progress>,
+    files: &[PackFile],
+    base: Option<&Base>,
+    config: Option<&Value>,
+) -> Result<Claim, BuildError> {
+    let project = &request.source.project;
+    let report = lint::lint(&LintRequest {
+        files,
+        base,
+        definition: &project.definition,
+        environments: project.pipeline.environments.keys().map(EnvironmentName::as_str).collect(),
+        tree: &request.tree(),
+        config,
+        waivers: &project.waivers,
+        today: request.started.to_zoned(TimeZone::UTC).date(),
+    })?;
+    if report.errors().next().is_some() {
+        return Err(BuildError::Forbidden(Box::new(report)));
+    }
+    report.notes().for_each(|note| progress.note(&note));
+    Ok(report.claim())
 }
 
 struct StopOnDrop(Cancel);

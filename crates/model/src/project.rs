@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Contract, InvalidContract};
@@ -28,6 +29,38 @@ pub struct Project {
     pub definition: Definition,
     /// The proposed pipeline.
     pub pipeline: Pipeline,
+    /// Findings of the linter that the project accepts. They change no byte, so they are no part of the definition.
+    pub waivers: Vec<Waiver>,
+}
+
+/// `[[waiver]]`: a finding of the linter that is accepted for a time.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Waiver {
+    /// The rule, such as `secret/private-key`.
+    pub rule: String,
+    /// The path in the artefact; `*` and `**` stand for anything.
+    pub path: String,
+    /// Why it is accepted.
+    pub reason: String,
+    /// The last day on which it holds.
+    #[serde(deserialize_with = "day")]
+    pub until: Date,
+}
+
+/// A date of TOML, or the same as a text.
+fn day<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Date, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Date(toml::value::Datetime),
+        Text(String),
+    }
+    let text = match Written::deserialize(deserializer)? {
+        Written::Date(date) => date.to_string(),
+        Written::Text(text) => text,
+    };
+    text.parse().map_err(|_| serde::de::Error::custom(format!("`{text}` is no day: write 2027-01-31")))
 }
 
 /// What decides the bytes of an artefact, beside the source tree. Part of the build key in canonical form, from which
@@ -232,6 +265,8 @@ struct File {
     config: Contract,
     #[serde(default)]
     environment: BTreeMap<EnvironmentName, EnvironmentTable>,
+    #[serde(default)]
+    waiver: Vec<Waiver>,
 }
 
 #[derive(Deserialize)]
@@ -286,6 +321,15 @@ impl Project {
             ));
         }
         check_artefact(&read.artefact).map_err(|(needle, problem)| at(needle, problem))?;
+        if let Some(waiver) = read.waiver.iter().find(|waiver| waiver.reason.trim().len() < 10) {
+            return Err(at(
+                "[[waiver",
+                format!(
+                    "the waiver of {} for {} needs a reason that others understand",
+                    waiver.rule, waiver.path
+                ),
+            ));
+        }
         check_build(&read.build).map_err(|problem| at("[build", problem))?;
         read.config.validate().map_err(|error: InvalidContract| at(error.key.as_str(), error.to_string()))?;
         let bindings = read.environment.into_iter().map(|(name, table)| (name, binding(table))).collect();
@@ -298,7 +342,7 @@ impl Project {
             artefact: read.artefact,
             config: read.config,
         };
-        Ok(Self { component: read.component, store: read.store, definition, pipeline })
+        Ok(Self { component: read.component, store: read.store, definition, pipeline, waivers: read.waiver })
     }
 
     /// The files named by environments, which are no part of the source tree.

@@ -7,6 +7,7 @@ mod artefact;
 mod commands;
 mod detection;
 mod files;
+mod lint;
 mod rootfs;
 mod sources;
 mod clean;

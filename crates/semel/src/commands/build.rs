@@ -384,6 +384,7 @@ fn build_failure(error: &BuildError, session: &Session) -> Failure {
         Blame::Caller => Exit::Usage,
         Blame::NotFound => Exit::NotFound,
         Blame::Command => Exit::Command,
+        Blame::Content => Exit::Verification,
         Blame::Stopped => Exit::Interrupted,
         Blame::Fault => Exit::Fault,
     };
@@ -392,7 +393,7 @@ fn build_failure(error: &BuildError, session: &Session) -> Failure {
             session.output.say(format!("  | {line}"));
         }
     }
-    Failure::from_error(exit, error).hints(error.hint())
+    Failure::from_error(exit, error).because(error.details()).hints(error.hint())
 }
 
 /// Records that the build came to nothing and gives its lease up, so that the next try need not wait.

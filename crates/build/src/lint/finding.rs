@@ -1,0 +1,92 @@
+//! Findings: what was found where, in words that never repeat the value.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// How grave a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The artefact is not published.
+    Error,
+    /// Somebody should look.
+    Warning,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        })
+    }
+}
+
+/// Where in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    /// A line of a text, from 1.
+    Line(u64),
+    /// An offset in bytes.
+    Offset(u64),
+}
+
+/// Something that should not be inside an artefact.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Finding {
+    /// How grave it is.
+    pub severity: Severity,
+    /// The rule, such as `secret/aws-access-key`.
+    pub rule: String,
+    /// The path in the artefact, or the part of the image configuration.
+    pub path: String,
+    /// Where in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
+    /// The layer's digest, for what came with a base or another builder's image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layer: Option<String>,
+    /// What it is, without its value.
+    pub what: String,
+    /// What to do about it.
+    pub fix: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.path)?;
+        match self.place {
+            Some(Place::Line(line)) => write!(f, ":{line}")?,
+            Some(Place::Offset(offset)) => write!(f, " at byte {offset}")?,
+            None => {}
+        }
+        write!(f, ": {} [{}]", self.what, self.rule)
+    }
+}
+
+/// Whether a path belongs to what other people wrote, or explains and tests: what looks like a secret there is mostly an example.
+pub(super) fn is_example(path: &str) -> bool {
+    const DIRECTORIES: &[&str] = &[
+        "node_modules",
+        "site-packages",
+        "dist-packages",
+        "vendor",
+        "doc",
+        "docs",
+        "test",
+        "tests",
+        "testdata",
+        "__tests__",
+        "fixtures",
+        "examples",
+        "example",
+        "man",
+        "licenses",
+    ];
+    const SUFFIXES: &[&str] = &[".md", ".rst", ".markdown", ".d.ts", ".map"];
+    let lower = path.to_ascii_lowercase();
+    lower.split('/').any(|part| DIRECTORIES.contains(&part) || part.ends_with(".dist-info"))
+        || SUFFIXES.iter().any(|suffix| lower.ends_with(suffix))
+}

@@ -1,0 +1,207 @@
+//! Scan: known forms of secrets in a stream of bytes.
+//!
+//! Each rule has anchors, short literal texts that every secret of its form contains. One pass finds all anchors of all
+//! rules; only around an anchor is anything looked at more closely. Memory is two windows, whatever the length of the stream.
+
+use std::io::{self, Read};
+
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+
+use super::finding::{Finding, Place, Severity, is_example};
+use super::secrets::{RULES, Rule};
+
+/// How many bytes are read at a time.
+pub const WINDOW_BYTES: usize = 256 * 1024;
+/// How far a secret may reach behind its anchor.
+const AHEAD_BYTES: usize = 4096;
+/// How far it may begin before its anchor.
+const BEHIND_BYTES: usize = 256;
+
+/// All rules, ready to search.
+#[derive(Debug)]
+pub struct Scanner {
+    anchors: AhoCorasick,
+    /// The rule of each anchor.
+    rules: Vec<&'static Rule>,
+}
+
+/// A secret in a stream.
+#[derive(Debug)]
+pub struct Hit {
+    rule: &'static Rule,
+    place: Place,
+    shown: String,
+}
+
+impl Hit {
+    /// The finding for a file.
+    pub(super) fn finding(&self, path: &str) -> Finding {
+        let severity =
+            if self.rule.proven || !is_example(path) { self.rule.severity } else { Severity::Warning };
+        Finding {
+            severity,
+            rule: format!("secret/{}", self.rule.id),
+            path: path.to_owned(),
+            place: Some(self.place),
+            layer: None,
+            what: format!("{} ({})", self.rule.what, self.shown),
+            fix: "take it out of what is packaged, give it to the environment (`semel config set`), and replace it where it is valid: \
+                  whoever has an old build has it"
+                .to_owned(),
+        }
+    }
+}
+
+impl Default for Scanner {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Scanner {
+    /// Prepares the search.
+    pub fn new() -> Self {
+        let rules: Vec<_> = RULES.iter().flat_map(|rule| rule.anchors.iter().map(move |_| rule)).collect();
+        let anchors = AhoCorasick::builder()
+            .match_kind(MatchKind::LeftmostFirst)
+            .kind(Some(AhoCorasickKind::DFA))
+            .build(RULES.iter().flat_map(|rule| rule.anchors))
+            .expect("a few short literals make a small automaton");
+        Self { anchors, rules }
+    }
+
+    /// Searches a stream to its end and gives its length in bytes.
+    ///
+    /// # Errors
+    /// What reading gives.
+    pub fn stream(&self, mut content: impl Read, found: &mut impl FnMut(Hit)) -> io::Result<u64> {
+        let mut window = Window::new();
+        loop {
+            let ended = window.fill(&mut content)?;
+            self.search(&mut window, ended, found);
+            if ended {
+                return Ok(window.base + window.bytes.len() as u64);
+            }
+            window.slide();
+        }
+    }
+
+    /// Looks at every anchor that has enough bytes behind it, and at all of them at the end.
+    fn search(&self, window: &mut Window, ended: bool, found: &mut impl FnMut(Hit)) {
+        let bytes = window.bytes.as_slice();
+        let until = if ended { bytes.len() } else { bytes.len().saturating_sub(AHEAD_BYTES) };
+        let mut at = window.from;
+        while at < until {
+            let input = aho_corasick::Input::new(bytes).span(at..bytes.len());
+            let Some(anchor) = self.anchors.find(input).filter(|anchor| anchor.start() < until) else {
+                break;
+            };
+            let rule = self.rules[anchor.pattern().as_usize()];
+            at = anchor.start() + 1;
+            let Some(range) = (rule.verify)(bytes, anchor.start()..anchor.end()) else { continue };
+            at = at.max(range.end);
+            found(Hit { rule, place: window.place(range.start), shown: shown(&bytes[range]) });
+        }
+        window.from = at.max(until);
+    }
+}
+
+/// The beginning of a secret and its length: enough to find it, too little to use it.
+fn shown(secret: &[u8]) -> String {
+    let head: String =
+        secret.iter().take(4).map(|byte| char::from(*byte)).filter(char::is_ascii_graphic).collect();
+    format!("{head}…, {} characters", secret.len())
+}
+
+/// The part of a stream that is in memory.
+struct Window {
+    bytes: Vec<u8>,
+    /// Where the window begins in the stream.
+    base: u64,
+    /// Where the search goes on in the window.
+    from: usize,
+    /// How many lines ended before the window.
+    lines: u64,
+    /// Whether the stream looks like text.
+    text: bool,
+}
+
+impl Window {
+    fn new() -> Self {
+        let bytes = Vec::with_capacity(WINDOW_BYTES + AHEAD_BYTES + BEHIND_BYTES);
+        Self { bytes, base: 0, from: 0, lines: 0, text: true }
+    }
+
+    /// Reads until the window is full; says whether the stream has ended.
+    fn fill(&mut self, content: &mut impl Read) -> io::Result<bool> {
+        let had = self.bytes.len();
+        content.by_ref().take(WINDOW_BYTES as u64).read_to_end(&mut self.bytes)?;
+        if self.base == 0 && had == 0 {
+            self.text = memchr::memchr(0, &self.bytes[..self.bytes.len().min(8192)]).is_none();
+        }
+        Ok(self.bytes.len() - had < WINDOW_BYTES)
+    }
+
+    /// Drops what was searched, but for what a secret may reach back to.
+    fn slide(&mut self) {
+        let gone = self.from.min(self.bytes.len()).saturating_sub(BEHIND_BYTES);
+        if self.text {
+            self.lines += memchr::memchr_iter(b'\n', &self.bytes[..gone]).count() as u64;
+        }
+        self.bytes.drain(..gone);
+        self.base += gone as u64;
+        self.from -= gone;
+    }
+
+    fn place(&self, at: usize) -> Place {
+        if self.text {
+            Place::Line(self.lines + memchr::memchr_iter(b'\n', &self.bytes[..at]).count() as u64 + 1)
+        } else {
+            Place::Offset(self.base + at as u64)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hits(bytes: &[u8]) -> Vec<(&'static str, Place)> {
+        let mut hits = Vec::new();
+        Scanner::new().stream(bytes, &mut |hit| hits.push((hit.rule.id, hit.place))).unwrap();
+        hits
+    }
+
+    #[test]
+    fn a_secret_is_found_wherever_the_windows_are_cut() {
+        let secret = format!("\nkey = {}{} ", "AKIA", "QWERTYUIOP234567");
+        for before in [
+            0,
+            1,
+            WINDOW_BYTES - 5,
+            WINDOW_BYTES - 30,
+            WINDOW_BYTES,
+            WINDOW_BYTES + 4000,
+            3 * WINDOW_BYTES - 9,
+        ] {
+            let mut bytes = vec![b'.'; before];
+            bytes.extend(secret.as_bytes());
+            for after in [0, 5, AHEAD_BYTES + 1, 2 * WINDOW_BYTES] {
+                let mut all = bytes.clone();
+                all.resize(bytes.len() + after, b'\n');
+                assert_eq!(
+                    hits(&all),
+                    [("aws-access-key", Place::Line(2))],
+                    "{before} before, {after} after"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn in_a_binary_the_offset_is_told() {
+        let mut bytes = vec![0; 1000];
+        bytes.extend(format!("\n{}{}\0", "AKIA", "QWERTYUIOP234567").as_bytes());
+        assert_eq!(hits(&bytes), [("aws-access-key", Place::Offset(1001))]);
+    }
+}

@@ -1,0 +1,113 @@
+//! Waivers: what a project accepts, why, and until when.
+
+use globset::{Glob, GlobMatcher};
+use jiff::civil::Date;
+use semel_model::project::Waiver;
+
+use super::finding::Finding;
+
+/// A waiver that cannot be understood.
+#[derive(Debug, thiserror::Error)]
+#[error("the path `{path}` of the waiver for {rule} is no pattern")]
+pub struct InvalidWaiver {
+    /// Its rule.
+    pub rule: String,
+    /// Its path.
+    pub path: String,
+    /// The cause.
+    #[source]
+    pub source: globset::Error,
+}
+
+/// Findings, judged.
+#[derive(Debug, Default)]
+pub(super) struct Judged {
+    pub(super) open: Vec<Finding>,
+    pub(super) waived: Vec<(Finding, Waiver)>,
+    pub(super) idle: Vec<Waiver>,
+}
+
+/// Lays the waivers over the findings. A waiver holds to the end of its last day.
+pub(super) fn judge(
+    findings: Vec<Finding>,
+    waivers: &[Waiver],
+    today: Date,
+) -> Result<Judged, InvalidWaiver> {
+    let compiled: Vec<Covering<'_>> = waivers.iter().map(Covering::new).collect::<Result<_, _>>()?;
+    let mut judged = Judged::default();
+    let mut used = vec![false; waivers.len()];
+    for finding in findings {
+        let covering = compiled.iter().position(|one| one.waiver.until >= today && one.covers(&finding));
+        match covering {
+            Some(index) => {
+                used[index] = true;
+                judged.waived.push((finding, waivers[index].clone()));
+            }
+            None => judged.open.push(finding),
+        }
+    }
+    let unused = waivers.iter().zip(used).filter(|(_, used)| !used);
+    judged.idle = unused.map(|(waiver, _)| waiver.clone()).collect();
+    Ok(judged)
+}
+
+struct Covering<'a> {
+    waiver: &'a Waiver,
+    path: GlobMatcher,
+}
+
+impl<'a> Covering<'a> {
+    fn new(waiver: &'a Waiver) -> Result<Self, InvalidWaiver> {
+        let path = Glob::new(&waiver.path).map_err(|source| InvalidWaiver {
+            rule: waiver.rule.clone(),
+            path: waiver.path.clone(),
+            source,
+        })?;
+        Ok(Self { waiver, path: path.compile_matcher() })
+    }
+
+    fn covers(&self, finding: &Finding) -> bool {
+        finding.rule == self.waiver.rule && self.path.is_match(&finding.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Severity;
+    use super::*;
+
+    #[test]
+    fn a_waiver_covers_its_rule_at_its_path_until_its_last_day() {
+        let finding = |path: &str| Finding {
+            severity: Severity::Error,
+            rule: "secret/private-key".to_owned(),
+            path: path.to_owned(),
+            place: None,
+            layer: None,
+            what: "a private key".to_owned(),
+            fix: "take it out".to_owned(),
+        };
+        let waiver = |path: &str, until: &str| Waiver {
+            rule: "secret/private-key".to_owned(),
+            path: path.to_owned(),
+            reason: "a key of the test suite".to_owned(),
+            until: until.parse().unwrap(),
+        };
+        let today = "2026-11-23".parse().unwrap();
+        for (pattern, until, covered) in [
+            ("/app/test.key", "2026-11-23", true),
+            ("/app/**", "2027-01-01", true),
+            ("/app/*.key", "2027-01-01", true),
+            ("/app/test.key", "2026-11-22", false),
+            ("/other/**", "2027-01-01", false),
+        ] {
+            let judged = judge(vec![finding("/app/test.key")], &[waiver(pattern, until)], today).unwrap();
+            assert_eq!(
+                (judged.waived.len(), judged.open.len()),
+                if covered { (1, 0) } else { (0, 1) },
+                "{pattern} {until}"
+            );
+            assert_eq!(judged.idle.is_empty(), covered);
+        }
+    }
+}
