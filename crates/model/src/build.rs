@@ -1,6 +1,6 @@
-//! Build once: the source tree, the build key, and the rule that gives a version.
+//! Build once: the source tree, the build key, and what the version rule is told.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -84,6 +84,9 @@ pub struct CommitFact {
     pub subject: String,
     /// What it asks of the next version.
     pub bump: Bump,
+    /// Whether it changes nothing of the source tree: it asks for nothing then, and brings nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub outside: bool,
 }
 
 /// Which part of a version moves.
@@ -98,6 +101,20 @@ pub enum Bump {
     Minor,
     /// The first number (the middle one before 1.0.0).
     Major,
+    /// The first number, also before 1.0.0: only for somebody who says so.
+    Stable,
+}
+
+impl Bump {
+    /// Reads what somebody asks for in so many words: `patch`, `minor`, `major`.
+    pub fn asked(word: &str) -> Option<Self> {
+        match word.trim().to_ascii_lowercase().as_str() {
+            "patch" => Some(Self::Patch),
+            "minor" => Some(Self::Minor),
+            "major" => Some(Self::Stable),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Bump {
@@ -105,21 +122,28 @@ impl fmt::Display for Bump {
         f.write_str(match self {
             Self::Patch => "patch",
             Self::Minor => "minor",
-            Self::Major => "major",
+            Self::Major | Self::Stable => "major",
         })
     }
 }
 
 /// What a commit message asks for (Conventional Commits 1.0.0). A message of any other form is a patch: every build gets
-/// a version.
+/// a version. The footer `Version-Bump: patch`, `minor` or `major` says it in so many words, and nothing else counts then.
+///
+/// Of a body only footers are read: a squashed commit lists messages there that are not its own.
 pub fn bump_of(message: &str) -> Bump {
     let mut lines = message.lines();
     let subject = lines.next().unwrap_or("");
-    let footer = |line: &str| line.starts_with("BREAKING CHANGE:") || line.starts_with("BREAKING-CHANGE:");
+    let body: Vec<&str> = lines.collect();
+    let asked = |line: &&str| line.strip_prefix("Version-Bump:").and_then(Bump::asked);
+    if let Some(bump) = body.iter().rev().find_map(asked) {
+        return bump;
+    }
+    let breaks = |line: &&str| line.starts_with("BREAKING CHANGE:") || line.starts_with("BREAKING-CHANGE:");
     let kind = subject.split_once(':').map_or("", |(kind, _)| kind);
     let name = kind.split('(').next().unwrap_or("").trim_end_matches('!');
     let conventional = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    if lines.any(footer) || (conventional && kind.ends_with('!')) {
+    if body.iter().any(breaks) || (conventional && kind.ends_with('!')) {
         Bump::Major
     } else if name.eq_ignore_ascii_case("feat") {
         Bump::Minor
@@ -134,8 +158,40 @@ pub fn bump_of(message: &str) -> Bump {
 pub enum Line {
     /// The main line: its builds get final-looking versions.
     Main(String),
+    /// A line that goes on with `X.Y` alone: its builds get final-looking versions of that line.
+    Release(ReleaseLine),
     /// Any other branch: its builds get `X.Y.Z-slug.N`.
     Branch(String),
+}
+
+/// A release line: the branch `release/1.4` of the versions `1.4.*`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReleaseLine {
+    /// The branch's name.
+    pub name: String,
+    /// The first number of its versions.
+    pub major: u64,
+    /// The second number of its versions.
+    pub minor: u64,
+}
+
+impl ReleaseLine {
+    /// Reads a branch's name by a pattern such as `release/*`, whose `*` stands for `1.4`, `v1.4` or `1.4.x`.
+    pub fn of(name: &str, pattern: &str) -> Option<Self> {
+        let (before, after) = pattern.split_once('*')?;
+        let numbers = name.strip_prefix(before)?.strip_suffix(after)?;
+        let numbers = numbers.strip_prefix('v').unwrap_or(numbers);
+        let numbers = numbers.strip_suffix(".x").unwrap_or(numbers);
+        let (major, minor) = numbers.split_once('.')?;
+        let number = |text: &str| Some(text).filter(|text| is_plain(text))?.parse().ok();
+        Some(Self { name: name.to_owned(), major: number(major)?, minor: number(minor)? })
+    }
+}
+
+/// Digits without a sign and without a leading zero.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'))
 }
 
 impl Line {
@@ -143,6 +199,7 @@ impl Line {
     pub fn name(&self) -> &str {
         match self {
             Self::Main(name) | Self::Branch(name) => name,
+            Self::Release(line) => &line.name,
         }
     }
 }
@@ -153,136 +210,23 @@ impl Line {
 pub struct History {
     /// The commit and its ancestors, newest first, as far back as they were sent.
     pub commits: Vec<CommitFact>,
-    /// Final versions that tags give to some of them.
+    /// The final versions that tags give to the commit and to ancestors of it, also to those that were not sent.
     pub tags: BTreeMap<CommitId, Version>,
     /// The version that the project's own manifest states.
     pub manifest: Option<Version>,
     /// Whether the history ends where it does because no more was sent.
     pub truncated: bool,
-}
-
-/// A version and how it came about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Allocation {
-    /// The version given.
-    pub version: Version,
-    /// The version that it follows, if there is one.
-    pub follows: Option<Version>,
-    /// The largest step that the commits since then ask for.
-    pub bump: Bump,
-    /// The commits since then.
-    pub since: Vec<CommitId>,
-}
-
-/// Gives the next version of a component.
-///
-/// `built` are the final versions of this component by commit; `taken` says whether a name is bound or reserved already;
-/// `number` is the build number.
-pub fn allocate(
-    history: &History,
-    line: &Line,
-    built: &BTreeMap<CommitId, Version>,
-    number: u64,
-    taken: impl Fn(&Version) -> bool,
-) -> Allocation {
-    let base = base_of(history, built);
-    let since = commits_since(history, base.as_ref().map(|(commit, _)| commit));
-    let bump = since.iter().map(|commit| commit.bump).max().unwrap_or(Bump::Patch);
-    let start = base
-        .as_ref()
-        .and_then(|(_, version)| version.as_semver().cloned())
-        .or_else(|| history.manifest.as_ref().and_then(|version| version.as_semver().cloned()))
-        .unwrap_or(semver::Version::new(0, 0, 0));
-    let mut next = step(&start, bump);
-    while taken(&named(&next, line, number)) {
-        next.patch += 1;
-    }
-    Allocation {
-        version: named(&next, line, number),
-        follows: base.map(|(_, version)| version),
-        bump,
-        since: since.iter().map(|commit| commit.id.clone()).collect(),
-    }
-}
-
-/// The highest final version among the ancestors.
-fn base_of(history: &History, built: &BTreeMap<CommitId, Version>) -> Option<(CommitId, Version)> {
-    let known = |commit: &CommitFact| {
-        let version = built.get(&commit.id).into_iter().chain(history.tags.get(&commit.id)).max()?;
-        Some((version.clone(), commit.id.clone()))
-    };
-    history.commits.iter().filter_map(known).max().map(|(version, commit)| (commit, version))
-}
-
-fn commits_since<'a>(history: &'a History, base: Option<&CommitId>) -> Vec<&'a CommitFact> {
-    let parents: BTreeMap<&CommitId, &[CommitId]> =
-        history.commits.iter().map(|commit| (&commit.id, commit.parents.as_slice())).collect();
-    let mut before = BTreeSet::new();
-    let mut open: Vec<&CommitId> = base.into_iter().collect();
-    while let Some(commit) = open.pop() {
-        if before.insert(commit) {
-            open.extend(parents.get(commit).copied().unwrap_or_default());
-        }
-    }
-    history.commits.iter().filter(|commit| !before.contains(&commit.id)).collect()
-}
-
-fn step(from: &semver::Version, bump: Bump) -> semver::Version {
-    match bump {
-        Bump::Major if from.major > 0 => semver::Version::new(from.major + 1, 0, 0),
-        Bump::Major | Bump::Minor => semver::Version::new(from.major, from.minor + 1, 0),
-        Bump::Patch => semver::Version::new(from.major, from.minor, from.patch + 1),
-    }
-}
-
-fn named(core: &semver::Version, line: &Line, number: u64) -> Version {
-    let mut version = core.clone();
-    if let Line::Branch(name) = line {
-        let pre = format!("{}.{number}", slug(name));
-        version.pre = semver::Prerelease::new(&pre).expect("a slug and a number are a SemVer pre-release");
-    }
-    Version::semantic(version).expect("there is no build metadata")
-}
-
-/// A branch's name as part of a version: `[0-9a-z-]`, at most 30 characters, never a number with a leading zero.
-fn slug(name: &str) -> String {
-    let mapped = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' });
-    let mapped: String = mapped.take(30).collect();
-    let trimmed = mapped.trim_matches('-');
-    if trimmed.is_empty() {
-        "branch".to_owned()
-    } else if trimmed.bytes().all(|b| b.is_ascii_digit()) {
-        format!("b{trimmed}")
-    } else {
-        trimmed.to_owned()
-    }
+    /// Whether what other branches have was sent too, so that the commit's descendants are among the commits.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tips: bool,
+    /// The release lines that the repository has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub releases: Vec<ReleaseLine>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn commit(n: u8, parents: &[u8], subject: &str) -> CommitFact {
-        CommitFact {
-            id: id(n),
-            parents: parents.iter().map(|p| id(*p)).collect(),
-            author: "someone".into(),
-            subject: subject.into(),
-            bump: bump_of(subject),
-        }
-    }
-
-    fn id(n: u8) -> CommitId {
-        hex::encode([n; 20]).parse().unwrap()
-    }
-
-    fn version(text: &str) -> Version {
-        text.parse().unwrap()
-    }
-
-    fn history(commits: Vec<CommitFact>) -> History {
-        History { commits, tags: BTreeMap::new(), manifest: None, truncated: false }
-    }
 
     #[test]
     fn commit_messages_ask_for_a_step() {
@@ -294,39 +238,35 @@ mod tests {
             ("Merge pull request #4: feat", Bump::Patch),
             ("wow! this: works", Bump::Patch),
             ("", Bump::Patch),
+            ("feat: a\n\nVersion-Bump: patch", Bump::Patch),
+            ("docs: a\n\nVersion-Bump: Minor\nSigned-off-by: somebody", Bump::Minor),
+            ("docs: done\n\nVersion-Bump: major", Bump::Stable),
+            ("feat: a\n\nVersion-Bump: enormous", Bump::Minor),
+            ("chore(release): squashed (#12)\n\n* feat: refunds\n* fix!: rounding", Bump::Patch),
+            ("Merge pull request #4 from a/b\n\nfeat: refunds", Bump::Patch),
+            ("feat: merge of refunds (#4)", Bump::Minor),
         ] {
             assert_eq!(bump_of(message), bump, "{message}");
         }
     }
 
     #[test]
-    fn versions_follow_the_newest_ancestor_then_the_tag_then_the_manifest() {
-        let mut h =
-            history(vec![commit(3, &[2], "fix: b"), commit(2, &[1], "feat: a"), commit(1, &[], "start")]);
-        let main = Line::Main("main".into());
-        let free = |_: &Version| false;
-        let next =
-            |h: &History, built: &BTreeMap<_, _>| allocate(h, &main, built, 1, free).version.to_string();
-        assert_eq!(next(&h, &BTreeMap::new()), "0.1.0");
-        h.manifest = Some(version("1.3.0"));
-        assert_eq!(next(&h, &BTreeMap::new()), "1.4.0");
-        h.tags.insert(id(2), version("2.0.0"));
-        assert_eq!(next(&h, &BTreeMap::new()), "2.0.1");
-        assert_eq!(next(&h, &BTreeMap::from([(id(1), version("3.0.0"))])), "3.1.0");
-    }
-
-    #[test]
-    fn a_taken_name_is_skipped_and_a_branch_never_looks_final() {
-        let h = history(vec![commit(1, &[], "fix: a")]);
-        let taken = |v: &Version| *v == version("0.0.1");
-        assert_eq!(
-            allocate(&h, &Line::Main("main".into()), &BTreeMap::new(), 7, taken).version,
-            version("0.0.2")
-        );
-        let branch = allocate(&h, &Line::Branch("feat/Login_Page".into()), &BTreeMap::new(), 7, taken);
-        assert_eq!(branch.version.to_string(), "0.0.1-feat-login-page.7");
-        let digits = allocate(&h, &Line::Branch("007".into()), &BTreeMap::new(), 7, taken);
-        assert_eq!(digits.version.to_string(), "0.0.1-b007.7");
+    fn a_release_line_is_read_from_its_name() {
+        for (name, pattern, read) in [
+            ("release/1.4", "release/*", Some((1, 4))),
+            ("release/v2.0", "release/*", Some((2, 0))),
+            ("release/1.4.x", "release/*", Some((1, 4))),
+            ("1.4-stable", "*-stable", Some((1, 4))),
+            ("release/1.4.2", "release/*", None),
+            ("release/01.4", "release/*", None),
+            ("release/autumn", "release/*", None),
+            ("release/1", "release/*", None),
+            ("main", "release/*", None),
+            ("release/1.4", "release/1.4", None),
+        ] {
+            let line = ReleaseLine::of(name, pattern).map(|line| (line.major, line.minor));
+            assert_eq!(line, read, "{name} by {pattern}");
+        }
     }
 
     #[test]

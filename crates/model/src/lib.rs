@@ -5,7 +5,7 @@
 //!
 //! Reading order: the identities ([`digest`], [`name`], [`version`]), what a project asks for ([`project`],
 //! [`config`], [`pipeline`]), what is recorded ([`actor`], [`entry`], [`merkle`], [`note`], [`statement`]), and the rules
-//! ([`build`], [`promotion`], [`deployment`], [`keep`]).
+//! ([`build`], [`allocation`], [`promotion`], [`deployment`], [`keep`]).
 
 pub mod digest;
 pub mod name;
@@ -24,6 +24,7 @@ pub mod note;
 pub mod statement;
 
 pub mod build;
+pub mod allocation;
 pub mod promotion;
 pub mod deployment;
 pub mod keep;

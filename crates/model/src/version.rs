@@ -60,6 +60,14 @@ impl Version {
         }
     }
 
+    /// The number, if it is a build number and nothing else.
+    pub fn as_number(&self) -> Option<u64> {
+        match &self.0 {
+            Form::Named(tag) => Some(tag.as_str()).filter(|text| !text.starts_with('0'))?.parse().ok(),
+            Form::Semantic(_) => None,
+        }
+    }
+
     /// Whether this is `X.Y.Z` with nothing behind it.
     pub fn is_final(&self) -> bool {
         self.as_semver().is_some_and(|version| version.pre.is_empty())
