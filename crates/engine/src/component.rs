@@ -6,6 +6,7 @@
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use semel_model::actor::Actor;
+use semel_model::allocation::Scheme;
 use semel_model::entry::{Change, ComponentChanged, ComponentCreated};
 use semel_model::keep::{Keep, Terms};
 use semel_model::name::ComponentName;
@@ -31,6 +32,31 @@ pub(crate) async fn ensure(
     }
 }
 
+/// The same for a component that is about to be built. What its project proposes of its versions is taken with its first build, unless
+/// somebody has said something else.
+pub(crate) async fn ensure_building(
+    conn: &mut Conn,
+    batch: &mut Batch,
+    name: &ComponentName,
+    home: &str,
+    proposed: Option<Scheme>,
+) -> Result<Component, EngineError> {
+    let known = ensure(conn, batch, name, home).await?;
+    let building = with_proposed_scheme(known.clone(), proposed);
+    if building.scheme != known.scheme {
+        let (component, scheme) = (name.clone(), building.scheme);
+        let taken = ComponentChanged { component, keep: None, patterns: None, scheme };
+        batch.change(Change::ComponentChanged(taken));
+    }
+    Ok(building)
+}
+
+/// A component as its first build makes it.
+pub(crate) fn with_proposed_scheme(known: Component, proposed: Option<Scheme>) -> Component {
+    let is_open = known.scheme.is_none() && known.last_build == 0;
+    Component { scheme: if is_open { proposed } else { known.scheme }, ..known }
+}
+
 fn record(batch: &mut Batch, name: &ComponentName, policy: TagPolicy, home: &str) -> Component {
     let component = Component { policy, ..new(name.clone(), home) };
     let home = component.home.clone();
@@ -41,7 +67,7 @@ fn record(batch: &mut Batch, name: &ComponentName, policy: TagPolicy, home: &str
 /// A component as it is when nothing else was said.
 pub(crate) fn new(name: ComponentName, home: &str) -> Component {
     let (policy, keep, patterns) = (TagPolicy::Release, Keep::default(), Vec::new());
-    Component { name, policy, home: home.to_owned(), last_build: 0, keep, patterns }
+    Component { name, policy, home: home.to_owned(), last_build: 0, keep, patterns, scheme: None }
 }
 
 /// A component that must be there.
@@ -66,6 +92,9 @@ pub struct CreateComponent {
     /// How long bytes are kept, where that is not the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<Terms>,
+    /// How its versions look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<Scheme>,
 }
 
 /// Gives a component other rules.
@@ -80,6 +109,9 @@ pub struct ChangeComponent {
     /// How long bytes are kept, where that changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<Terms>,
+    /// How its versions look, from now on; none: as before. What was given stays, and is skipped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<Scheme>,
 }
 
 /// A component in this store.
@@ -97,12 +129,15 @@ pub struct ComponentFacts {
     pub patterns: Vec<NamePattern>,
     /// How long bytes are kept.
     pub keep: Keep,
+    /// How its versions look.
+    #[serde(default)]
+    pub scheme: Scheme,
 }
 
 impl From<Component> for ComponentFacts {
     fn from(known: Component) -> Self {
-        let Component { name, policy, home, last_build, keep, patterns } = known;
-        Self { name, home, last_build, policy, patterns, keep }
+        let Component { name, policy, home, last_build, keep, patterns, scheme } = known;
+        Self { name, home, last_build, policy, patterns, keep, scheme: scheme.unwrap_or_default() }
     }
 }
 
@@ -133,7 +168,8 @@ pub async fn create(
         Some(known) => known,
         None => record(&mut batch, name, request.policy, store.id()),
     };
-    let changed = rule(&mut batch, known.clone(), request.patterns, request.keep)?;
+    let rules = Rules { patterns: request.patterns, keep: request.keep, scheme: request.scheme };
+    let changed = rule(&mut batch, known.clone(), rules)?;
     if already && changed != known {
         return Err(EngineError::Conflict {
             what: format!("{name} is there already, with other rules"),
@@ -164,33 +200,38 @@ pub async fn change(
     let mut turn = store.turn().await?;
     let mut batch = Batch::new(who, now);
     let known = get(turn.db(), &request.component).await?;
-    let changed = rule(&mut batch, known.clone(), request.patterns, request.keep)?;
+    let rules = Rules { patterns: request.patterns, keep: request.keep, scheme: request.scheme };
+    let changed = rule(&mut batch, known.clone(), rules)?;
     turn.append(batch.into_leaves()).await?;
     Ok(Ruled { already: changed == known, component: changed.into() })
 }
 
-/// The component with these rules; recorded in the batch where they are others than it has.
-fn rule(
-    batch: &mut Batch,
-    known: Component,
+/// What somebody says about the rules of a component.
+struct Rules {
     patterns: Option<Vec<NamePattern>>,
     keep: Option<Terms>,
-) -> Result<Component, EngineError> {
-    let patterns = patterns.map(distinct).filter(|wanted| *wanted != known.patterns);
+    scheme: Option<Scheme>,
+}
+
+/// The component with these rules; recorded in the batch where they are others than it has.
+fn rule(batch: &mut Batch, known: Component, rules: Rules) -> Result<Component, EngineError> {
+    let patterns = rules.patterns.map(distinct).filter(|wanted| *wanted != known.patterns);
     if patterns.is_some() && known.policy != TagPolicy::Release {
         let Component { name, policy, .. } = &known;
         return Err(EngineError::precondition(format!(
             "{name} has the policy {policy}, under which no pattern says what a name is"
         )));
     }
-    let keep = keep.map(|terms| terms.over(known.keep)).filter(|wanted| *wanted != known.keep);
-    if patterns.is_some() || keep.is_some() {
+    let scheme = rules.scheme.filter(|wanted| Some(*wanted) != known.scheme);
+    let keep = rules.keep.map(|terms| terms.over(known.keep)).filter(|wanted| *wanted != known.keep);
+    if patterns.is_some() || keep.is_some() || scheme.is_some() {
         let (component, patterns) = (known.name.clone(), patterns.clone());
-        batch.change(Change::ComponentChanged(ComponentChanged { component, keep, patterns }));
+        batch.change(Change::ComponentChanged(ComponentChanged { component, keep, patterns, scheme }));
     }
     Ok(Component {
         keep: keep.unwrap_or(known.keep),
         patterns: patterns.unwrap_or_else(|| known.patterns.clone()),
+        scheme: scheme.or(known.scheme),
         ..known
     })
 }

@@ -2,10 +2,11 @@
 //!
 //! | step | function | entry |
 //! |---|---|---|
-//! | reserve | [`reserve::reserve`] | `BuildReserved` |
+//! | reserve | [`reserve::reserve`], [`allocate`] | `CommitsRecorded`, `BuildReserved` |
 //! | store a manifest | [`store_manifest::store_manifest`] | `ManifestStored` |
 //! | push | [`store_manifest::push`], [`content`] | `ManifestStored`, `VersionPublished`, `ChannelMoved`, … |
 //! | publish | [`publish::bind`], [`draft::publish`], [`reserve::commit`] | `VersionPublished` |
+//! | finalise | [`finalise::finalise`] | `VersionFinalised` |
 //! | pull | [`pull::find`] | |
 //! | evidence | [`attest::attest`] | `EvidenceAttached` |
 //! | pipeline | [`pipeline::apply`] | `PipelineApplied` |
@@ -26,10 +27,12 @@ mod batch;
 pub mod artefact;
 pub mod component;
 
+pub mod allocate;
 pub mod reserve;
 pub mod store_manifest;
 pub mod publish;
 pub mod draft;
+pub mod finalise;
 pub mod content;
 pub mod pull;
 pub mod remove;

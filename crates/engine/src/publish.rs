@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use semel_model::actor::Actor;
+use semel_model::allocation::Scheme;
 use semel_model::digest::Digest;
 use semel_model::entry::{
     Change, ChannelMoved, LocationRecorded, OverwriteRefused, VersionPublished, VersionRevived,
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::batch::{Batch, read_document};
 use crate::component;
 use crate::error::EngineError;
+use crate::finalise;
 
 /// A name for a stored manifest.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -161,6 +163,15 @@ impl<'a> Giving<'a> {
         Ok(outcome)
     }
 
+    /// What is said where a version cannot be given: that it was, or why not.
+    pub(crate) async fn hindrance(
+        &mut self,
+        request: &Bind,
+        version: &Version,
+    ) -> Result<Option<Bound>, EngineError> {
+        hindrance(&mut self.turn, &mut self.batch, request, version, self.who, self.now).await
+    }
+
     /// What gets a name has its bytes: a digest that expired is revived when they are still here, and refused when not.
     pub(crate) async fn require_bytes(
         &mut self,
@@ -213,6 +224,11 @@ pub(crate) async fn meaning(
     if known.policy != TagPolicy::Release {
         return Ok(by_rule);
     }
+    // Where build numbers are versions, a number is no channel.
+    let by_rule = match (known.scheme, Version::named(tag.clone())) {
+        (Some(Scheme::Number), number) if number.as_number().is_some() => TagMeaning::Version(number),
+        _ => by_rule,
+    };
     Ok(match by_rule {
         TagMeaning::Version(version) if version.as_semver().is_none() => {
             // Also one that was removed: its history is told under its name.
@@ -287,37 +303,8 @@ async fn bind_version(
     who: &Actor,
     now: Timestamp,
 ) -> Result<Bound, EngineError> {
-    if let Some(bound) = artefact::version(turn.db(), &request.component, &version).await? {
-        if request.absent {
-            return Ok(refuse_present(request, bound.digest));
-        }
-        if bound.digest == request.digest {
-            return Ok(Bound::Already { name: request.tag.clone(), digest: bound.digest });
-        }
-        return refuse_overwrite(turn, batch, request, bound, who, now).await;
-    }
-    if let Some(reserved) = build::by_version(turn.db(), &request.component, &version).await? {
-        let next = next_free(turn, &request.component, &version).await?;
-        let reason = format!(
-            "{} {version} is reserved for build {}{}",
-            request.component,
-            reserved.number,
-            free_word(next.as_ref())
-        );
-        return Ok(Bound::Refused(refusal(request, None, next, reason)));
-    }
-    match draft::get(turn.db(), &request.component, &version).await? {
-        Some(open) if open.digest != request.digest => {
-            let next = next_free(turn, &request.component, &version).await?;
-            let reason = format!(
-                "{} {version} is the draft of other bytes{}",
-                request.component,
-                free_word(next.as_ref())
-            );
-            return Ok(Bound::Refused(refusal(request, None, next, reason)));
-        }
-        Some(_) => drop(draft::remove(turn.db(), &request.component, &version).await?),
-        None => {}
+    if let Some(said) = hindrance(turn, batch, request, &version, who, now).await? {
+        return Ok(said);
     }
     batch.change(Change::VersionPublished(VersionPublished {
         component: request.component.clone(),
@@ -328,6 +315,53 @@ async fn bind_version(
         log: None,
     }));
     Ok(Bound::Published { version, digest: request.digest.clone() })
+}
+
+/// A draft of these bytes is no hindrance, and none any more.
+async fn hindrance(
+    turn: &mut Turn,
+    batch: &mut Batch,
+    request: &Bind,
+    version: &Version,
+    who: &Actor,
+    now: Timestamp,
+) -> Result<Option<Bound>, EngineError> {
+    if let Some(bound) = artefact::version(turn.db(), &request.component, version).await? {
+        if request.absent {
+            return Ok(Some(refuse_present(request, bound.digest)));
+        }
+        if bound.digest == request.digest {
+            return Ok(Some(Bound::Already { name: request.tag.clone(), digest: bound.digest }));
+        }
+        return refuse_overwrite(turn, batch, request, bound, who, now).await.map(Some);
+    }
+    if let Some((reason, next)) = finalise::closed(turn.db(), &request.component, version).await? {
+        return Ok(Some(Bound::Refused(refusal(request, None, Some(next), reason))));
+    }
+    if let Some(reserved) = build::by_version(turn.db(), &request.component, version).await? {
+        let next = next_free(turn, &request.component, version).await?;
+        let reason = format!(
+            "{} {version} is reserved for build {}{}",
+            request.component,
+            reserved.number,
+            free_word(next.as_ref())
+        );
+        return Ok(Some(Bound::Refused(refusal(request, None, next, reason))));
+    }
+    match draft::get(turn.db(), &request.component, version).await? {
+        Some(open) if open.digest != request.digest => {
+            let next = next_free(turn, &request.component, version).await?;
+            let reason = format!(
+                "{} {version} is the draft of other bytes{}",
+                request.component,
+                free_word(next.as_ref())
+            );
+            return Ok(Some(Bound::Refused(refusal(request, None, next, reason))));
+        }
+        Some(_) => drop(draft::remove(turn.db(), &request.component, version).await?),
+        None => {}
+    }
+    Ok(None)
 }
 
 /// Not an overwrite: who asks for a new name learns that it is none, and nothing is recorded.

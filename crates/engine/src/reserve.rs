@@ -8,12 +8,11 @@
 //!
 //! The reservation is recorded in the ledger; the lease is operational. The result is committed by who holds the lease.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use semel_model::actor::Actor;
-use semel_model::build::{self as rule, Allocation, BuildInputs, Bump, CommitFact, History, Line};
+use semel_model::allocation::Scheme;
+use semel_model::build::{BuildInputs, Bump, CommitFact, History, Line};
 use semel_model::digest::Digest;
 use semel_model::entry::{
     BuildFailed, BuildReserved, Change, CommitMatched, EvidenceAttached, VersionPublished,
@@ -27,8 +26,10 @@ use semel_store::lease::{self, Lease};
 use semel_store::ledger::Turn;
 use semel_store::projections::build::{self, Build, BuildState};
 use semel_store::projections::component as components;
+use semel_store::sql::Conn;
 use serde::{Deserialize, Serialize};
 
+use crate::allocate::{self, Allotted};
 use crate::artefact;
 use crate::batch::{Batch, put_document, read_document};
 use crate::component;
@@ -63,6 +64,15 @@ pub struct Reserve {
     pub line: Line,
     /// The history behind it.
     pub history: History,
+    /// For a merge commit that a forge made to try a request out: the commit that was requested to be merged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<CommitId>,
+    /// How versions look, as the project proposes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<Scheme>,
+    /// The step that the caller wants, whatever the commits say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bump: Option<Bump>,
     /// Who builds, for people who wait.
     pub holder: String,
 }
@@ -88,6 +98,11 @@ pub enum Reservation {
     },
     /// The caller may build it.
     Yours(Granted),
+    /// The version depends on more of the history than was sent.
+    HistoryNeeded {
+        /// On these commits, or on how they relate to what is known.
+        commits: Vec<CommitId>,
+    },
 }
 
 /// A finished build.
@@ -123,6 +138,12 @@ pub struct Granted {
     pub bump: Bump,
     /// The commits since then.
     pub since: Vec<CommitId>,
+    /// The version of a descendant that was built before, where this one had to be lower.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late_before: Option<Version>,
+    /// What is not as the commits or the project ask for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// The recorded source of a build.
@@ -138,6 +159,9 @@ pub struct SourceDocument {
     pub tree: String,
     /// The line.
     pub line: Line,
+    /// For a merge commit that a forge made to try a request out: the commit that was requested to be merged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<CommitId>,
     /// The version that it follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follows: Option<Version>,
@@ -203,7 +227,7 @@ pub async fn reserve(
 ) -> Result<Reservation, EngineError> {
     let (name, key) = (request.inputs.component.clone(), request.inputs.key());
     let mut turn = store.turn().await?;
-    refuse_foreign_home(store, &mut turn, &name).await?;
+    refuse_foreign_home(store, turn.db(), &name).await?;
     match build::by_key(turn.db(), &name, &key).await? {
         Some(found) if found.state == BuildState::Published => {
             let built =
@@ -217,12 +241,12 @@ pub async fn reserve(
 }
 
 /// Versions of a component come from its home alone (invariant I3).
-async fn refuse_foreign_home(
+pub(crate) async fn refuse_foreign_home(
     store: &Store,
-    turn: &mut Turn,
+    conn: &mut Conn,
     name: &ComponentName,
 ) -> Result<(), EngineError> {
-    match components::get(turn.db(), name).await? {
+    match components::get(conn, name).await? {
         Some(known) if known.home != store.id() => Err(EngineError::NotAllowed {
             what: format!(
                 "{name} gets its versions from store {}; this store holds copies and gives none",
@@ -264,6 +288,8 @@ async fn take_over(
         follows: source.follows,
         bump: source.bump,
         since: source.since.into_iter().map(|commit| commit.id).collect(),
+        late_before: None,
+        notes: Vec::new(),
     }))
 }
 
@@ -291,11 +317,15 @@ async fn first_reservation(
 ) -> Result<Reservation, EngineError> {
     let name = request.inputs.component.clone();
     let mut batch = Batch::new(who, now);
-    let known = component::ensure(turn.db(), &mut batch, &name, store.id()).await?;
-    let number = known.last_build + 1;
-    let allocation = allocate(&mut turn, &name, &request, number).await?;
-    let source = source_document(store, &request, &allocation)?;
-    let source = put_document(store, &source)?;
+    let known = component::ensure_building(turn.db(), &mut batch, &name, store.id(), request.scheme).await?;
+    let mut allotment = match allocate::allot(store, turn.db(), &known, &request).await? {
+        Allotted::Version(allotment) => allotment,
+        Allotted::HistoryNeeded(commits) => return Ok(Reservation::HistoryNeeded { commits }),
+    };
+    allotment.record(&mut batch, &name);
+    let allocation = allotment.allocation;
+    let number = allocation.number;
+    let source = put_document(store, &allotment.source)?;
     batch.change(Change::BuildReserved(BuildReserved {
         component: name.clone(),
         number,
@@ -326,58 +356,12 @@ async fn first_reservation(
         version: allocation.version,
         attempt: 1,
         token,
-        follows: allocation.follows,
+        follows: allocation.base.follows().cloned(),
         bump: allocation.bump,
         since: allocation.since,
+        late_before: allocation.late_before,
+        notes: allocation.notes,
     }))
-}
-
-async fn allocate(
-    turn: &mut Turn,
-    name: &ComponentName,
-    request: &Reserve,
-    number: u64,
-) -> Result<Allocation, EngineError> {
-    let mut built = BTreeMap::new();
-    for commit in &request.history.commits {
-        let versions = build::version_of_commit(turn.db(), name, &commit.id).await?;
-        if let Some(highest) = versions.into_iter().filter(Version::is_final).max() {
-            built.insert(commit.id.clone(), highest);
-        }
-    }
-    let mut taken = std::collections::BTreeSet::new();
-    loop {
-        let allocation = rule::allocate(&request.history, &request.line, &built, number, |version| {
-            taken.contains(version)
-        });
-        if !build::is_taken(turn.db(), name, &allocation.version).await? {
-            return Ok(allocation);
-        }
-        taken.insert(allocation.version);
-    }
-}
-
-/// Authors are recorded under pseudonyms alone.
-fn source_document(
-    store: &Store,
-    request: &Reserve,
-    allocation: &Allocation,
-) -> Result<SourceDocument, EngineError> {
-    let mut since = Vec::new();
-    for commit in request.history.commits.iter().filter(|commit| allocation.since.contains(&commit.id)) {
-        let author = store.keys().pseudonym("git", &commit.author)?;
-        since.push(CommitFact { author, ..commit.clone() });
-    }
-    Ok(SourceDocument {
-        v: 1,
-        inputs: request.inputs.clone(),
-        commit: request.commit.clone(),
-        tree: request.tree.clone(),
-        line: request.line.clone(),
-        follows: allocation.follows.clone(),
-        bump: allocation.bump,
-        since,
-    })
 }
 
 /// Which running build is meant, and the proof that the caller holds it.

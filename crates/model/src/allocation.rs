@@ -124,11 +124,24 @@ pub struct Ask<'a> {
 #[serde(rename_all = "lowercase")]
 pub enum Base {
     /// The version of an ancestor, given before.
-    Given(Version, CommitId),
+    Given {
+        /// The version.
+        version: Version,
+        /// The ancestor.
+        commit: CommitId,
+    },
     /// The version that a tag gives to an ancestor.
-    Tag(Version, CommitId),
+    Tag {
+        /// The version.
+        version: Version,
+        /// The ancestor.
+        commit: CommitId,
+    },
     /// The version that the project's manifest states.
-    Manifest(Version),
+    Manifest {
+        /// The version.
+        version: Version,
+    },
     /// 0.0.0.
     Nothing,
 }
@@ -137,23 +150,25 @@ impl Base {
     /// The version that the new one follows, if an ancestor has one.
     pub fn follows(&self) -> Option<&Version> {
         match self {
-            Self::Given(version, _) | Self::Tag(version, _) => Some(version),
-            Self::Manifest(_) | Self::Nothing => None,
+            Self::Given { version, .. } | Self::Tag { version, .. } => Some(version),
+            Self::Manifest { .. } | Self::Nothing => None,
         }
     }
 
     fn commit(&self) -> Option<&CommitId> {
         match self {
-            Self::Given(_, commit) | Self::Tag(_, commit) => Some(commit),
-            Self::Manifest(_) | Self::Nothing => None,
+            Self::Given { commit, .. } | Self::Tag { commit, .. } => Some(commit),
+            Self::Manifest { .. } | Self::Nothing => None,
         }
     }
 
     fn core(&self) -> Semantic {
-        let version = self.follows().or(match self {
-            Self::Manifest(version) => Some(version),
-            _ => None,
-        });
+        let version = match self {
+            Self::Given { version, .. } | Self::Tag { version, .. } | Self::Manifest { version } => {
+                Some(version)
+            }
+            Self::Nothing => None,
+        };
         version.and_then(Version::as_semver).map_or(Semantic::new(0, 0, 0), core)
     }
 }
@@ -326,15 +341,20 @@ impl<'a> View<'a> {
     /// What comes before: the highest version among the ancestors. `own_tag`: whether a tag of the commit itself counts.
     fn base(&self, own_tag: bool) -> Base {
         let given = self.given_behind().filter_map(|one| {
-            Some((self.rank(&one.version)?, Base::Given(one.version.clone(), one.commit.clone())))
+            Some((
+                self.rank(&one.version)?,
+                Base::Given { version: one.version.clone(), commit: one.commit.clone() },
+            ))
         });
         let tags = self.ask.history.tags.iter().filter(|(commit, _)| own_tag || *commit != self.ask.commit);
         let tags = tags.filter_map(|(commit, version)| {
-            Some((self.rank(version)?, Base::Tag(version.clone(), commit.clone())))
+            Some((self.rank(version)?, Base::Tag { version: version.clone(), commit: commit.clone() }))
         });
         // Of a tag and a version that was given by the same name, the latter is at least as new.
         let highest = tags.chain(given).max_by_key(|(rank, _)| *rank).map(|(_, base)| base);
-        highest.unwrap_or_else(|| self.ask.history.manifest.clone().map_or(Base::Nothing, Base::Manifest))
+        highest.unwrap_or_else(|| {
+            self.ask.history.manifest.clone().map_or(Base::Nothing, |version| Base::Manifest { version })
+        })
     }
 
     /// How high a version is among those that others can follow: final ones, or numbers.
@@ -345,11 +365,19 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The commits that the base does not have, newest first.
+    /// The commits that the base does not have, newest first: those that were sent in their order, then the others, children before
+    /// their parents.
     fn since(&self, base: &Base) -> Vec<usize> {
         let place = base.commit().and_then(|commit| self.graph.index.get(commit).copied());
         let had = reach(&self.graph.parents, place);
-        (0..self.behind.len()).filter(|at| self.behind[*at] && !had[*at]).collect()
+        let mut since: Vec<usize> =
+            (0..self.behind.len()).filter(|at| self.behind[*at] && !had[*at]).collect();
+        let sent = self.ask.history.commits.len();
+        if since.last().is_some_and(|last| *last >= sent) {
+            let heights = self.heights(&since);
+            since.sort_by_key(|at| if *at < sent { (0, *at as u64) } else { (1, u64::MAX - heights[at]) });
+        }
+        since
     }
 
     /// Whether a recorded commit may be a descendant although nobody has told so: it and its own relatives are new, and there are
@@ -440,7 +468,8 @@ impl<'a> View<'a> {
         allocation.version = self.settle(start, below.as_ref());
         let is_late = |above: &&Semantic| allocation.version.as_semver().is_some_and(|name| name >= *above);
         let Some(above) = self.above.as_ref().filter(is_late) else { return };
-        match self.late(below.as_ref(), above, self.height(since)) {
+        let height = self.heights(since).get(&self.at).copied().unwrap_or(0);
+        match self.late(below.as_ref(), above, height) {
             Some(late) => {
                 allocation.version = late;
                 allocation.late_before = Version::semantic(above.clone()).ok();
@@ -530,13 +559,13 @@ impl<'a> View<'a> {
         number
     }
 
-    /// The length of the longest path through the commits that the base does not have.
-    fn height(&self, since: &[usize]) -> u64 {
-        let inside: HashSet<usize> = since.iter().copied().collect();
+    /// The length of the longest path to each of these commits that leads through them alone.
+    fn heights(&self, among: &[usize]) -> HashMap<usize, u64> {
+        let among: HashSet<usize> = among.iter().copied().collect();
         let mut heights: HashMap<usize, u64> = HashMap::new();
-        let mut open = vec![self.at];
+        let mut open: Vec<usize> = Some(self.at).filter(|at| among.contains(at)).into_iter().collect();
         while let Some(at) = open.last().copied() {
-            let parents = self.graph.parents[at].iter().filter(|parent| inside.contains(parent));
+            let parents = self.graph.parents[at].iter().filter(|parent| among.contains(parent));
             let missing: Vec<usize> =
                 parents.clone().filter(|parent| !heights.contains_key(parent)).copied().collect();
             if missing.is_empty() {
@@ -547,7 +576,7 @@ impl<'a> View<'a> {
                 open.extend(missing);
             }
         }
-        heights.get(&self.at).copied().unwrap_or(0)
+        heights
     }
 
     /// A name between what ancestors and what descendants have: `core-late.<height>.<build>` of the lowest descendant, and where

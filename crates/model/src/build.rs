@@ -106,6 +106,21 @@ pub enum Bump {
 }
 
 impl Bump {
+    /// The word in documents and tables.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Patch => "patch",
+            Self::Minor => "minor",
+            Self::Major => "major",
+            Self::Stable => "stable",
+        }
+    }
+
+    /// Reads the word in documents and tables.
+    pub fn of_word(word: &str) -> Option<Self> {
+        [Self::Patch, Self::Minor, Self::Major, Self::Stable].into_iter().find(|bump| bump.word() == word)
+    }
+
     /// Reads what somebody asks for in so many words: `patch`, `minor`, `major`.
     pub fn asked(word: &str) -> Option<Self> {
         match word.trim().to_ascii_lowercase().as_str() {

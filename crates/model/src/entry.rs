@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::actor::Actor;
+use crate::allocation::{KnownCommit, Scheme};
 use crate::build::Line;
 use crate::canonical;
 use crate::digest::Digest;
@@ -96,6 +97,10 @@ pub enum Change {
     VersionRevived(VersionRevived),
     /// A manifest that nothing held is no longer here.
     ManifestRemoved(ManifestRemoved),
+    /// Commits that the store was told of, so that the order of versions can be that of the commits.
+    CommitsRecorded(CommitsRecorded),
+    /// A candidate got its final name, for ever.
+    VersionFinalised(VersionFinalised),
 }
 
 /// See [`Change::StoreCreated`].
@@ -164,6 +169,15 @@ pub struct CommitMatched {
     pub number: u64,
 }
 
+/// See [`Change::CommitsRecorded`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommitsRecorded {
+    /// Whose builds they concern.
+    pub component: ComponentName,
+    /// The commits; as many as a leaf has room for.
+    pub commits: Vec<KnownCommit>,
+}
+
 /// See [`Change::ManifestStored`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManifestStored {
@@ -198,6 +212,25 @@ pub struct VersionPublished {
     /// What the build printed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<Digest>,
+}
+
+/// See [`Change::VersionFinalised`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionFinalised {
+    /// Which component.
+    pub component: ComponentName,
+    /// The final name.
+    pub version: Version,
+    /// The candidate's name, which goes on meaning the same.
+    pub candidate: Version,
+    /// What both mean, for ever.
+    pub digest: Digest,
+    /// The build number of the candidate, if it was built here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
+    /// The commit of the candidate, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<CommitId>,
 }
 
 /// See [`Change::ChannelMoved`].
@@ -452,6 +485,9 @@ pub struct ComponentChanged {
     /// Which names are versions beside those that look like one, if that changed. Applies to names that are not given yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patterns: Option<Vec<NamePattern>>,
+    /// How its versions look, if that changed. Applies to versions that are not given yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<Scheme>,
 }
 
 /// See [`Change::VersionDeprecated`].
@@ -616,6 +652,8 @@ impl Change {
             Self::VersionExpired(_) => "VersionExpired",
             Self::VersionRevived(_) => "VersionRevived",
             Self::ManifestRemoved(_) => "ManifestRemoved",
+            Self::CommitsRecorded(_) => "CommitsRecorded",
+            Self::VersionFinalised(_) => "VersionFinalised",
         }
     }
 }

@@ -9,6 +9,7 @@ use std::fmt;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
+use crate::allocation::Scheme;
 use crate::config::{Contract, InvalidContract};
 use crate::digest::Digest;
 use crate::duration::Span;
@@ -27,6 +28,8 @@ pub struct Project {
     pub store: Option<String>,
     /// Everything that decides what is built.
     pub definition: Definition,
+    /// How versions are found, and how they should look.
+    pub version: VersionSpec,
     /// The proposed pipeline.
     pub pipeline: Pipeline,
     /// Findings of the linter that the project accepts. They change no byte, so they are no part of the definition.
@@ -61,6 +64,27 @@ fn day<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Date, D::Err
         Written::Text(text) => text,
     };
     text.parse().map_err(|_| serde::de::Error::custom(format!("`{text}` is no day: write 2027-01-31")))
+}
+
+/// `[version]`: how versions are found, and how they should look. It decides no byte, so it is no part of the definition.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VersionSpec {
+    /// How versions look: a proposal, which the store takes with the first build of the component.
+    pub scheme: Option<Scheme>,
+    /// What stands before the version in a tag; none: `v`, nothing, or the component's name with `-`, `@` or `/` behind it.
+    pub tag_prefix: Option<String>,
+    /// Which branches are release lines; `*` stands for `1.4`.
+    #[serde(default = "release_branches")]
+    pub release: String,
+}
+
+fn release_branches() -> String {
+    "release/*".to_owned()
+}
+
+fn usual_versions() -> VersionSpec {
+    VersionSpec { scheme: None, tag_prefix: None, release: release_branches() }
 }
 
 /// What decides the bytes of an artefact, beside the source tree. Part of the build key in canonical form, from which
@@ -263,6 +287,8 @@ struct File {
     artefact: ArtefactSpec,
     #[serde(default)]
     config: Contract,
+    #[serde(default = "usual_versions")]
+    version: VersionSpec,
     #[serde(default)]
     environment: BTreeMap<EnvironmentName, EnvironmentTable>,
     #[serde(default)]
@@ -331,6 +357,7 @@ impl Project {
             ));
         }
         check_build(&read.build).map_err(|problem| at("[build", problem))?;
+        check_version(&read.version).map_err(|problem| at("release", problem))?;
         read.config.validate().map_err(|error: InvalidContract| at(error.key.as_str(), error.to_string()))?;
         let bindings = read.environment.into_iter().map(|(name, table)| (name, binding(table))).collect();
         let pipeline = Pipeline::new(bindings)
@@ -342,7 +369,14 @@ impl Project {
             artefact: read.artefact,
             config: read.config,
         };
-        Ok(Self { component: read.component, store: read.store, definition, pipeline, waivers: read.waiver })
+        Ok(Self {
+            component: read.component,
+            store: read.store,
+            definition,
+            version: read.version,
+            pipeline,
+            waivers: read.waiver,
+        })
     }
 
     /// The files named by environments, which are no part of the source tree.
@@ -411,6 +445,13 @@ fn check_file(file: &FileSpec) -> Result<(), (&'static str, String)> {
     match file.mode.as_deref() {
         None | Some("0644" | "0755") => Ok(()),
         Some(mode) => Err(("mode", format!("mode \"{mode}\" is neither \"0644\" nor \"0755\""))),
+    }
+}
+
+fn check_version(version: &VersionSpec) -> Result<(), String> {
+    match version.release.matches('*').count() {
+        1 => Ok(()),
+        _ => Err(format!("`release = \"{}\"` needs one `*`, which stands for 1.4", version.release)),
     }
 }
 

@@ -20,13 +20,14 @@ pub enum TableKind {
 }
 
 /// Every table of the store.
-pub const TABLES: [(&str, TableKind); 30] = [
+pub const TABLES: [(&str, TableKind); 31] = [
     ("entry", TableKind::Ledger),
     ("node", TableKind::Ledger),
     ("checkpoint", TableKind::Ledger),
     ("component", TableKind::Projection { key: "name" }),
     ("build", TableKind::Projection { key: "component, number" }),
     ("built_commit", TableKind::Projection { key: "component, commit_id, number" }),
+    ("known_commit", TableKind::Projection { key: "component, commit_id" }),
     ("manifest", TableKind::Projection { key: "component, digest" }),
     ("version", TableKind::Projection { key: "component, name" }),
     ("channel", TableKind::Projection { key: "component, name" }),
@@ -55,12 +56,13 @@ pub const TABLES: [(&str, TableKind); 30] = [
 
 /// The migrations in order: name and text. A name that ends with a database's is for that one alone. Never edited once
 /// released; the tidy test compares their digests.
-pub const MIGRATIONS: [(&str, &str); 5] = [
+pub const MIGRATIONS: [(&str, &str); 6] = [
     ("0001_initial", include_str!("../migrations/0001_initial.sql")),
     ("0001_immutable.sqlite", include_str!("../migrations/0001_immutable.sqlite.sql")),
     ("0001_immutable.postgres", include_str!("../migrations/0001_immutable.postgres.sql")),
     ("0002_repository", include_str!("../migrations/0002_repository.sql")),
     ("0003_turn", include_str!("../migrations/0003_turn.sql")),
+    ("0004_versions", include_str!("../migrations/0004_versions.sql")),
 ];
 
 /// The migrations of one database.

@@ -419,6 +419,7 @@ async fn a_year_of_merges_takes_no_more_room_than_the_rules_allow() {
         component: component(),
         keep: Some(rule),
         patterns: None,
+        scheme: None,
     });
     let turn = world.store.turn().await.unwrap();
     turn.record(&world.who, world.now(), vec![changed]).await.unwrap();

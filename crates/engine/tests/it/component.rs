@@ -15,6 +15,7 @@ fn creation(policy: TagPolicy, patterns: &[&str], keep: Option<&str>) -> CreateC
         policy,
         patterns: Some(patterns).filter(|some| !some.is_empty()),
         keep: keep.map(|text| text.parse().unwrap()),
+        scheme: None,
     }
 }
 
@@ -24,7 +25,7 @@ async fn created(world: &World, request: CreateComponent) -> Result<Ruled, Engin
 
 async fn patterned(world: &World, patterns: &[&str]) -> Result<Ruled, EngineError> {
     let patterns = Some(patterns.iter().map(|text| text.parse().unwrap()).collect());
-    let request = ChangeComponent { component: component(), patterns, keep: None };
+    let request = ChangeComponent { component: component(), patterns, keep: None, scheme: None };
     change(&world.store, &world.who, request, world.now()).await
 }
 

@@ -6,6 +6,7 @@
 #[allow(dead_code, reason = "the tests of the store use all of it")]
 mod cluster;
 
+mod allocate;
 mod attest;
 mod channels;
 mod collect;
@@ -13,6 +14,7 @@ mod component;
 mod deploy;
 mod deprecate;
 mod draft;
+mod finalise;
 mod hold;
 mod look;
 mod observe;
@@ -325,6 +327,7 @@ fn request(n: u8, tree: &str) -> Reserve {
         author: "ben@shop.example".to_owned(),
         subject: format!("fix: number {n}"),
         bump: bump_of("fix: something"),
+        outside: false,
     };
     Reserve {
         inputs: BuildInputs {
@@ -344,7 +347,12 @@ fn request(n: u8, tree: &str) -> Reserve {
             tags: BTreeMap::new(),
             manifest: None,
             truncated: false,
+            tips: false,
+            releases: Vec::new(),
         },
+        head: None,
+        scheme: None,
+        bump: None,
         holder: "ana on laptop".to_owned(),
     }
 }

@@ -7,17 +7,19 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use p256::ecdsa::SigningKey;
-use semel_model::build::{Bump, CommitFact, Line, TreeEntry, source_tree_digest};
+use semel_model::allocation::{KnownCommit, Scheme};
+use semel_model::build::{Bump, CommitFact, Line, ReleaseLine, TreeEntry, source_tree_digest};
 use semel_model::canonical;
 use semel_model::config::{self, Contract, Offered, Snapshot, Source};
 use semel_model::deployment::{Drift, FilesState, HealthState, Observed, RunState};
 use semel_model::digest::Digest;
 use semel_model::entry::{
-    BuildFailed, BuildReserved, Change, ChannelMoved, CommitMatched, ComponentChanged, ComponentCreated,
-    DeploymentFailed, DeploymentRefused, DeploymentStarted, DeploymentSucceeded, DriftDetected,
-    EvidenceAttached, FailedOutcome, HoldReleased, HoldSet, Leaf, LocationRecorded, ManifestRemoved,
-    ManifestStored, ObservationChanged, OverwriteRefused, PipelineApplied, PromotionDecided, Rejected,
-    RejectedThing, StoreCreated, VersionDeprecated, VersionExpired, VersionPublished, VersionRevived,
+    BuildFailed, BuildReserved, Change, ChannelMoved, CommitMatched, CommitsRecorded, ComponentChanged,
+    ComponentCreated, DeploymentFailed, DeploymentRefused, DeploymentStarted, DeploymentSucceeded,
+    DriftDetected, EvidenceAttached, FailedOutcome, HoldReleased, HoldSet, Leaf, LocationRecorded,
+    ManifestRemoved, ManifestStored, ObservationChanged, OverwriteRefused, PipelineApplied, PromotionDecided,
+    Rejected, RejectedThing, StoreCreated, VersionDeprecated, VersionExpired, VersionFinalised,
+    VersionPublished, VersionRevived,
 };
 use semel_model::keep::{Keep, Terms};
 use semel_model::name::{CommitId, ComponentName, EnvironmentName};
@@ -176,6 +178,31 @@ fn the_body_of_every_kind_of_entry_is_frozen() {
         ),
         ("VersionRevived", r#"{"component":"shop/api","digest":"<artefact>","version":"1.4.2"}"#),
         ("ManifestRemoved", r#"{"component":"shop/api","digest":"<artefact>","reason":"deleted"}"#),
+        (
+            "BuildReserved",
+            concat!(
+                r#"{"commit":"4f1c2ab4f1c2ab4f1c2ab4f1c2ab4f1c2ab4f1c2","component":"shop/api","key":"<key>","#,
+                r#""line":{"release":{"major":1,"minor":4,"name":"release/1.4"}},"number":483,"source":"<source>","#,
+                r#""version":"1.4.2"}"#
+            ),
+        ),
+        ("ComponentChanged", r#"{"component":"shop/api","scheme":"candidate"}"#),
+        (
+            "CommitsRecorded",
+            concat!(
+                r#"{"commits":[{"author":"a1b2c3d4e5f60718","bump":"stable","#,
+                r#""id":"4f1c2ab4f1c2ab4f1c2ab4f1c2ab4f1c2ab4f1c2","#,
+                r#""parents":["4f1c2ab4f1c2ab4f1c2ab4f1c2ab4f1c2ab4f1c2"]},{"author":"a1b2c3d4e5f60718","#,
+                r#""id":"4f1c2ab4f1c2ab4f1c2ab4f1c2ab4f1c2ab4f1c2","parents":[]}],"component":"shop/api"}"#
+            ),
+        ),
+        (
+            "VersionFinalised",
+            concat!(
+                r#"{"candidate":"1.4.2-rc.3","commit":"4f1c2ab4f1c2ab4f1c2ab4f1c2ab4f1c2ab4f1c2","#,
+                r#""component":"shop/api","digest":"<artefact>","number":482,"version":"1.4.2"}"#
+            ),
+        ),
     ];
     assert_eq!(bodies.len(), expected.len());
     for ((kind, body), (expected_kind, expected_body)) in bodies.iter().zip(expected) {
@@ -197,7 +224,7 @@ fn what_is_absent_is_left_out() {
     let undeprecated = VersionDeprecated { component: component(), version: version(), reason: None };
     let change = Change::VersionDeprecated(undeprecated);
     assert_eq!(body(&change), r#"{"component":"shop/api","version":"1.4.2"}"#);
-    let unchanged = ComponentChanged { component: component(), keep: None, patterns: None };
+    let unchanged = ComponentChanged { component: component(), keep: None, patterns: None, scheme: None };
     assert_eq!(body(&Change::ComponentChanged(unchanged)), r#"{"component":"shop/api"}"#);
 }
 
@@ -353,6 +380,7 @@ fn the_facts_about_a_commit_are_frozen() {
         author: "a1b2c3d4e5f60718".to_owned(),
         subject: "feat: refunds".to_owned(),
         bump: Bump::Minor,
+        outside: false,
     };
     assert_eq!(
         text(&fact),
@@ -553,6 +581,7 @@ fn every_change() -> Vec<Change> {
             component: component(),
             keep: Some("trunk=30d".parse::<Terms>().unwrap().over(Keep::default())),
             patterns: Some(vec!["build-#".parse().unwrap()]),
+            scheme: None,
         }),
         Change::VersionDeprecated(VersionDeprecated {
             component: component(),
@@ -575,7 +604,43 @@ fn every_change() -> Vec<Change> {
             digest: digest("artefact"),
             reason: "deleted".to_owned(),
         }),
+        Change::BuildReserved(BuildReserved {
+            component: component(),
+            number: 483,
+            version: version(),
+            key: digest("key"),
+            commit: commit(),
+            line: Line::Release(ReleaseLine { name: "release/1.4".to_owned(), major: 1, minor: 4 }),
+            source: digest("source"),
+        }),
+        Change::ComponentChanged(ComponentChanged {
+            component: component(),
+            keep: None,
+            patterns: None,
+            scheme: Some(Scheme::Candidate),
+        }),
+        Change::CommitsRecorded(CommitsRecorded { component: component(), commits: known_commits() }),
+        Change::VersionFinalised(VersionFinalised {
+            component: component(),
+            version: version(),
+            candidate: "1.4.2-rc.3".parse().unwrap(),
+            digest: digest("artefact"),
+            number: Some(482),
+            commit: Some(commit()),
+        }),
     ]
+}
+
+/// One that asks for something, and one that changes nothing.
+fn known_commits() -> Vec<KnownCommit> {
+    let author = "a1b2c3d4e5f60718".to_owned();
+    let asks = KnownCommit {
+        id: commit(),
+        parents: vec![commit()],
+        author: author.clone(),
+        bump: Some(Bump::Stable),
+    };
+    vec![asks, KnownCommit { id: commit(), parents: Vec::new(), author, bump: None }]
 }
 
 fn inputs() -> Inputs {

@@ -225,6 +225,7 @@ impl Writer {
             commit: commit.clone(),
             tree: commit.to_string(),
             line: Line::Main("main".to_owned()),
+            head: None,
             follows: (number > 1).then(|| version(number - 1)),
             bump: Bump::Patch,
             since: vec![CommitFact {
@@ -233,6 +234,7 @@ impl Writer {
                 author: self.actor.subject.clone(),
                 subject: format!("fix: step {number}"),
                 bump: Bump::Patch,
+                outside: false,
             }],
         };
         let reserved = BuildReserved {

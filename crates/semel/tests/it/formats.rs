@@ -66,6 +66,7 @@ fn the_source_document_of_a_build_is_frozen() {
         commit: commit.clone(),
         tree: "tree".to_owned(),
         line: Line::Branch("refunds".to_owned()),
+        head: None,
         follows: Some("1.4.1".parse().unwrap()),
         bump: Bump::Minor,
         since: vec![CommitFact {
@@ -74,6 +75,7 @@ fn the_source_document_of_a_build_is_frozen() {
             author: "a1b2c3d4e5f60718".to_owned(),
             subject: "feat: refunds".to_owned(),
             bump: Bump::Minor,
+            outside: false,
         }],
     };
     let text = canonical_text(&document)

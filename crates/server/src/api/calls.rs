@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use semel_engine::error::EngineError;
 use semel_engine::look::{channels, difference, history, place, status, versions, why};
 use semel_engine::{
-    attest, collect, component, deploy, deprecate, draft, hold, observe, pipeline, promote, publish, reject,
-    reserve, rollback, scrub,
+    allocate, attest, collect, component, deploy, deprecate, draft, finalise, hold, observe, pipeline,
+    promote, publish, reject, reserve, rollback, scrub,
 };
 use semel_model::actor::Actor;
 use semel_model::digest::Digest;
@@ -24,6 +24,7 @@ pub fn each(visitor: &mut impl Visitor) {
     visitor.call::<StoreFacts>();
     visitor.call::<reserve::Lookup>();
     visitor.call::<reserve::Reserve>();
+    visitor.call::<allocate::NextVersion>();
     visitor.call::<Heartbeat>();
     visitor.call::<reserve::Commit>();
     visitor.call::<reserve::Fail>();
@@ -31,6 +32,7 @@ pub fn each(visitor: &mut impl Visitor) {
     visitor.call::<publish::Bind>();
     visitor.call::<draft::OpenDraft>();
     visitor.call::<draft::PublishDraft>();
+    visitor.call::<finalise::Finalise>();
     visitor.call::<deprecate::Deprecate>();
     visitor.call::<attest::Attest>();
     visitor.call::<pipeline::Apply>();
@@ -65,14 +67,18 @@ pub fn each(visitor: &mut impl Visitor) {
     visitor.call::<Rebuild>();
 }
 
+/// The history of a large project, told at once, has about 6 MiB.
+const HISTORY_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// Implements an operation: type, answer, method, path, summary, and what is done.
 macro_rules! call {
-    ($name:ty => $answer:ty, $method:ident $path:literal, $summary:literal, |$this:ident, $app:ident, $who:ident, $now:ident| $run:expr $(, refused: $refused:expr)?) => {
+    ($name:ty => $answer:ty, $method:ident $path:literal, $summary:literal, |$this:ident, $app:ident, $who:ident, $now:ident| $run:expr $(, bytes_max: $bytes_max:expr)? $(, refused: $refused:expr)?) => {
         impl Call for $name {
             type Answer = $answer;
             const METHOD: Method = Method::$method;
             const PATH: &'static str = $path;
             const SUMMARY: &'static str = $summary;
+            $(const BODY_BYTES_MAX: usize = $bytes_max;)?
 
             async fn run(self, $app: &App, $who: &Actor, $now: Timestamp) -> Result<$answer, EngineError> {
                 let $this = self;
@@ -146,7 +152,11 @@ call!(reserve::Lookup => reserve::Reservation, POST "/builds/lookup", "Ask wheth
 
 call!(reserve::Reserve => reserve::Reservation, POST "/builds", "Ask for the right to build a key", |this, app, who, now| {
     reserve::reserve(app.store(), who, this, now).await
-});
+}, bytes_max: HISTORY_BYTES_MAX);
+
+call!(allocate::NextVersion => allocate::Next, POST "/builds/next", "Which version a commit has or would get; reserves nothing", |this, app, who, now| {
+    allocate::next(app.store(), &this).await
+}, bytes_max: HISTORY_BYTES_MAX);
 
 /// Nothing more to say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -211,6 +221,10 @@ call!(draft::OpenDraft => draft::Drafted, POST "/drafts", "Hold a version's name
 call!(draft::PublishDraft => publish::Bound, POST "/drafts/publish", "Hash everything that a draft needs and bind its name",
     |this, app, who, now| draft::publish(app.store(), who, this, now).await,
     refused: |answer| matches!(answer, publish::Bound::Refused(_)));
+
+call!(finalise::Finalise => finalise::Finalised, POST "/versions/finalise", "Give a candidate its final name",
+    |this, app, who, now| finalise::finalise(app.store(), who, this, now).await,
+    refused: |answer| matches!(answer, finalise::Finalised::Refused(_)));
 
 call!(deprecate::Deprecate => deprecate::Deprecated, POST "/deprecations", "Say that a version should not be used, or take that back", |this, app, who, now| {
     deprecate::deprecate(app.store(), who, this, now).await

@@ -3,7 +3,7 @@
 use semel_model::digest::Digest;
 use semel_model::entry::{
     ChannelMoved, Entry, LocationRecorded, ManifestRemoved, ManifestStored, OverwriteRefused,
-    VersionDeprecated, VersionExpired, VersionPublished, VersionRevived,
+    VersionDeprecated, VersionExpired, VersionFinalised, VersionPublished, VersionRevived,
 };
 use semel_model::name::{CommitId, ComponentName, Tag};
 use semel_model::version::Version;
@@ -177,6 +177,30 @@ pub(super) async fn published(
         }
         None => Ok(()),
     }
+}
+
+pub(super) async fn finalised(
+    conn: &mut Conn,
+    seq: u64,
+    entry: &Entry,
+    body: &VersionFinalised,
+) -> Result<(), SqlError> {
+    conn.execute(
+        "INSERT INTO version (component, name, digest, number, commit_id, time, seq, candidate) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        &[
+            text(&body.component),
+            text(&body.version),
+            text(&body.digest),
+            body.number.into(),
+            opt_text(body.commit.as_ref()),
+            text(&entry.time),
+            seq.into(),
+            text(&body.candidate),
+        ],
+    )
+    .await
+    .map(drop)
 }
 
 pub(super) async fn channel_moved(
@@ -363,7 +387,10 @@ pub async fn by_number(
     number: u64,
 ) -> Result<Option<Published>, SqlError> {
     let row = conn
-        .row(select_version!("WHERE component = $1 AND number = $2"), &[text(component), number.into()])
+        .row(
+            select_version!("WHERE component = $1 AND number = $2 ORDER BY seq DESC LIMIT 1"),
+            &[text(component), number.into()],
+        )
         .await?;
     Ok(row.as_ref().map(read_published))
 }
@@ -377,6 +404,37 @@ pub async fn by_digest(conn: &mut Conn, beginning: &str) -> Result<Vec<Published
         )
         .await?;
     Ok(rows.iter().map(read_published).collect())
+}
+
+/// The candidates of a component that have a final name, with that name: those of a digest.
+pub async fn finalised_of(
+    conn: &mut Conn,
+    component: &ComponentName,
+    digest: &Digest,
+) -> Result<Vec<(Version, Version)>, SqlError> {
+    let rows = conn
+        .rows(
+            "SELECT candidate, name FROM version \
+             WHERE component = $1 AND digest = $2 AND candidate IS NOT NULL ORDER BY seq",
+            &[text(component), text(digest)],
+        )
+        .await?;
+    Ok(rows.into_iter().map(|row| (super::version(row.text(0)), super::version(row.text(1)))).collect())
+}
+
+/// The candidate that a version is the final name of.
+pub async fn candidate_of(
+    conn: &mut Conn,
+    component: &ComponentName,
+    version: &Version,
+) -> Result<Option<Version>, SqlError> {
+    let row = conn
+        .row(
+            "SELECT candidate FROM version WHERE component = $1 AND name = $2",
+            &[text(component), text(version)],
+        )
+        .await?;
+    Ok(row.and_then(|row| row.opt_text(0)).map(super::version))
 }
 
 /// The digests of manifests with this beginning, with their components.

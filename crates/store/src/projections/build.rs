@@ -167,23 +167,6 @@ pub async fn is_matched(
     Ok(row.is_some())
 }
 
-/// The final versions that commits of a component have, published or reserved, for the commits given.
-pub async fn version_of_commit(
-    conn: &mut Conn,
-    component: &ComponentName,
-    commit: &CommitId,
-) -> Result<Vec<Version>, SqlError> {
-    let rows = conn
-        .rows(
-            "SELECT build.version FROM built_commit JOIN build \
-             ON build.component = built_commit.component AND build.number = built_commit.number \
-             WHERE built_commit.component = $1 AND built_commit.commit_id = $2",
-            &[text(component), text(commit)],
-        )
-        .await?;
-    Ok(rows.into_iter().map(|row| super::version(row.text(0))).collect())
-}
-
 /// Whether a version name is bound or reserved.
 pub async fn is_taken(
     conn: &mut Conn,

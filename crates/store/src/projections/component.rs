@@ -1,5 +1,6 @@
 //! Components: who gives them versions, and how their tags are read.
 
+use semel_model::allocation::Scheme;
 use semel_model::canonical;
 use semel_model::entry::{ComponentChanged, ComponentCreated};
 use semel_model::keep::Keep;
@@ -25,12 +26,14 @@ pub struct Component {
     pub keep: Keep,
     /// Which names are versions beside those that look like one.
     pub patterns: Vec<NamePattern>,
+    /// How its versions look, if that was said.
+    pub scheme: Option<Scheme>,
 }
 
 /// The columns that [`read`] takes, in its order.
 macro_rules! select_component {
     ($rest:literal) => {
-        concat!("SELECT name, policy, home, last_build, keep, patterns FROM component ", $rest)
+        concat!("SELECT name, policy, home, last_build, keep, patterns, scheme FROM component ", $rest)
     };
 }
 
@@ -51,6 +54,10 @@ pub(super) async fn changed(conn: &mut Conn, body: &ComponentChanged) -> Result<
     if let Some(patterns) = &body.patterns {
         let values = [text(&body.component), json(patterns)];
         conn.execute("UPDATE component SET patterns = $2 WHERE name = $1", &values).await?;
+    }
+    if let Some(scheme) = &body.scheme {
+        let values = [text(&body.component), text(scheme)];
+        conn.execute("UPDATE component SET scheme = $2 WHERE name = $1", &values).await?;
     }
     Ok(())
 }
@@ -99,5 +106,6 @@ fn read(row: &Row) -> Component {
         last_build: row.count(3),
         keep: from_json(row.opt_text(4)),
         patterns: from_json(row.opt_text(5)),
+        scheme: super::opt_parsed(row.opt_text(6)),
     }
 }

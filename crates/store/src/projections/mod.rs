@@ -5,6 +5,7 @@
 
 pub mod component;
 pub mod build;
+pub mod commit;
 pub mod artefact;
 pub mod evidence;
 pub mod pipeline;
@@ -29,12 +30,14 @@ pub async fn apply(conn: &mut Conn, seq: u64, leaf: &Leaf) -> Result<(), SqlErro
         Change::BuildReserved(body) => build::reserved(conn, entry, body).await,
         Change::BuildFailed(body) => build::failed(conn, body).await,
         Change::CommitMatched(body) => build::matched(conn, &body.component, &body.commit, body.number).await,
+        Change::CommitsRecorded(body) => commit::recorded(conn, body).await,
         Change::ManifestStored(body) => artefact::manifest_stored(conn, entry, body).await,
         Change::ManifestRemoved(body) => artefact::manifest_removed(conn, body).await,
         Change::VersionDeprecated(body) => artefact::deprecated(conn, body).await,
         Change::VersionExpired(body) => artefact::expired(conn, entry, body).await,
         Change::VersionRevived(body) => artefact::revived(conn, entry, body).await,
         Change::VersionPublished(body) => artefact::published(conn, seq, entry, body).await,
+        Change::VersionFinalised(body) => artefact::finalised(conn, seq, entry, body).await,
         Change::ChannelMoved(body) => artefact::channel_moved(conn, seq, entry, body).await,
         Change::OverwriteRefused(body) => artefact::overwrite_refused(conn, entry, body).await,
         Change::LocationRecorded(body) => artefact::location_recorded(conn, entry, body).await,
