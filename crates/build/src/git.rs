@@ -1,13 +1,19 @@
 //! The `git` program: the only file that runs it.
 //!
 //! Every call is independent of who runs it and from where: no terminal, no locks, no hooks, no file system monitor,
-//! the C locale, none of git's own environment variables, and a repository of another owner is read all the same (it is
-//! only read, and nothing in it is executed).
+//! the C locale, none of git's own environment variables, no grafts and no replaced objects, and a repository of another
+//! owner is read all the same (nothing in it is executed). Nothing is written either, except that a clone without its
+//! history is completed where that is asked for.
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
 
 /// Why git did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +43,14 @@ pub enum GitError {
         /// The cause.
         #[source]
         source: io::Error,
+    },
+    /// It took too long.
+    #[error("`{command}` was not done after {seconds} s")]
+    TooSlow {
+        /// The command as it can be repeated by hand.
+        command: String,
+        /// How long it was waited for.
+        seconds: u64,
     },
     /// It said something else than its documentation says.
     #[error("`{command}` answered something unexpected: {what}")]
@@ -104,7 +118,7 @@ const ALWAYS: [&str; 12] = [
 
 /// Variables by which git is told to look elsewhere than where it stands (`git rev-parse --local-env-vars`, and what hooks
 /// are given beside these), or to make repositories of another kind.
-const MISLEADING: [&str; 18] = [
+const MISLEADING: [&str; 17] = [
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
     "GIT_ATTR_SOURCE",
     "GIT_COMMON_DIR",
@@ -112,7 +126,6 @@ const MISLEADING: [&str; 18] = [
     "GIT_CONFIG_COUNT",
     "GIT_CONFIG_PARAMETERS",
     "GIT_DIR",
-    "GIT_GRAFT_FILE",
     "GIT_DEFAULT_HASH",
     "GIT_IMPLICIT_WORK_TREE",
     "GIT_INDEX_FILE",
@@ -171,6 +184,14 @@ impl Git {
         self.spawn(words, Stdio::null())
     }
 
+    /// Starts a command that reads these lines.
+    pub(crate) fn feed<S: AsRef<OsStr>>(&self, words: &[S], lines: Vec<String>) -> Result<Running, GitError> {
+        let mut running = self.spawn(words, Stdio::piped())?;
+        let child = running.child.as_mut().expect("it was started just now");
+        write_lines(child.stdin.take().expect("standard input is a pipe"), lines);
+        Ok(running)
+    }
+
     /// Starts a process that hands out objects, one question after the other.
     pub(crate) fn objects(&self) -> Result<Objects, GitError> {
         self.hand_out(&["cat-file", "--batch"])
@@ -179,10 +200,7 @@ impl Git {
     /// Starts a process that hands out these objects, in this order.
     pub(crate) fn stream(&self, names: Vec<String>) -> Result<Objects, GitError> {
         let mut objects = self.hand_out(&["cat-file", "--batch", "--buffer"])?;
-        let mut ask = objects.ask.take().expect("standard input is a pipe");
-        // Names and contents are in flight together, or both pipes would fill up. A write that fails shows on the
-        // reading side as an answer that is missing.
-        std::thread::spawn(move || names.iter().try_for_each(|name| writeln!(ask, "{name}")));
+        write_lines(objects.ask.take().expect("standard input is a pipe"), names);
         Ok(objects)
     }
 
@@ -195,7 +213,32 @@ impl Git {
         Ok(Objects { running, ask, answers })
     }
 
+    /// Runs a command to its end, but not longer than this; then it is ended, with everything that it has started.
+    pub(crate) fn run_within<S: AsRef<OsStr>>(
+        &self,
+        words: &[S],
+        limit: Duration,
+    ) -> Result<Vec<u8>, GitError> {
+        let mut command = self.command(words, Stdio::null());
+        let child = command.process_group(0).spawn().map_err(|source| GitError::Start { source })?;
+        let (group, running) =
+            (Pid::from_child(&child), Running { child: Some(child), command: told(words) });
+        let command = running.command.clone();
+        let (done, ended) = mpsc::channel();
+        std::thread::spawn(move || done.send(running.finish()));
+        ended.recv_timeout(limit).unwrap_or_else(|_| {
+            // Where it has ended just now, there is nothing left to end.
+            let _ = kill_process_group(group, Signal::KILL);
+            Err(GitError::TooSlow { command, seconds: limit.as_secs() })
+        })
+    }
+
     fn spawn<S: AsRef<OsStr>>(&self, words: &[S], stdin: Stdio) -> Result<Running, GitError> {
+        let child = self.command(words, stdin).spawn().map_err(|source| GitError::Start { source })?;
+        Ok(Running { child: Some(child), command: told(words) })
+    }
+
+    fn command<S: AsRef<OsStr>>(&self, words: &[S], stdin: Stdio) -> Command {
         let mut command = Command::new("git");
         command.arg("-C").arg(&self.dir).args(ALWAYS).args(&self.words).args(words);
         for name in MISLEADING {
@@ -216,13 +259,24 @@ impl Git {
             .env("GIT_OPTIONAL_LOCKS", "0")
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("GIT_NO_REPLACE_OBJECTS", "1")
+            .env("GIT_GRAFT_FILE", "/dev/null")
             .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let child = command.spawn().map_err(|source| GitError::Start { source })?;
-        let words: Vec<_> = words.iter().map(|word| word.as_ref().to_string_lossy()).collect();
-        Ok(Running { child: Some(child), command: format!("git {}", words.join(" ")) })
+        command
     }
+}
+
+/// A command as it can be repeated by hand.
+fn told<S: AsRef<OsStr>>(words: &[S]) -> String {
+    let words: Vec<_> = words.iter().map(|word| word.as_ref().to_string_lossy()).collect();
+    format!("git {}", words.join(" "))
+}
+
+/// Questions and answers are in flight together, or both pipes would fill up. A write that fails shows on the reading side as an
+/// answer that is missing.
+fn write_lines(mut to: ChildStdin, lines: Vec<String>) {
+    std::thread::spawn(move || lines.iter().try_for_each(|line| writeln!(to, "{line}")));
 }
 
 impl Running {

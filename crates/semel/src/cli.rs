@@ -8,6 +8,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use semel_model::allocation::Scheme;
+use semel_model::build::Bump;
 use semel_model::duration::Span;
 use semel_model::keep::Terms;
 use semel_model::name::{ComponentName, ConfigKey, EnvironmentName, Tag};
@@ -19,7 +21,7 @@ First steps:
   semel init       write a semel.toml for the project here
   semel build      turn its newest commit into an artefact, once
 
-Less often: hold, reject, accept, deprecate, stop, publish, component, gc, scrub, backup, restore,
+Less often: hold, reject, accept, deprecate, stop, publish, finalise, component, gc, scrub, backup, restore,
 recover, rebuild, sample, completions, man
 (semel help VERB explains each)";
 
@@ -91,6 +93,8 @@ pub(crate) enum Verb {
     Init(InitArgs),
     /// Build a commit into an artefact, once
     Build(BuildArgs),
+    /// Say which version a commit has or would get, and why
+    Version(VersionArgs),
     /// List the versions of a component
     Versions(VersionsArgs),
     /// List the channels of a component, or where one of them pointed
@@ -153,6 +157,9 @@ pub(crate) enum Verb {
     /// Give a version to a draft, or to an artefact that something else built
     #[command(hide = true)]
     Publish(PublishArgs),
+    /// Give a candidate its final name: 1.4.0-rc.3 becomes 1.4.0, the same bytes
+    #[command(hide = true)]
+    Finalise(VersionArg),
     /// Create components and give them rules of their own
     #[command(subcommand, hide = true)]
     Component(ComponentVerb),
@@ -225,9 +232,54 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) branch: Option<String>,
 
+    /// The step to the next version, whatever the commits say
+    #[arg(long, value_name = "STEP")]
+    pub(crate) bump: Option<BumpWord>,
+
     /// Leave with exit 75 when somebody else is building the same
     #[arg(long)]
     pub(crate) no_wait: bool,
+}
+
+/// The step to the next version.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum BumpWord {
+    /// The last number
+    Patch,
+    /// The middle number
+    Minor,
+    /// The first number, also before 1.0.0
+    Major,
+}
+
+impl From<BumpWord> for Bump {
+    fn from(word: BumpWord) -> Self {
+        match word {
+            BumpWord::Patch => Self::Patch,
+            BumpWord::Minor => Self::Minor,
+            BumpWord::Major => Self::Stable,
+        }
+    }
+}
+
+/// `semel version`
+#[derive(Debug, Args)]
+pub(crate) struct VersionArgs {
+    /// The commit: anything that git understands [default: HEAD]
+    #[arg(value_name = "REV")]
+    pub(crate) revision: Option<String>,
+
+    /// The branch that it would be built for, where git cannot tell
+    #[arg(long, value_name = "NAME")]
+    pub(crate) branch: Option<String>,
+
+    /// The step to the next version, whatever the commits say
+    #[arg(long, value_name = "STEP")]
+    pub(crate) bump: Option<BumpWord>,
+
+    /// Say what it follows from
+    #[arg(long)]
+    pub(crate) explain: bool,
 }
 
 /// Below `semel build`.
@@ -523,6 +575,10 @@ pub(crate) struct ComponentCreateArgs {
     /// How long bytes are kept [default: promoted=for ever,trunk=90d,branch=14d]
     #[arg(long, value_name = "RULE=TERM,…")]
     pub(crate) keep: Option<Terms>,
+
+    /// How versions look: continuous (1.4.2), candidate (1.4.2-rc.1), number (482) [default: as the first build proposes]
+    #[arg(long, value_name = "SCHEME")]
+    pub(crate) scheme: Option<Scheme>,
 }
 
 /// `semel component set`
@@ -543,6 +599,10 @@ pub(crate) struct ComponentSetArgs {
     /// How long bytes are kept; what is not named stays: branch=7d
     #[arg(long, value_name = "RULE=TERM,…")]
     pub(crate) keep: Option<Terms>,
+
+    /// How versions look from now on: continuous (1.4.2), candidate (1.4.2-rc.1), number (482)
+    #[arg(long, value_name = "SCHEME")]
+    pub(crate) scheme: Option<Scheme>,
 }
 
 /// One component.

@@ -16,7 +16,7 @@ use semel_model::project::{FILE_NAME, InvalidProject, Project};
 
 use crate::git::{Git, GitError, Objects, Running};
 
-pub use history::history;
+pub use history::{Depth, deepen, history};
 pub use line::Provider;
 use line::{Refs, Runner};
 
@@ -58,6 +58,8 @@ pub struct Source {
     pub inputs: BuildInputs,
     /// The line of development.
     pub line: Line,
+    /// For a merge commit that a forge made to try a request out: the commit that was requested to be merged.
+    pub head: Option<CommitId>,
     /// How many files of the working tree differ from the current commit, below the project's directory.
     pub uncommitted: usize,
     /// Where the repository comes from, as an `https` URL where one can be told, without credentials.
@@ -86,6 +88,11 @@ impl Source {
 
     pub(crate) fn git(&self) -> Git {
         Git::at(&self.repository)
+    }
+
+    /// The history behind the commit is not here, and does not come.
+    pub fn too_shallow(&self, cause: Option<GitError>) -> SourceError {
+        SourceError::ShallowClone { commit: self.commit.clone(), provider: self.provider, cause }
     }
 }
 
@@ -154,6 +161,9 @@ pub enum SourceError {
         commit: CommitId,
         /// Where the clone was made, for the hint.
         provider: Option<Provider>,
+        /// Why it could not be fetched.
+        #[source]
+        cause: Option<GitError>,
     },
     /// Git did not answer.
     #[error(transparent)]
@@ -206,7 +216,7 @@ pub fn resolve(request: &Resolve<'_>) -> Result<Source, SourceError> {
 
     let remotes = read_remotes(remotes)?;
     let runner = Runner::of(request.variables);
-    let refs = Refs::read(refs, !remotes.is_empty())?;
+    let refs = Refs::read(refs, !remotes.is_empty(), &project.version.release)?;
     let line = line::line_of(&git, request, &runner, &refs, &commit.id, place.head.as_deref())?;
     let inputs = BuildInputs {
         v: 1,
@@ -217,6 +227,7 @@ pub fn resolve(request: &Resolve<'_>) -> Result<Source, SourceError> {
         bases: project.definition.base_digest().into_iter().collect(),
         salt: request.salt,
     };
+    let head = runner.requested(request, &commit.parents);
     Ok(Source {
         uncommitted: count_changes(status, &prefix)?,
         remote: line::public_remote(&remotes),
@@ -230,6 +241,7 @@ pub fn resolve(request: &Resolve<'_>) -> Result<Source, SourceError> {
         entries,
         inputs,
         line,
+        head,
         shallow: place.shallow,
         provider: runner.provider,
     })
@@ -286,6 +298,7 @@ fn read_place(running: Running, dir: &Path) -> Result<Place, SourceError> {
 
 struct Commit {
     id: CommitId,
+    parents: Vec<CommitId>,
     tree: String,
     seconds: i64,
 }
@@ -318,9 +331,16 @@ fn read_commit(objects: &mut Objects, revision: Option<&str>, place: &Place) -> 
     };
     Ok(Commit {
         id: object.id.parse().map_err(|_| malformed())?,
+        parents: parents_of(&text),
         tree: header("tree ").ok_or_else(malformed)?.to_owned(),
         seconds: seconds.ok_or_else(malformed)?,
     })
+}
+
+/// The parents that a commit object names.
+fn parents_of(text: &str) -> Vec<CommitId> {
+    let head = text.lines().take_while(|line| !line.is_empty());
+    head.filter_map(|line| line.strip_prefix("parent ")?.parse().ok()).collect()
 }
 
 /// The nearest directory at or above the caller's that has a project file in the commit.

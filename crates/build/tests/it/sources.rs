@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
 use semel_build::checkout::CheckoutError;
-use semel_build::source::{self, Resolve, SourceError};
+use semel_build::source::{self, Depth, Resolve, SourceError};
 use semel_model::build::Line;
 use tempfile::TempDir;
 
@@ -175,7 +175,7 @@ fn the_history_has_commits_tags_and_the_stated_version() {
     repo.git(&["tag", "-a", "-m", "annotated", "api-2.1.0", "HEAD~1"]);
     repo.git(&["tag", "web-9.0.0"]);
     let source = repo.source();
-    let history = source::history(&source, 10).unwrap();
+    let history = source::history(&source, Depth::Near).unwrap();
     let seen: Vec<_> = history
         .commits
         .iter()
@@ -192,34 +192,6 @@ fn the_history_has_commits_tags_and_the_stated_version() {
     let tags: Vec<_> = history.tags.values().map(ToString::to_string).collect();
     assert_eq!((tags, history.truncated), (vec!["2.1.0".to_owned()], false));
     assert_eq!(history.manifest.unwrap().to_string(), "1.3.0");
-    let short = source::history(&source, 1).unwrap();
-    assert_eq!((short.commits.len(), short.truncated, short.tags.len()), (1, true, 0));
-}
-
-#[test]
-fn a_shallow_clone_has_no_history_unless_its_commit_is_tagged() {
-    let repo = Repo::plain();
-    repo.commit("fix: second");
-    let clone = TempDir::new().unwrap();
-    let url = format!("file://{}", repo.path().display());
-    git(clone.path(), &["clone", "-q", "--depth", "1", &url, "."]);
-    for (variables, hint) in [
-        (&[("GITHUB_ACTIONS", "true")][..], "fetch-depth: 0"),
-        (&[("GITLAB_CI", "true")], "GIT_DEPTH: 0"),
-        (&[("TF_BUILD", "True")], "fetchDepth: 0"),
-        (&[], "git fetch --unshallow"),
-    ] {
-        let source = resolve_at(clone.path(), None, variables).unwrap();
-        let error = source::history(&source, 100).unwrap_err();
-        assert!(matches!(&error, SourceError::ShallowClone { .. }), "{}", told(&error));
-        assert!(error.hint().unwrap().contains(hint), "{:?}", error.hint());
-    }
-    git(clone.path(), &["tag", "v1.0.0"]);
-    let source = resolve_at(clone.path(), None, &[]).unwrap();
-    let history = source::history(&source, 100).unwrap();
-    assert_eq!((history.tags.len(), history.truncated), (1, true));
-    let error = resolve_at(clone.path(), Some("HEAD~1"), &[]).unwrap_err();
-    assert_eq!(error.hint().as_deref(), Some("git fetch --unshallow"));
 }
 
 #[test]

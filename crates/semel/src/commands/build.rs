@@ -13,6 +13,7 @@ use semel_build::provenance::{self, BuilderInfo, Range};
 use semel_build::recipe::HostEnvironment;
 use semel_build::source::{self, Resolve, Source};
 use semel_engine::reserve::{self, Granted, Holding, Reservation};
+use semel_model::build::Bump;
 use semel_model::digest::Digest;
 use semel_model::name::ComponentName;
 use semel_oci::client::FileSource;
@@ -22,7 +23,7 @@ use semel_server::api::calls::{Heartbeat, Release};
 use serde::Serialize;
 use tokio::task::AbortHandle;
 
-use super::{Outcome, build_log};
+use super::{Outcome, build_log, version};
 use crate::cli::{BuildArgs, BuildVerb, Cli};
 use crate::output::{self, Output};
 use crate::progress;
@@ -31,8 +32,6 @@ use crate::session::{self, Session, now};
 use crate::settings::Settings;
 use crate::workdir::WorkDir;
 
-/// How many commits are sent to find the previous version.
-const HISTORY: usize = 500;
 /// How often the lease is renewed.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
@@ -54,6 +53,7 @@ pub(super) async fn run(args: &BuildArgs, cli: &Cli, settings: Settings, output:
     let wanted = Wanted {
         revision: args.revision.clone(),
         branch: args.branch.clone(),
+        bump: args.bump.map(Into::into),
         no_wait: args.no_wait,
         within: false,
     };
@@ -74,13 +74,14 @@ pub(super) async fn run(args: &BuildArgs, cli: &Cli, settings: Settings, output:
 pub(super) struct Wanted {
     pub(super) revision: Option<String>,
     pub(super) branch: Option<String>,
+    pub(super) bump: Option<Bump>,
     pub(super) no_wait: bool,
     /// Whether another verb builds, which says itself what comes next.
     pub(super) within: bool,
 }
 
 /// A store that dies with the runner would give the same version to other bytes next time.
-fn refuse_lost_store(cli: &Cli, settings: &Settings) -> Result<(), Failure> {
+pub(super) fn refuse_lost_store(cli: &Cli, settings: &Settings) -> Result<(), Failure> {
     let (_, named) = session::place(cli, settings)?;
     if named || !settings.is_ci() {
         return Ok(());
@@ -107,7 +108,7 @@ pub(super) async fn resolve(wanted: &Wanted, settings: &Settings) -> Result<Sour
     resolved.await.map_err(|error| Failure::fault(error.to_string()))?.map_err(|error| source_failure(&error))
 }
 
-fn source_failure(error: &source::SourceError) -> Failure {
+pub(super) fn source_failure(error: &source::SourceError) -> Failure {
     let exit = match error {
         source::SourceError::UnknownRevision { .. } => Exit::NotFound,
         _ => Exit::Usage,
@@ -131,7 +132,7 @@ pub(super) async fn build(wanted: &Wanted, source: Source, session: &Session) ->
     match reservation(wanted, &source, session).await? {
         Reservation::Built(built) => Ok(reused(wanted, &source, built, session)),
         Reservation::Yours(granted) => build_reserved(wanted, &source, granted, session).await,
-        Reservation::Unknown | Reservation::Running { .. } => {
+        Reservation::Unknown | Reservation::Running { .. } | Reservation::HistoryNeeded { .. } => {
             Err(Failure::fault("the reservation has no outcome"))
         }
     }
@@ -164,24 +165,14 @@ fn reused(wanted: &Wanted, source: &Source, built: reserve::Built, session: &Ses
 
 /// Asks for the right to build, and waits while somebody else has it.
 async fn reservation(wanted: &Wanted, source: &Source, session: &Session) -> Result<Reservation, Failure> {
-    let history = {
-        let source = source.clone();
-        let read = tokio::task::spawn_blocking(move || source::history(&source, HISTORY));
-        read.await
-            .map_err(|error| Failure::fault(error.to_string()))?
-            .map_err(|error| source_failure(&error))?
-    };
-    let request = reserve::Reserve {
-        inputs: source.inputs.clone(),
-        commit: source.commit.clone(),
-        tree: source.git_tree.clone(),
-        line: source.line.clone(),
-        history,
-        holder: format!("{} (process {})", session.settings.user(), std::process::id()),
-    };
+    let history = version::tell(source, None).await?;
+    let mut request = version::request(wanted, source, history, session);
     let mut told = false;
     loop {
         match session.client.call(&request).await? {
+            Reservation::HistoryNeeded { .. } => {
+                request.history = version::tell(source, Some(&request.history)).await?;
+            }
             Reservation::Running { holder, number, version, retry_millis } => {
                 if wanted.no_wait {
                     return Err(Failure::new(
@@ -213,6 +204,12 @@ async fn build_reserved(
     let step =
         if granted.attempt > 1 { format!("attempt {}", granted.attempt) } else { granted.bump.to_string() };
     session.output.done(format!("reserved {} (build {}): {step}{follows}", granted.version, granted.number));
+    if let Some(above) = &granted.late_before {
+        session
+            .output
+            .say(format!("  note: {above} was built before, from a commit behind which this one lies"));
+    }
+    granted.notes.iter().for_each(|note| session.output.say(format!("  note: {note}")));
     let holding =
         Holding { component: component.clone(), number: granted.number, token: granted.token.clone() };
     let lease = Lease::keep(session, holding.clone());

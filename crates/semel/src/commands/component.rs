@@ -25,6 +25,7 @@ async fn create(args: &ComponentCreateArgs, session: &Session) -> Outcome {
         policy: args.policy,
         patterns: given(&args.patterns),
         keep: args.keep,
+        scheme: args.scheme,
     };
     let ruled = session.client.call(&ask).await?;
     let component = &ruled.component;
@@ -36,11 +37,12 @@ async fn create(args: &ComponentCreateArgs, session: &Session) -> Outcome {
 
 async fn set(args: &ComponentSetArgs, session: &Session) -> Outcome {
     let patterns = if args.no_patterns { Some(Vec::new()) } else { given(&args.patterns) };
-    if patterns.is_none() && args.keep.is_none() {
+    if patterns.is_none() && args.keep.is_none() && args.scheme.is_none() {
         return Err(Failure::usage("nothing is said that could change")
             .hint(format!("semel component set {} --keep branch=7d", args.name)));
     }
-    let ask = ChangeComponent { component: args.name.clone(), patterns, keep: args.keep };
+    let ask =
+        ChangeComponent { component: args.name.clone(), patterns, keep: args.keep, scheme: args.scheme };
     let ruled = session.client.call(&ask).await?;
     let component = &ruled.component;
     let word = if ruled.already { "had these rules already" } else { "has other rules now" };
@@ -61,7 +63,7 @@ fn rules(component: &ComponentFacts) -> String {
         true => String::new(),
         false => format!(", versions also {}", patterns(component)),
     };
-    format!("policy {}{patterns}, keep {}", component.policy, component.keep)
+    format!("policy {}{patterns}, scheme {}, keep {}", component.policy, component.scheme, component.keep)
 }
 
 fn patterns(component: &ComponentFacts) -> String {
@@ -93,13 +95,14 @@ async fn list(session: &Session) -> Outcome {
                 one.name.to_string(),
                 one.policy.to_string(),
                 patterns(one),
+                one.scheme.to_string(),
                 one.keep.to_string(),
                 one.last_build.to_string(),
                 format!("store {}", one.home),
             ]
         });
         output.data(&table(
-            &["COMPONENT", "POLICY", "ALSO VERSIONS", "KEEP", "BUILDS", "HOME"],
+            &["COMPONENT", "POLICY", "ALSO VERSIONS", "SCHEME", "KEEP", "BUILDS", "HOME"],
             rows.collect(),
         ));
     }
@@ -121,6 +124,7 @@ async fn show(args: &ComponentNameArg, session: &Session) -> Outcome {
         ("component", found.name.to_string()),
         ("policy", found.policy.to_string()),
         ("also versions", patterns(&found)),
+        ("scheme", found.scheme.to_string()),
         ("keep", found.keep.to_string()),
         ("builds", found.last_build.to_string()),
         ("home", format!("store {}", found.home)),

@@ -4,6 +4,7 @@ mod demo;
 mod init;
 mod build;
 mod build_log;
+mod version;
 mod versions;
 mod channels;
 mod inspect;
@@ -30,6 +31,7 @@ mod push;
 mod pull;
 mod take;
 mod publish;
+mod finalise;
 mod draft;
 mod component;
 mod serve;
@@ -92,6 +94,7 @@ async fn dispatch(cli: &Cli, settings: Settings, output: Output) -> Outcome {
         Verb::Completions(args) => Ok(shell::completions(args)),
         Verb::Man(args) => shell::man(args, output),
         Verb::Build(args) => build::run(args, cli, settings, output).await,
+        Verb::Version(args) => version::run(args, cli, settings, output).await,
         _ => with_session(cli, Session::open(cli, settings, output).await?).await,
     }
 }
@@ -124,6 +127,7 @@ async fn with_session(cli: &Cli, session: Session) -> Outcome {
         Verb::Config(verb) => config::run(verb, cli, &session).await,
         Verb::Push(args) => push::run(args, cli, &session).await,
         Verb::Publish(args) => publish::run(args, cli, &session).await,
+        Verb::Finalise(args) => finalise::run(args, cli, &session).await,
         Verb::Gc(args) => collect::run(args, &session).await,
         Verb::Scrub(args) => scrub::run(args, &session).await,
         Verb::Audit(_) => audit::verify(&session).await,

@@ -1,0 +1,154 @@
+//! `semel version`: which version a commit has or would get, and why. Also how the history of a commit is told, which a build needs
+//! for its version too.
+
+use semel_build::source::{self, Depth, Source};
+use semel_engine::allocate::{Forecast, Next, NextVersion};
+use semel_engine::reserve::Reserve;
+use semel_model::allocation::Base;
+use semel_model::build::{CommitFact, History};
+use semel_model::name::{CommitId, ComponentName};
+use serde::Serialize;
+
+use super::Outcome;
+use super::build::{self, Wanted};
+use crate::cli::{Cli, VersionArgs};
+use crate::output::{Output, table};
+use crate::report::{Exit, Failure};
+use crate::session::Session;
+use crate::settings::Settings;
+
+/// The answer, for `--json`.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    component: &'a ComponentName,
+    commit: &'a CommitId,
+    #[serde(flatten)]
+    next: &'a Next,
+}
+
+pub(super) async fn run(args: &VersionArgs, cli: &Cli, settings: Settings, output: Output) -> Outcome {
+    let wanted = Wanted {
+        revision: args.revision.clone(),
+        branch: args.branch.clone(),
+        bump: args.bump.map(Into::into),
+        ..Wanted::default()
+    };
+    let source = build::resolve(&wanted, &settings).await?;
+    build::refuse_lost_store(cli, &settings)?;
+    let session = Session::open(cli, settings, output).await?;
+    let (next, history) = ask(&wanted, &source, &session).await?;
+    let (component, commit) = (&source.project.component, &source.commit);
+    if output.is_json() {
+        output.json(&Report { component, commit, next: &next });
+        return Ok(Exit::Done);
+    }
+    match &next {
+        Next::Had { version, number, published } => {
+            let state = if *published { "published" } else { "reserved" };
+            output.data(&version.to_string());
+            output.say(format!("{} has it already: build {number}, {state}", commit.short()));
+        }
+        Next::New(forecast) => {
+            output.data(&forecast.version.to_string());
+            forecast.notes.iter().for_each(|note| output.warn(note));
+            if args.explain {
+                explain(forecast, &history, output);
+            }
+        }
+        Next::HistoryNeeded { .. } => return Err(Failure::fault("the version has no outcome")),
+    }
+    Ok(Exit::Done)
+}
+
+async fn ask(wanted: &Wanted, source: &Source, session: &Session) -> Result<(Next, History), Failure> {
+    let mut history = tell(source, None).await?;
+    loop {
+        let question = NextVersion(request(wanted, source, history.clone(), session));
+        match session.client.call(&question).await? {
+            Next::HistoryNeeded { .. } => history = tell(source, Some(&history)).await?,
+            next => return Ok((next, history)),
+        }
+    }
+}
+
+/// Asks for the version of a source, as a build does.
+pub(super) fn request(wanted: &Wanted, source: &Source, history: History, session: &Session) -> Reserve {
+    Reserve {
+        inputs: source.inputs.clone(),
+        commit: source.commit.clone(),
+        tree: source.git_tree.clone(),
+        line: source.line.clone(),
+        history,
+        head: source.head.clone(),
+        scheme: source.project.version.scheme,
+        bump: wanted.bump,
+        holder: format!("{} (process {})", session.settings.user(), std::process::id()),
+    }
+}
+
+/// The history of a commit: at first its newest part; when that was told and is not enough, everything that there is. A shallow clone is
+/// completed for that.
+pub(super) async fn tell(source: &Source, before: Option<&History>) -> Result<History, Failure> {
+    if before.is_some_and(|before| before.tips) {
+        let message = format!(
+            "no version for {}: what this clone has of its history does not lead to the version before",
+            source.commit.short()
+        );
+        return Err(
+            Failure::usage(message).hint("tag the commit of the newest release: git tag v1.4.2 COMMIT")
+        );
+    }
+    let depth = if before.is_none() { Depth::Near } else { Depth::Whole };
+    let mut source = source.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        if depth == Depth::Whole {
+            source::deepen(&mut source)?;
+        }
+        source::history(&source, depth)
+    });
+    let read = read.await.map_err(|error| Failure::fault(error.to_string()))?;
+    read.map_err(|error| build::source_failure(&error))
+}
+
+fn explain(forecast: &Forecast, history: &History, output: Output) {
+    let Forecast { version, number, scheme, line, bump, since, .. } = forecast;
+    let asks = match since.len() {
+        0 => "no commit since then; each build gets a version".to_owned(),
+        1 => "1 commit since then".to_owned(),
+        many => format!("{many} commits since then"),
+    };
+    let mut rows = vec![
+        vec!["next".to_owned(), format!("{version} (build {number})")],
+        vec!["line".to_owned(), format!("{}, scheme {scheme}", line.name())],
+        vec!["follows".to_owned(), base(&forecast.base)],
+        vec!["step".to_owned(), format!("{bump}: {asks}")],
+    ];
+    if let Some(above) = &forecast.late_before {
+        rows.push(vec!["late".to_owned(), format!("a descendant was built before as {above}")]);
+    }
+    for id in since.iter().take(EXPLAINED) {
+        let fact = history.commits.iter().find(|fact| fact.id == *id);
+        rows.push(vec![id.short().to_owned(), fact.map_or_else(|| "(told before)".to_owned(), asked)]);
+    }
+    if let Some(more) = since.len().checked_sub(EXPLAINED).filter(|more| *more > 0) {
+        rows.push(vec!["…".to_owned(), format!("and {more} more")]);
+    }
+    let text = table(&["", ""], rows);
+    output.data(text.trim_start_matches('\n').trim_start());
+}
+
+/// How many commits are listed.
+const EXPLAINED: usize = 30;
+
+fn asked(fact: &CommitFact) -> String {
+    format!("{}  {}", fact.bump, fact.subject)
+}
+
+fn base(base: &Base) -> String {
+    match base {
+        Base::Given { version, commit } => format!("{version}, which {} has", commit.short()),
+        Base::Tag { version, commit } => format!("{version}, by the tag of {}", commit.short()),
+        Base::Manifest { version } => format!("{version}, which the project's manifest states"),
+        Base::Nothing => "0.0.0: there is no version, no tag and no manifest that states one".to_owned(),
+    }
+}
