@@ -29,3 +29,4 @@ mod servers;
 mod story;
 mod tidy;
 mod tour;
+mod versions;
