@@ -7,15 +7,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
+use semel_model::digest::Digest;
+use semel_model::pipeline::EvidenceResult;
+use semel_model::project::Kind;
 use semel_model::statement::Claim;
+use serde_json::{Value, json};
 
 use crate::base::{Base, BaseError};
 use crate::checkout::{self, CheckoutError, LaidOut};
+use crate::closure::smoke::{self, SmokeError, SmokeRequest};
+use crate::closure::{self, ClosureError, Finding, Question, Smoked};
 use crate::collect::{self, CollectError, PackFile};
-use crate::log::Listener;
+use crate::log::{Bounds, BuildLog, Listener};
 use crate::package::{self, PackageError, PackageRequest, Packaged, Platform};
-use crate::provenance::{self, BuilderInfo, Facts, Range};
-use crate::recipe::{self, Cancel, HostEnvironment, RunError, RunReport, RunRequest};
+use crate::provenance::{self, BuilderInfo, Facts, Range, digest_of_file};
+use crate::recipe::{self, Cancel, HostEnvironment, Phase, RunError, RunReport, RunRequest};
+use crate::rootfs::Rootfs;
 use crate::source::{Source, SourceError};
 
 /// What is built, and with what.
@@ -50,6 +57,8 @@ pub enum Step {
     Collect,
     /// They become layers and a manifest.
     Package,
+    /// The artefact is looked at: whether it has what it needs.
+    Check,
 }
 
 impl fmt::Display for Step {
@@ -59,6 +68,7 @@ impl fmt::Display for Step {
             Self::Recipe => "build",
             Self::Collect => "collect",
             Self::Package => "package",
+            Self::Check => "check",
         })
     }
 }
@@ -101,6 +111,8 @@ pub struct Built {
     pub packaged: Packaged,
     /// What the builder says about it, provenance first.
     pub claims: Vec<Claim>,
+    /// Whether the artefact has inside what it needs.
+    pub closure: closure::Report,
     /// How the commands ran.
     pub report: RunReport,
     /// What they printed.
@@ -120,6 +132,8 @@ pub enum Blame {
     Command,
     /// The caller stopped it.
     Stopped,
+    /// The artefact's: it lacks something that it needs.
+    Artefact,
     /// The machine's or ours.
     Fault,
 }
@@ -145,6 +159,15 @@ pub enum BuildError {
     /// No artefact.
     #[error(transparent)]
     Package(#[from] PackageError),
+    /// The artefact could not be looked at.
+    #[error(transparent)]
+    Closure(#[from] ClosureError),
+    /// The artefact lacks something that it needs.
+    #[error("the artefact is not complete: {}", .0.summary())]
+    Incomplete(Box<closure::Report>),
+    /// A smoke command did not get to its end.
+    #[error(transparent)]
+    Smoke(#[from] SmokeError),
     /// The work directory could not be used.
     #[error("cannot use the work directory {}", .dir.display())]
     Work {
@@ -164,15 +187,39 @@ impl BuildError {
             Self::Checkout(error) => error.hint(),
             Self::Run(error) => error.hint(),
             Self::Collect(error) => error.hint(),
-            Self::Base(_) | Self::Package(_) | Self::Work { .. } => None,
+            Self::Base(_)
+            | Self::Package(_)
+            | Self::Closure(_)
+            | Self::Incomplete(_)
+            | Self::Smoke(_)
+            | Self::Work { .. } => None,
         }
+    }
+
+    /// The last lines that a failed command printed.
+    pub fn tail(&self) -> &[String] {
+        match self {
+            Self::Run(error) => error.tail(),
+            Self::Smoke(error) => error.tail(),
+            _ => &[],
+        }
+    }
+
+    /// Everything that is wrong with the artefact, and for each what to do about it.
+    pub fn problems(&self) -> impl Iterator<Item = &Finding> {
+        let report = match self {
+            Self::Incomplete(report) => Some(report),
+            _ => None,
+        };
+        report.into_iter().flat_map(|report| report.errors())
     }
 
     /// Whose fault it is; the exit code follows from it.
     pub fn blame(&self) -> Blame {
         match self {
             Self::Source(SourceError::UnknownRevision { .. }) => Blame::NotFound,
-            Self::Run(RunError::Stopped { .. }) => Blame::Stopped,
+            Self::Run(RunError::Stopped { .. }) | Self::Smoke(SmokeError::Stopped) => Blame::Stopped,
+            Self::Smoke(SmokeError::Failed { .. }) => Blame::Command,
             Self::Run(RunError::Failed { .. } | RunError::TimedOut { .. }) => Blame::Command,
             Self::Source(SourceError::Git(_))
             | Self::Checkout(
@@ -181,7 +228,10 @@ impl BuildError {
             | Self::Run(RunError::Start { .. } | RunError::Log { .. })
             | Self::Collect(CollectError::Read { .. })
             | Self::Package(_)
+            | Self::Closure(_)
+            | Self::Smoke(SmokeError::LayOut { .. } | SmokeError::Start { .. })
             | Self::Work { .. } => Blame::Fault,
+            Self::Incomplete(_) => Blame::Artefact,
             Self::Source(_) | Self::Checkout(_) | Self::Run(_) | Self::Collect(_) | Self::Base(_) => {
                 Blame::Caller
             }
@@ -205,13 +255,21 @@ impl Build {
     async fn run(mut self) -> Result<Built, BuildError> {
         let began = Instant::now();
         self.step(Step::Checkout, lay_out).await?;
-        let report = self.step(Step::Recipe, run_recipe).await?;
+        let mut report = self.step(Step::Recipe, run_recipe).await?;
         let files = self
             .step(Step::Collect, |request, _, _| {
                 Ok(collect::collect(&request.tree(), &request.source.project.definition.artefact)?)
             })
             .await?;
-        let packaged = self.package(&files).await?;
+        let (packaged, base) = self.package(&files).await?;
+        let (config, ran) = (packaged.config.clone(), report.phases.clone());
+        let closure = self
+            .step(Step::Check, move |request, progress, cancel| {
+                let finished = Finished { request, files: &files, base: base.as_ref(), config: &config };
+                finished.check(took_by(&ran), progress, cancel)
+            })
+            .await?;
+        report.log_digest = self.request.log_digest()?;
         let took = SignedDuration::try_from(began.elapsed()).unwrap_or(SignedDuration::ZERO);
         let finished = self.request.started.checked_add(took).unwrap_or(self.request.started);
         let provenance = provenance::predicate(&Facts {
@@ -226,7 +284,8 @@ impl Build {
         Ok(Built {
             layout_dir: self.request.layout_dir(),
             packaged,
-            claims: vec![Claim::provenance(provenance)],
+            claims: vec![Claim::provenance(provenance), closure_claim(&closure)],
+            closure,
             report,
             log: self.request.log(),
             timings: self.timings,
@@ -251,7 +310,7 @@ impl Build {
         Ok(done)
     }
 
-    async fn package(&mut self, files: &[PackFile]) -> Result<Packaged, BuildError> {
+    async fn package(&mut self, files: &[PackFile]) -> Result<(Packaged, Option<Base>), BuildError> {
         let started = self.begin(Step::Package);
         let request = Arc::clone(&self.request);
         let source = &request.source;
@@ -260,8 +319,6 @@ impl Build {
             Some(base) => Some(Base::open(&source.project_dir(), base, &request.platform).await?),
             None => None,
         };
-        let below = base.as_ref().map(|base| base.files.as_slice());
-        collect::check_entrypoint(files, below, &definition.artefact)?;
         let packaged = package::package(&PackageRequest {
             files,
             definition,
@@ -274,7 +331,7 @@ impl Build {
         })
         .await?;
         self.end(Step::Package, started);
-        Ok(packaged)
+        Ok((packaged, base))
     }
 
     fn begin(&self, step: Step) -> Instant {
@@ -301,12 +358,146 @@ impl BuildRequest {
     fn log(&self) -> PathBuf {
         log_in(&self.work)
     }
+
+    fn log_digest(&self) -> Result<Digest, BuildError> {
+        let log = self.log();
+        Ok(digest_of_file(&log).map_err(|source| RunError::Log { log, source })?)
+    }
+
+    /// What a base says about starting counts, too, so the configuration that was packaged is read.
+    fn execution(&self, config: &Digest) -> Result<Execution, BuildError> {
+        let artefact = &self.source.project.definition.artefact;
+        if artefact.kind == Kind::Archive {
+            return Ok(Execution {
+                start: artefact.entrypoint.clone(),
+                environment: Vec::new(),
+                workdir: None,
+            });
+        }
+        let path = self.layout_dir().join("blobs/sha256").join(config.hex());
+        let unread = |source| BuildError::Work { dir: path.clone(), source };
+        let config: Value = serde_json::from_slice(&std::fs::read(&path).map_err(unread)?)
+            .map_err(|error| unread(io::Error::other(error)))?;
+        let words = |key: &str| {
+            let listed = config.pointer(&format!("/config/{key}")).and_then(Value::as_array);
+            listed.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned)
+        };
+        Ok(Execution {
+            start: words("Entrypoint").chain(words("Cmd")).collect(),
+            environment: words("Env").collect(),
+            workdir: config.pointer("/config/WorkingDir").and_then(Value::as_str).map(str::to_owned),
+        })
+    }
 }
 
 fn lay_out(request: &BuildRequest, progress: &Arc<dyn Progress>, _: &Cancel) -> Result<LaidOut, BuildError> {
     let laid = checkout::materialise(&request.source, &request.tree(), &request.work.join("attributes"))?;
     laid.notes.iter().for_each(|note| progress.note(note));
     Ok(laid)
+}
+
+/// The artefact when it is packaged.
+struct Finished<'a> {
+    request: &'a BuildRequest,
+    files: &'a [PackFile],
+    base: Option<&'a Base>,
+    config: &'a Digest,
+}
+
+impl Finished<'_> {
+    /// Looks at it. One that is not complete is an error: nothing of it is published.
+    fn check(
+        &self,
+        before: Duration,
+        progress: &Arc<dyn Progress>,
+        cancel: &Cancel,
+    ) -> Result<closure::Report, BuildError> {
+        let below = self.base.map(|base| base.rootfs(&self.request.work.join("base"))).transpose()?;
+        let rootfs = Rootfs::new(self.files, below);
+        let artefact = &self.request.source.project.definition.artefact;
+        let execution = self.request.execution(self.config)?;
+        let report = closure::check(&Question {
+            rootfs: &rootfs,
+            kind: artefact.kind,
+            platform: &self.request.platform,
+            start: &execution.start,
+            environment: &execution.environment,
+            needs: &artefact.needs,
+            smoke: &artefact.smoke,
+            closure: &artefact.closure,
+        })?;
+        if !report.is_complete() {
+            return Err(BuildError::Incomplete(Box::new(report)));
+        }
+        let smoke = self.smoke(&rootfs, &execution, before, progress, cancel)?;
+        Ok(closure::Report { smoke, ..report })
+    }
+
+    /// Runs the project's smoke commands inside.
+    fn smoke(
+        &self,
+        rootfs: &Rootfs,
+        execution: &Execution,
+        before: Duration,
+        progress: &Arc<dyn Progress>,
+        cancel: &Cancel,
+    ) -> Result<Vec<Smoked>, BuildError> {
+        let artefact = &self.request.source.project.definition.artefact;
+        if artefact.smoke.is_empty() {
+            return Ok(Vec::new());
+        }
+        let path = self.request.log();
+        let unlogged = |source| RunError::Log { log: path.clone(), source };
+        let log = BuildLog::resume(&path, &[], SMOKE_BOUNDS, listener(progress)).map_err(unlogged)?;
+        let ran = smoke::run(
+            &SmokeRequest {
+                rootfs,
+                kind: artefact.kind,
+                platform: &self.request.platform,
+                commands: &artefact.smoke,
+                environment: &execution.environment,
+                workdir: execution.workdir.as_deref(),
+                host_path: self.request.host.variables.get("PATH").map(String::as_str).unwrap_or_default(),
+                scratch: &self.request.work.join("smoke"),
+                before,
+            },
+            &log,
+            cancel,
+        );
+        log.end(before).map_err(unlogged)?;
+        let ran = ran?;
+        for (command, reason) in ran.iter().filter_map(|one| Some((&one.command, one.reason.as_ref()?))) {
+            progress.note(&format!("smoke `{command}` was not run: {reason}"));
+        }
+        Ok(ran)
+    }
+}
+
+/// What smoke commands print is short; more is not kept of it.
+const SMOKE_BOUNDS: Bounds = Bounds { head_bytes: 1 << 20, tail_bytes: 1 << 20 };
+
+fn took_by(phases: &[(Phase, Duration)]) -> Duration {
+    phases.iter().map(|(_, took)| *took).sum()
+}
+
+fn listener(progress: &Arc<dyn Progress>) -> Listener {
+    let progress = Arc::clone(progress);
+    Arc::new(move |line: &str| progress.line(line))
+}
+
+fn closure_claim(report: &closure::Report) -> Claim {
+    Claim {
+        predicate_type: closure::PREDICATE_TYPE.to_owned(),
+        predicate: json!(report),
+        result: EvidenceResult::Pass,
+    }
+}
+
+/// How the artefact is started, as its configuration has it.
+struct Execution {
+    start: Vec<String>,
+    environment: Vec<String>,
+    workdir: Option<String>,
 }
 
 fn run_recipe(
@@ -316,8 +507,6 @@ fn run_recipe(
 ) -> Result<RunReport, BuildError> {
     let home = request.work.join("home");
     std::fs::create_dir_all(&home).map_err(|source| BuildError::Work { dir: home.clone(), source })?;
-    let progress = Arc::clone(progress);
-    let line: Listener = Arc::new(move |line: &str| progress.line(line));
     let run = RunRequest {
         dir: &request.tree(),
         home: &home,
@@ -329,7 +518,7 @@ fn run_recipe(
         log: &request.log(),
         masks: &[],
     };
-    Ok(recipe::run(&run, &line, cancel)?)
+    Ok(recipe::run(&run, &listener(progress), cancel)?)
 }
 
 struct StopOnDrop(Cancel);

@@ -10,4 +10,5 @@ mod files;
 mod rootfs;
 mod sources;
 mod clean;
+mod closure;
 mod support;
