@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
-use semel_model::project::{ArtefactSpec, FileSpec, Kind, nearest};
+use semel_model::project::{ArtefactSpec, ClosureSpec, FileSpec, Kind, nearest};
 
 /// One entry of the artefact.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,14 +108,6 @@ pub enum CollectError {
         #[source]
         source: io::Error,
     },
-    /// What is to be started is not in the artefact.
-    #[error("the entrypoint `{entrypoint}` {problem}")]
-    Entrypoint {
-        /// Its first word.
-        entrypoint: String,
-        /// What is wrong with it.
-        problem: String,
-    },
 }
 
 /// What is in the place of a missing file.
@@ -154,7 +146,6 @@ impl CollectError {
             }
             Self::Special { .. } | Self::Whiteout { .. } => "leave it out of [artefact] files".to_owned(),
             Self::Twice { .. } => "give one of them another `to` in [artefact] files".to_owned(),
-            Self::Entrypoint { .. } => "correct `entrypoint` or `files` in [artefact]".to_owned(),
             Self::Read { .. } => return None,
         })
     }
@@ -187,53 +178,10 @@ pub(crate) fn tree(dir: &Path) -> Result<Vec<PackFile>, CollectError> {
         needs: Vec::new(),
         user: None,
         workdir: None,
+        smoke: Vec::new(),
+        closure: ClosureSpec::default(),
     };
     collect(dir, &spec)
-}
-
-/// Checks that what starts the artefact is in it, or in the base below it.
-///
-/// A first word with a slash in front is a path inside the artefact, or, for an archive, of the host; a bare word is
-/// looked up on the host's `PATH`, which only an archive that says what it `needs` may rely on.
-pub fn check_entrypoint(
-    files: &[PackFile],
-    base: Option<&[PackFile]>,
-    spec: &ArtefactSpec,
-) -> Result<(), CollectError> {
-    let Some(word) = spec.entrypoint.first() else { return Ok(()) };
-    let problem = if word.starts_with('/') {
-        problem_inside(files, base, spec, word)
-    } else if word.contains('/') {
-        Some("is neither an absolute path nor a bare word")
-    } else if spec.kind == Kind::Archive && spec.needs.is_empty() {
-        Some("is looked up on the host, so `needs` must name it")
-    } else if spec.kind == Kind::Image && base.is_none() {
-        Some("is not an absolute path, and there is no base that could have it")
-    } else {
-        None
-    };
-    problem.map_or(Ok(()), |problem| {
-        Err(CollectError::Entrypoint { entrypoint: word.clone(), problem: problem.to_owned() })
-    })
-}
-
-fn problem_inside(
-    files: &[PackFile],
-    base: Option<&[PackFile]>,
-    spec: &ArtefactSpec,
-    word: &str,
-) -> Option<&'static str> {
-    let mut all: BTreeMap<&[u8], &PackKind> = BTreeMap::new();
-    for file in base.unwrap_or_default().iter().chain(files) {
-        all.insert(&file.path, &file.kind);
-    }
-    match follow(&all, lexical(word.as_bytes())) {
-        Some(PackKind::File { mode, .. }) if mode & 0o111 != 0 => None,
-        Some(PackKind::File { .. }) => Some("is not executable; set mode = \"0755\""),
-        Some(_) => Some("is not a file"),
-        None if spec.kind == Kind::Archive && !shares_directory(files, word) => None,
-        None => Some("is not among the files of the artefact"),
-    }
 }
 
 struct Collected<'a> {
@@ -439,28 +387,6 @@ fn resolve_link(link: &[u8], target: &[u8]) -> Option<Vec<u8>> {
         }
     }
     Some(parts.join(&b'/'))
-}
-
-/// The entry at a path, through links between entries.
-fn follow<'a>(all: &BTreeMap<&[u8], &'a PackKind>, mut path: Vec<u8>) -> Option<&'a PackKind> {
-    // Links may form a circle; forty is where Linux stops as well.
-    for _ in 0..40 {
-        let is_link = |at: &[u8]| matches!(all.get(at), Some(PackKind::Symlink { .. }));
-        let length = parents(&path).find(|at| is_link(at)).map_or(path.len(), <[u8]>::len);
-        let (at, rest) = path.split_at(length);
-        let kind = *all.get(at)?;
-        let PackKind::Symlink { target } = kind else { return Some(kind) };
-        let to = if target.starts_with(b"/") { lexical(target) } else { resolve_link(at, target)? };
-        path = lexical(&[to.as_slice(), rest].concat());
-    }
-    None
-}
-
-/// Whether the artefact has the directory at the top of a path: then the path is meant to be inside.
-fn shares_directory(files: &[PackFile], path: &str) -> bool {
-    let path = lexical(path.as_bytes());
-    let top = path.split(|byte| *byte == b'/').next().unwrap_or_default();
-    files.iter().any(|file| file.path.split(|byte| *byte == b'/').next() == Some(top))
 }
 
 /// The directories above a path, from the top.

@@ -184,14 +184,6 @@ impl Git {
         self.spawn(words, Stdio::null())
     }
 
-    /// Starts a command that reads these lines.
-    pub(crate) fn feed<S: AsRef<OsStr>>(&self, words: &[S], lines: Vec<String>) -> Result<Running, GitError> {
-        let mut running = self.spawn(words, Stdio::piped())?;
-        let child = running.child.as_mut().expect("it was started just now");
-        write_lines(child.stdin.take().expect("standard input is a pipe"), lines);
-        Ok(running)
-    }
-
     /// Starts a process that hands out objects, one question after the other.
     pub(crate) fn objects(&self) -> Result<Objects, GitError> {
         self.hand_out(&["cat-file", "--batch"])

@@ -25,6 +25,7 @@
 mod archive;
 pub mod base;
 pub mod checkout;
+pub mod closure;
 pub mod collect;
 mod git;
 pub mod lint;

@@ -8,19 +8,25 @@ use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
+use semel_model::digest::Digest;
 use semel_model::name::EnvironmentName;
+use semel_model::pipeline::EvidenceResult;
+use semel_model::project::Kind;
 use semel_model::statement::Claim;
 use semel_oci::layout::Layout;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::base::{Base, BaseError};
 use crate::checkout::{self, CheckoutError, LaidOut};
+use crate::closure::smoke::{self, SmokeError, SmokeRequest};
+use crate::closure::{self, ClosureError, Question, Smoked};
 use crate::collect::{self, CollectError, PackFile};
 use crate::lint::{self, LintError, LintRequest};
-use crate::log::Listener;
+use crate::log::{Bounds, BuildLog, Listener};
 use crate::package::{self, PackageError, PackageRequest, Packaged, Platform};
-use crate::provenance::{self, BuilderInfo, Facts, Range};
-use crate::recipe::{self, Cancel, HostEnvironment, RunError, RunReport, RunRequest};
+use crate::provenance::{self, BuilderInfo, Facts, Range, digest_of_file};
+use crate::recipe::{self, Cancel, HostEnvironment, Phase, RunError, RunReport, RunRequest};
+use crate::rootfs::Rootfs;
 use crate::source::{Source, SourceError};
 
 /// What is built, and with what.
@@ -57,6 +63,8 @@ pub enum Step {
     Package,
     /// What must not be inside is looked for.
     Lint,
+    /// The artefact is looked at: whether it has what it needs.
+    Check,
 }
 
 impl fmt::Display for Step {
@@ -67,6 +75,7 @@ impl fmt::Display for Step {
             Self::Collect => "collect",
             Self::Package => "package",
             Self::Lint => "lint",
+            Self::Check => "check",
         })
     }
 }
@@ -109,6 +118,8 @@ pub struct Built {
     pub packaged: Packaged,
     /// What the builder says about it, provenance first.
     pub claims: Vec<Claim>,
+    /// Whether the artefact has inside what it needs.
+    pub closure: closure::Report,
     /// How the commands ran.
     pub report: RunReport,
     /// What they printed.
@@ -126,10 +137,10 @@ pub enum Blame {
     NotFound,
     /// The project's own command failed.
     Command,
-    /// The finished artefact is not as it must be.
-    Content,
     /// The caller stopped it.
     Stopped,
+    /// The artefact's: it lacks something that it needs, or carries what it must not.
+    Artefact,
     /// The machine's or ours.
     Fault,
 }
@@ -161,6 +172,15 @@ pub enum BuildError {
     /// The linter found what must not be there.
     #[error("the artefact carries what it must not: {} found", .0.errors().count())]
     Forbidden(Box<lint::Report>),
+    /// The artefact could not be looked at.
+    #[error(transparent)]
+    Closure(#[from] ClosureError),
+    /// The artefact lacks something that it needs.
+    #[error("the artefact is not complete: {}", .0.summary())]
+    Incomplete(Box<closure::Report>),
+    /// A smoke command did not get to its end.
+    #[error(transparent)]
+    Smoke(#[from] SmokeError),
     /// The work directory could not be used.
     #[error("cannot use the work directory {}", .dir.display())]
     Work {
@@ -181,14 +201,34 @@ impl BuildError {
             Self::Run(error) => error.hint(),
             Self::Collect(error) => error.hint(),
             Self::Forbidden(report) => report.hint(),
-            Self::Base(_) | Self::Package(_) | Self::Lint(_) | Self::Work { .. } => None,
+            Self::Base(_)
+            | Self::Package(_)
+            | Self::Lint(_)
+            | Self::Closure(_)
+            | Self::Incomplete(_)
+            | Self::Smoke(_)
+            | Self::Work { .. } => None,
         }
     }
 
-    /// Everything that is wrong, where that is more than one thing.
-    pub fn details(&self) -> Vec<String> {
+    /// The last lines that a failed command printed.
+    pub fn tail(&self) -> &[String] {
         match self {
-            Self::Forbidden(report) => report.errors().map(ToString::to_string).collect(),
+            Self::Run(error) => error.tail(),
+            Self::Smoke(error) => error.tail(),
+            _ => &[],
+        }
+    }
+
+    /// Everything that is wrong with the artefact, and for each what to do about it.
+    pub fn problems(&self) -> Vec<(String, &str)> {
+        match self {
+            Self::Incomplete(report) => {
+                report.errors().map(|finding| (finding.to_string(), finding.fix.as_str())).collect()
+            }
+            Self::Forbidden(report) => {
+                report.errors().map(|finding| (finding.to_string(), finding.fix.as_str())).collect()
+            }
             _ => Vec::new(),
         }
     }
@@ -197,8 +237,8 @@ impl BuildError {
     pub fn blame(&self) -> Blame {
         match self {
             Self::Source(SourceError::UnknownRevision { .. }) => Blame::NotFound,
-            Self::Run(RunError::Stopped { .. }) => Blame::Stopped,
-            Self::Forbidden(_) => Blame::Content,
+            Self::Run(RunError::Stopped { .. }) | Self::Smoke(SmokeError::Stopped) => Blame::Stopped,
+            Self::Smoke(SmokeError::Failed { .. }) => Blame::Command,
             Self::Lint(LintError::Waiver(_)) => Blame::Caller,
             Self::Run(RunError::Failed { .. } | RunError::TimedOut { .. }) => Blame::Command,
             Self::Source(SourceError::Git(_))
@@ -209,7 +249,10 @@ impl BuildError {
             | Self::Collect(CollectError::Read { .. })
             | Self::Package(_)
             | Self::Lint(_)
+            | Self::Closure(_)
+            | Self::Smoke(SmokeError::LayOut { .. } | SmokeError::Start { .. })
             | Self::Work { .. } => Blame::Fault,
+            Self::Incomplete(_) | Self::Forbidden(_) => Blame::Artefact,
             Self::Source(_) | Self::Checkout(_) | Self::Run(_) | Self::Collect(_) | Self::Base(_) => {
                 Blame::Caller
             }
@@ -233,19 +276,29 @@ impl Build {
     async fn run(mut self) -> Result<Built, BuildError> {
         let began = Instant::now();
         self.step(Step::Checkout, lay_out).await?;
-        let report = self.step(Step::Recipe, run_recipe).await?;
+        let mut report = self.step(Step::Recipe, run_recipe).await?;
         let files = self
             .step(Step::Collect, |request, _, _| {
                 Ok(collect::collect(&request.tree(), &request.source.project.definition.artefact)?)
             })
             .await?;
         let (packaged, base) = self.package(&files).await?;
+        let (files, base): (Arc<[PackFile]>, _) = (files.into(), base.map(Arc::new));
         let config = self.config_of(&packaged).await?;
+        let (linted_files, linted_base) = (Arc::clone(&files), base.clone());
         let linted = self
             .step(Step::Lint, move |request, progress, _| {
-                run_lint(request, progress, &files, base.as_ref(), config.as_ref())
+                run_lint(request, progress, &linted_files, linted_base.as_deref(), config.as_ref())
             })
             .await?;
+        let (config, ran) = (packaged.config.clone(), report.phases.clone());
+        let closure = self
+            .step(Step::Check, move |request, progress, cancel| {
+                let finished = Finished { request, files: &files, base: base.as_deref(), config: &config };
+                finished.check(took_by(&ran), progress, cancel)
+            })
+            .await?;
+        report.log_digest = self.request.log_digest()?;
         let took = SignedDuration::try_from(began.elapsed()).unwrap_or(SignedDuration::ZERO);
         let finished = self.request.started.checked_add(took).unwrap_or(self.request.started);
         let provenance = provenance::predicate(&Facts {
@@ -260,7 +313,8 @@ impl Build {
         Ok(Built {
             layout_dir: self.request.layout_dir(),
             packaged,
-            claims: vec![Claim::provenance(provenance), linted],
+            claims: vec![Claim::provenance(provenance), linted, closure_claim(&closure)],
+            closure,
             report,
             log: self.request.log(),
             timings: self.timings,
@@ -294,8 +348,6 @@ impl Build {
             Some(base) => Some(Base::open(&source.project_dir(), base, &request.platform).await?),
             None => None,
         };
-        let below = base.as_ref().map(|base| base.files.as_slice());
-        collect::check_entrypoint(files, below, &definition.artefact)?;
         let packaged = package::package(&PackageRequest {
             files,
             definition,
@@ -345,12 +397,146 @@ impl BuildRequest {
     fn log(&self) -> PathBuf {
         log_in(&self.work)
     }
+
+    fn log_digest(&self) -> Result<Digest, BuildError> {
+        let log = self.log();
+        Ok(digest_of_file(&log).map_err(|source| RunError::Log { log, source })?)
+    }
+
+    /// What a base says about starting counts, too, so the configuration that was packaged is read.
+    fn execution(&self, config: &Digest) -> Result<Execution, BuildError> {
+        let artefact = &self.source.project.definition.artefact;
+        if artefact.kind == Kind::Archive {
+            return Ok(Execution {
+                start: artefact.entrypoint.clone(),
+                environment: Vec::new(),
+                workdir: None,
+            });
+        }
+        let path = self.layout_dir().join("blobs/sha256").join(config.hex());
+        let unread = |source| BuildError::Work { dir: path.clone(), source };
+        let config: Value = serde_json::from_slice(&std::fs::read(&path).map_err(unread)?)
+            .map_err(|error| unread(io::Error::other(error)))?;
+        let words = |key: &str| {
+            let listed = config.pointer(&format!("/config/{key}")).and_then(Value::as_array);
+            listed.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned)
+        };
+        Ok(Execution {
+            start: words("Entrypoint").chain(words("Cmd")).collect(),
+            environment: words("Env").collect(),
+            workdir: config.pointer("/config/WorkingDir").and_then(Value::as_str).map(str::to_owned),
+        })
+    }
 }
 
 fn lay_out(request: &BuildRequest, progress: &Arc<dyn Progress>, _: &Cancel) -> Result<LaidOut, BuildError> {
     let laid = checkout::materialise(&request.source, &request.tree(), &request.work.join("attributes"))?;
     laid.notes.iter().for_each(|note| progress.note(note));
     Ok(laid)
+}
+
+/// The artefact when it is packaged.
+struct Finished<'a> {
+    request: &'a BuildRequest,
+    files: &'a [PackFile],
+    base: Option<&'a Base>,
+    config: &'a Digest,
+}
+
+impl Finished<'_> {
+    /// Looks at it. One that is not complete is an error: nothing of it is published.
+    fn check(
+        &self,
+        before: Duration,
+        progress: &Arc<dyn Progress>,
+        cancel: &Cancel,
+    ) -> Result<closure::Report, BuildError> {
+        let below = self.base.map(|base| base.rootfs(&self.request.work.join("base"))).transpose()?;
+        let rootfs = Rootfs::new(self.files, below);
+        let artefact = &self.request.source.project.definition.artefact;
+        let execution = self.request.execution(self.config)?;
+        let report = closure::check(&Question {
+            rootfs: &rootfs,
+            kind: artefact.kind,
+            platform: &self.request.platform,
+            start: &execution.start,
+            environment: &execution.environment,
+            needs: &artefact.needs,
+            smoke: &artefact.smoke,
+            closure: &artefact.closure,
+        })?;
+        if !report.is_complete() {
+            return Err(BuildError::Incomplete(Box::new(report)));
+        }
+        let smoke = self.smoke(&rootfs, &execution, before, progress, cancel)?;
+        Ok(closure::Report { smoke, ..report })
+    }
+
+    /// Runs the project's smoke commands inside.
+    fn smoke(
+        &self,
+        rootfs: &Rootfs,
+        execution: &Execution,
+        before: Duration,
+        progress: &Arc<dyn Progress>,
+        cancel: &Cancel,
+    ) -> Result<Vec<Smoked>, BuildError> {
+        let artefact = &self.request.source.project.definition.artefact;
+        if artefact.smoke.is_empty() {
+            return Ok(Vec::new());
+        }
+        let path = self.request.log();
+        let unlogged = |source| RunError::Log { log: path.clone(), source };
+        let log = BuildLog::resume(&path, &[], SMOKE_BOUNDS, listener(progress)).map_err(unlogged)?;
+        let ran = smoke::run(
+            &SmokeRequest {
+                rootfs,
+                kind: artefact.kind,
+                platform: &self.request.platform,
+                commands: &artefact.smoke,
+                environment: &execution.environment,
+                workdir: execution.workdir.as_deref(),
+                host_path: self.request.host.variables.get("PATH").map(String::as_str).unwrap_or_default(),
+                scratch: &self.request.work.join("smoke"),
+                before,
+            },
+            &log,
+            cancel,
+        );
+        log.end(before).map_err(unlogged)?;
+        let ran = ran?;
+        for (command, reason) in ran.iter().filter_map(|one| Some((&one.command, one.reason.as_ref()?))) {
+            progress.note(&format!("smoke `{command}` was not run: {reason}"));
+        }
+        Ok(ran)
+    }
+}
+
+/// What smoke commands print is short; more is not kept of it.
+const SMOKE_BOUNDS: Bounds = Bounds { head_bytes: 1 << 20, tail_bytes: 1 << 20 };
+
+fn took_by(phases: &[(Phase, Duration)]) -> Duration {
+    phases.iter().map(|(_, took)| *took).sum()
+}
+
+fn listener(progress: &Arc<dyn Progress>) -> Listener {
+    let progress = Arc::clone(progress);
+    Arc::new(move |line: &str| progress.line(line))
+}
+
+fn closure_claim(report: &closure::Report) -> Claim {
+    Claim {
+        predicate_type: closure::PREDICATE_TYPE.to_owned(),
+        predicate: json!(report),
+        result: EvidenceResult::Pass,
+    }
+}
+
+/// How the artefact is started, as its configuration has it.
+struct Execution {
+    start: Vec<String>,
+    environment: Vec<String>,
+    workdir: Option<String>,
 }
 
 fn run_recipe(
@@ -360,8 +546,6 @@ fn run_recipe(
 ) -> Result<RunReport, BuildError> {
     let home = request.work.join("home");
     std::fs::create_dir_all(&home).map_err(|source| BuildError::Work { dir: home.clone(), source })?;
-    let progress = Arc::clone(progress);
-    let line: Listener = Arc::new(move |line: &str| progress.line(line));
     let run = RunRequest {
         dir: &request.tree(),
         home: &home,
@@ -373,7 +557,7 @@ fn run_recipe(
         log: &request.log(),
         masks: &[],
     };
-    Ok(recipe::run(&run, &line, cancel)?)
+    Ok(recipe::run(&run, &listener(progress), cancel)?)
 }
 
 /// What must not be inside stops the build; the rest becomes a claim.

@@ -50,6 +50,21 @@ pub enum Node {
 pub struct Content {
     file: Arc<Path>,
     offset: u64,
+    origin: Origin,
+}
+
+/// Who brought a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Own,
+    Base,
+}
+
+impl Node {
+    /// Whether it is a file that lies as the base has it.
+    pub fn is_of_base(&self) -> bool {
+        matches!(self, Self::File { content: Content { origin: Origin::Base, .. }, .. })
+    }
 }
 
 /// A path that was followed to its end: the place itself, behind all links.
@@ -89,7 +104,7 @@ impl Rootfs {
                 PackKind::Dir => TOP,
                 PackKind::Symlink { target } => Node::Symlink { target: target.clone() },
                 PackKind::File { mode, size, from, .. } => {
-                    let content = Content { file: Arc::from(from.as_path()), offset: 0 };
+                    let content = Content { file: Arc::from(from.as_path()), offset: 0, origin: Origin::Own };
                     Node::File { mode: *mode, size: *size, content }
                 }
             };
@@ -358,7 +373,8 @@ impl Layer<'_> {
             }
             tar::EntryType::XGlobalHeader => return Ok(None),
             _ => {
-                let content = Content { file: Arc::clone(&self.copy), offset: entry.raw_file_position() };
+                let (file, offset) = (Arc::clone(&self.copy), entry.raw_file_position());
+                let content = Content { file, offset, origin: Origin::Base };
                 Node::File { mode, size: entry.size(), content }
             }
         }))

@@ -220,6 +220,42 @@ pub struct ArtefactSpec {
     /// For `image`: the working directory inside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workdir: Option<String>,
+    /// Commands that are run inside the finished artefact and must succeed. No shell: words at spaces, quotes keep them
+    /// together ([`words`]).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub smoke: Vec<String>,
+    /// What the check of the dependencies is told.
+    #[serde(default, skip_serializing_if = "ClosureSpec::is_empty")]
+    pub closure: ClosureSpec,
+}
+
+/// `closure = { … }`: what nobody can see from the files about what the artefact needs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClosureSpec {
+    /// What is not in the artefact and need not be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignore: Vec<Ignored>,
+    /// Files, or directories of files, that are loaded while the artefact runs: plugins, extension modules.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roots: Vec<String>,
+}
+
+impl ClosureSpec {
+    /// Whether nothing is said.
+    pub fn is_empty(&self) -> bool {
+        self.ignore.is_empty() && self.roots.is_empty()
+    }
+}
+
+/// Something that the artefact does without, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ignored {
+    /// As what needs it calls it: a library, a program, a package.
+    pub name: String,
+    /// Why it need not be inside; for whoever reads the report.
+    pub reason: String,
 }
 
 /// The kinds of artefacts that are built here.
@@ -429,10 +465,46 @@ fn check_artefact(artefact: &ArtefactSpec) -> Result<(), (&'static str, String)>
     for file in &artefact.files {
         check_file(file)?;
     }
+    check_closure(artefact).map_err(|(needle, problem)| (needle, problem.to_owned()))?;
     for need in &artefact.needs {
         crate::deployment::Need::parse(need).map_err(|error| ("needs", error.to_string()))?;
     }
     Ok(())
+}
+
+fn check_closure(artefact: &ArtefactSpec) -> Result<(), (&'static str, &'static str)> {
+    if artefact.smoke.iter().any(|command| words(command).is_none_or(|words| words.is_empty())) {
+        return Err(("smoke", "a command of `smoke` needs at least one word, and an end for each quote"));
+    }
+    if artefact.closure.ignore.iter().any(|ignored| ignored.name.is_empty() || ignored.reason.is_empty()) {
+        return Err(("closure", "what is ignored needs a `name` and a `reason`"));
+    }
+    if artefact.closure.roots.iter().any(|root| !root.starts_with('/')) {
+        return Err(("closure", "`roots` are absolute paths inside the artefact"));
+    }
+    Ok(())
+}
+
+/// The words of a command that no shell reads: they end at spaces, `'…'` and `"…"` keep them together, and nothing else
+/// means anything. `None`: a quote has no end.
+pub fn words(command: &str) -> Option<Vec<String>> {
+    let mut words: Vec<String> = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    for c in command.chars() {
+        match quote {
+            Some(end) if c == end => quote = None,
+            Some(_) => word.get_or_insert_default().push(c),
+            None if matches!(c, '\'' | '"') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            None if c.is_whitespace() => words.extend(word.take()),
+            None => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    quote.is_none().then_some(words)
 }
 
 fn check_file(file: &FileSpec) -> Result<(), (&'static str, String)> {
@@ -566,6 +638,21 @@ target = { kind = "directory", health = "http://127.0.0.1:${PORT}/healthz" }
     }
 
     #[test]
+    fn a_command_without_a_shell_has_the_words_that_one_sees() {
+        for (command, expected) in [
+            ("/app/api --version", Some(vec!["/app/api", "--version"])),
+            ("  a\t'b  c' \"it's\"  d''", Some(vec!["a", "b  c", "it's", "d"])),
+            ("a '' $HOME;", Some(vec!["a", "", "$HOME;"])),
+            ("  ", Some(vec![])),
+            ("a 'b", None),
+        ] {
+            let expected: Option<Vec<String>> =
+                expected.map(|words| words.into_iter().map(str::to_owned).collect());
+            assert_eq!(words(command), expected, "{command}");
+        }
+    }
+
+    #[test]
     fn the_digest_of_a_definition_is_frozen() {
         let project = Project::parse("semel.toml", EXAMPLE).unwrap();
         assert_eq!(
@@ -597,6 +684,21 @@ target = { kind = "directory", health = "http://127.0.0.1:${PORT}/healthz" }
                 "10:41: `to = \"app/api\"` is not an absolute path inside the artefact",
             ),
             ("type = \"port\"", "type = \"prot\"", "13:17: unknown variant `prot`"),
+            (
+                "kind = \"image\"",
+                "kind = \"image\"\nsmoke = [\"/app/api 'x\"]",
+                "9:1: a command of `smoke` needs at least one word, and an end for each quote",
+            ),
+            (
+                "kind = \"image\"",
+                "kind = \"image\"\nclosure = { ignore = [{ name = \"libcuda.so.1\", reason = \"\" }] }",
+                "9:1: what is ignored needs a `name` and a `reason`",
+            ),
+            (
+                "kind = \"image\"",
+                "kind = \"image\"\nclosure = { roots = [\"app\"] }",
+                "9:1: `roots` are absolute paths inside the artefact",
+            ),
             (
                 "default = 8080",
                 "default = 0",

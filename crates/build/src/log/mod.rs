@@ -71,7 +71,17 @@ impl BuildLog {
         let mut kept = Kept::create(path, bounds)?;
         kept.write(FIRST_LINE)?;
         kept.head.flush()?;
-        Ok(Self(Arc::new(Mutex::new(Writing {
+        Ok(Self::over(kept, masks, listener))
+    }
+
+    /// Goes on with a log that was completed. What is added is bounded for itself.
+    pub fn resume(path: &Path, masks: &[Secret], bounds: Bounds, listener: Listener) -> io::Result<Self> {
+        let head = OpenOptions::new().append(true).open(path)?;
+        Ok(Self::over(Kept::over(head, path, bounds)?, masks, listener))
+    }
+
+    fn over(kept: Kept, masks: &[Secret], listener: Listener) -> Self {
+        Self(Arc::new(Mutex::new(Writing {
             kept,
             mask: Mask::new(masks),
             listener,
@@ -79,7 +89,7 @@ impl BuildLog {
             line_began: Duration::ZERO,
             last: VecDeque::new(),
             ended: false,
-        }))))
+        })))
     }
 
     /// A command begins, so long after the first one did.
@@ -203,7 +213,10 @@ struct Kept {
 
 impl Kept {
     fn create(path: &Path, bounds: Bounds) -> io::Result<Self> {
-        let head = OpenOptions::new().write(true).create_new(true).open(path)?;
+        Self::over(OpenOptions::new().write(true).create_new(true).open(path)?, path, bounds)
+    }
+
+    fn over(head: File, path: &Path, bounds: Bounds) -> io::Result<Self> {
         let beside = path.with_extension("log-end");
         let ring = OpenOptions::new().read(true).write(true).create_new(true).open(&beside)?;
         // It has no name that anybody needs.
@@ -313,6 +326,28 @@ mod tests {
             3400 | \n3500 > [secret TOKEN] \xff\x1b[1m\n3700 = run: make\n";
         assert_eq!(String::from_utf8_lossy(&bytes), String::from_utf8_lossy(expected));
         assert_eq!(bytes, expected);
+    }
+
+    #[test]
+    fn a_log_goes_on_after_its_end() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("build.log");
+        for (phase, resumed) in [("run", false), ("smoke", true)] {
+            let quiet: Listener = Arc::new(|_: &str| {});
+            let log = match resumed {
+                false => BuildLog::create(&path, &[], LARGE, quiet),
+                true => BuildLog::resume(&path, &[], LARGE, quiet),
+            };
+            let log = log.unwrap();
+            log.begin(phase, "x", at(1)).unwrap();
+            log.take(b"said", at(2)).unwrap();
+            log.end(at(3)).unwrap();
+        }
+        let bytes = std::fs::read(path).unwrap();
+        assert_eq!(
+            String::from_utf8(bytes).unwrap(),
+            "semel build log 1\n1 = run: x\n2 > said\n1 = smoke: x\n2 > said\n"
+        );
     }
 
     #[test]

@@ -147,8 +147,8 @@ fn mark_outside(git: &Git, commits: &mut [CommitFact], source: &Source) -> Resul
     ];
     let words: Vec<&str> =
         CHANGED.into_iter().chain(["--"]).chain(paths.iter().map(String::as_str)).collect();
-    let asked = commits.iter().map(|fact| fact.id.to_string()).collect();
-    let bytes = git.feed(&words, asked)?.finish()?;
+    let asked: String = commits.iter().flat_map(|fact| [fact.id.as_str(), "\n"]).collect();
+    let bytes = git.feed(&words, asked.into_bytes())?;
     let text = String::from_utf8_lossy(&bytes);
     let inside: HashSet<&str> = text.lines().filter_map(|line| line.strip_prefix("commit ")).collect();
     for fact in commits.iter_mut() {

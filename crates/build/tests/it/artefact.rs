@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use proptest::prelude::*;
+use semel_build::checkout;
 use semel_build::collect::{self, PackFile};
 use semel_build::package::{self, PackageRequest, Packaged, Platform};
 use semel_build::pipeline::BuildError;
@@ -16,7 +17,7 @@ use semel_oci::manifest::Index;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::{COMMITTED, PLAIN, Repo, runtime, told};
+use crate::support::{COMMITTED, PLAIN, Repo, request, runtime, told};
 
 const IMAGE: &str = r#"format = 1
 component = "shop/api"
@@ -38,9 +39,13 @@ files = [
 PORT = { type = "port", default = 8080 }
 "#;
 
+/// An image whose program needs nothing.
 fn image() -> Repo {
-    let repo =
-        Repo::with(IMAGE, &[("start", "#!/bin/sh\n"), ("lib/a/b", "b"), ("lib/c", "c")]).executable("start");
+    image_with("")
+}
+
+fn image_with(start: &str) -> Repo {
+    let repo = Repo::with(IMAGE, &[("start", start), ("lib/a/b", "b"), ("lib/c", "c")]).executable("start");
     repo.git(&["remote", "add", "origin", "git@forge.example:shop/api.git"]);
     repo.committed()
 }
@@ -91,9 +96,28 @@ fn an_image_has_its_layers_its_configuration_and_its_contract() {
 
 #[test]
 fn the_digest_of_an_image_is_frozen() {
-    let packaged = image().built().built.packaged;
+    // No shell is in it, so it is packaged without being checked.
+    let repo = image_with("#!/bin/sh\n");
+    let source = repo.source();
+    let (tree, into) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    checkout::materialise(&source, &tree.path().join("tree"), &into.path().join("attributes")).unwrap();
+    let definition = &source.project.definition;
+    let run = definition.build.run.as_ref().unwrap();
+    let argv = run.argv();
+    let ran = Command::new(argv[0]).args(&argv[1..]).current_dir(tree.path().join("tree")).status();
+    assert!(ran.unwrap().success());
+    let packaged = runtime().block_on(package::package(&PackageRequest {
+        files: &collect::collect(&tree.path().join("tree"), &definition.artefact).unwrap(),
+        definition,
+        commit: &source.commit,
+        committed_seconds: source.committed_seconds,
+        remote: source.remote.as_deref(),
+        platform: &request(source.clone(), into.path().to_owned()).platform,
+        base: None,
+        layout_dir: &into.path().join("layout"),
+    }));
     assert_eq!(
-        packaged.manifest.as_str(),
+        packaged.unwrap().manifest.as_str(),
         "sha256:397b10c160fc1f1d64dc6317e64fff988e7d7eae672984436ba736c7d9449ecf"
     );
 }
@@ -138,12 +162,12 @@ entrypoint = ["/usr/bin/run"]
 user = "7"
 files = [{ from = "root", to = "/" }]
 "#,
-        &[("root/usr/bin/run", "#!/bin/sh\n"), ("root/usr/lib/x", "")],
+        &[("root/usr/bin/run", ""), ("root/usr/lib/x", "")],
     )
     .executable("root/usr/bin/run");
     symlink("usr/bin", base.path().join("root/bin")).unwrap();
     let base = base.committed().built();
-    let repo = Repo::with("", &[("tool", "#!/bin/sh\n")]).executable("tool");
+    let repo = Repo::with("", &[("tool", "")]).executable("tool");
     let copied =
         Command::new("cp").arg("-r").arg(&base.built.layout_dir).arg(repo.path().join("base")).status();
     assert!(copied.unwrap().success());
@@ -167,7 +191,8 @@ files = [{ from = "root", to = "/" }]
     repo.write("semel.toml", &project(digest, "/usr/bin/nothing"));
     repo.commit("fix: entrypoint");
     let error = repo.build().err().unwrap();
-    assert_eq!(error.to_string(), "the entrypoint `/usr/bin/nothing` is not among the files of the artefact");
+    let problems: Vec<String> = error.problems().into_iter().map(|(problem, _)| problem).collect();
+    assert_eq!(problems, ["/usr/bin/nothing is not among the files of the artefact"]);
 
     let index = index_of(&repo.path().join("base"), &base.built.packaged);
     repo.write("semel.toml", &project(&index, "/bin/run"));
@@ -203,12 +228,11 @@ fn index_of(layout: &Path, image: &Packaged) -> String {
 }
 
 /// A tree to collect from, and the files that are named in it.
-fn collect(files: &str, entrypoint: &str, make: impl FnOnce(&Path)) -> Result<Vec<PackFile>, String> {
+fn collect(files: &str, make: impl FnOnce(&Path)) -> Result<Vec<PackFile>, String> {
     let dir = TempDir::new().unwrap();
     make(dir.path());
-    let definition = definition(&format!("entrypoint = {entrypoint}\nfiles = [{files}]"));
+    let definition = definition(&format!("files = [{files}]"));
     let found = collect::collect(dir.path(), &definition.artefact).map_err(|error| told(&error))?;
-    collect::check_entrypoint(&found, None, &definition.artefact).map_err(|error| told(&error))?;
     Ok(found)
 }
 
@@ -302,13 +326,13 @@ fn what_cannot_be_collected_is_named() {
         ),
     ];
     for (files, make, expected) in cases {
-        assert_eq!(collect(files, "[]", make).unwrap_err(), expected);
+        assert_eq!(collect(files, make).unwrap_err(), expected);
     }
 }
 
 #[test]
 fn files_get_two_modes_and_links_are_kept() {
-    let found = collect("{ from = \"d\", to = \"/app\" }, { from = \"one\", to = \"/bin/\" }", "[]", |dir| {
+    let found = collect("{ from = \"d\", to = \"/app\" }, { from = \"one\", to = \"/bin/\" }", |dir| {
         write(dir, "d/plain", 0o600);
         write(dir, "d/program", 0o4710);
         symlink("plain", dir.join("d/link")).unwrap();
@@ -338,33 +362,6 @@ fn files_get_two_modes_and_links_are_kept() {
             "/bin/one 755"
         ]
     );
-}
-
-#[test]
-fn the_entrypoint_is_in_the_artefact_and_can_be_executed() {
-    let files = "{ from = \"d\", to = \"/app\" }";
-    let make = |dir: &Path| {
-        write(dir, "d/program", 0o755);
-        write(dir, "d/text", 0o644);
-        symlink("program", dir.join("d/link")).unwrap();
-        symlink("circle", dir.join("d/circle")).unwrap();
-    };
-    for (entrypoint, problem) in [
-        ("[\"/app/program\"]", None),
-        ("[\"/app/link\"]", None),
-        ("[\"/bin/sh\", \"/app/program\"]", None),
-        ("[\"/app/missing\"]", Some("the entrypoint `/app/missing` is not among the files of the artefact")),
-        ("[\"/app/circle\"]", Some("the entrypoint `/app/circle` is not among the files of the artefact")),
-        ("[\"/app/text\"]", Some("the entrypoint `/app/text` is not executable; set mode = \"0755\"")),
-        ("[\"/app\"]", Some("the entrypoint `/app` is not a file")),
-        ("[\"bin/x\"]", Some("the entrypoint `bin/x` is neither an absolute path nor a bare word")),
-        ("[\"node\"]", Some("the entrypoint `node` is looked up on the host, so `needs` must name it")),
-    ] {
-        assert_eq!(collect(files, entrypoint, make).err().as_deref(), problem, "{entrypoint}");
-    }
-    let image = "\"/bin/sh\"]\nkind = \"image\" #";
-    let error = collect(files, &format!("[{image}"), make).unwrap_err();
-    assert_eq!(error, "the entrypoint `/bin/sh` is not among the files of the artefact");
 }
 
 fn pack(files: &[PackFile], definition: &Definition, into: &Path) -> Result<Packaged, package::PackageError> {

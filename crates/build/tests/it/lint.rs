@@ -26,8 +26,8 @@ fn project(more: &str) -> String {
 }
 
 fn forbidden(error: &BuildError) -> Vec<String> {
-    assert_eq!(error.blame(), Blame::Content, "{error}");
-    error.details()
+    assert_eq!(error.blame(), Blame::Artefact, "{error}");
+    error.problems().into_iter().map(|(problem, _)| problem).collect()
 }
 
 fn report(done: &Done) -> &Value {

@@ -11,4 +11,5 @@ mod lint;
 mod rootfs;
 mod sources;
 mod clean;
+mod closure;
 mod support;

@@ -264,3 +264,19 @@ pub(crate) fn told(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+/// Whether all programs are there. A CI run must have them; elsewhere what is lacking is said and the test is left out.
+#[expect(clippy::print_stderr, reason = "a test that is left out says so")]
+pub(crate) fn has_all(programs: &[&str]) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_here = |program: &str| std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
+    let lacking: Vec<&str> = programs.iter().copied().filter(|program| !is_here(program)).collect();
+    if !lacking.is_empty() {
+        assert!(
+            std::env::var_os("CI").is_none_or(|ci| ci != "true"),
+            "where CI=true: {lacking:?} is not installed"
+        );
+        eprintln!("left out: {lacking:?} is not installed");
+    }
+    lacking.is_empty()
+}

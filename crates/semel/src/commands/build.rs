@@ -4,9 +4,11 @@
 //! resolve the commit → look the key up → reserve → build → upload by digest → commit the version
 //! ```
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use semel_build::closure::{self, Severity};
 use semel_build::package::Platform;
 use semel_build::pipeline::{self, Blame, BuildError, BuildRequest, Built, Progress, Step};
 use semel_build::provenance::{self, BuilderInfo, Range};
@@ -277,7 +279,26 @@ async fn run_build(
     });
     let built = pipeline::run(request, Arc::clone(&told) as Arc<dyn Progress>).await;
     told.bar.finish_and_clear();
+    if let Ok(built) = &built {
+        say_closure(&built.closure, session.output);
+    }
     built
+}
+
+/// How many warnings are said; all are in the report.
+const WARNINGS_SAID: usize = 5;
+
+fn say_closure(closure: &closure::Report, output: Output) {
+    let warnings = closure.findings.iter().filter(|finding| finding.severity == Severity::Warning);
+    for warning in warnings.take(WARNINGS_SAID) {
+        output.warn(warning.to_string());
+    }
+    let summary = closure.summary();
+    output.done(if summary.is_empty() {
+        "closure complete".to_owned()
+    } else {
+        format!("closure complete: {summary}")
+    });
 }
 
 /// Tells a person how far the build is.
@@ -381,16 +402,23 @@ fn build_failure(error: &BuildError, session: &Session) -> Failure {
         Blame::Caller => Exit::Usage,
         Blame::NotFound => Exit::NotFound,
         Blame::Command => Exit::Command,
-        Blame::Content => Exit::Verification,
         Blame::Stopped => Exit::Interrupted,
+        Blame::Artefact => Exit::Verification,
         Blame::Fault => Exit::Fault,
     };
-    if let BuildError::Run(run) = error {
-        for line in run.tail() {
-            session.output.say(format!("  | {line}"));
-        }
+    for line in error.tail() {
+        session.output.say(format!("  | {line}"));
     }
-    Failure::from_error(exit, error).because(error.details()).hints(error.hint())
+    let problems = error.problems();
+    let fixes: BTreeSet<String> = problems.iter().map(|(_, fix)| (*fix).to_owned()).collect();
+    let failure = Failure::from_error(exit, error)
+        .because(problems.into_iter().map(|(problem, _)| problem))
+        .hints(error.hint())
+        .hints(fixes);
+    match error {
+        BuildError::Incomplete(report) => failure.answer(report),
+        _ => failure,
+    }
 }
 
 /// Records that the build came to nothing and gives its lease up, so that the next try need not wait.

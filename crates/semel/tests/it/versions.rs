@@ -98,12 +98,22 @@ fn merges_that_are_built_at_once_get_versions_in_the_order_of_the_commits() {
         .rev()
         .map(|commit| {
             let mut command = environment.command(&["--json", "build", commit]);
-            std::thread::spawn(move || finish({ command.env("SEMEL_LOG", "off"); command }, ""))
+            std::thread::spawn(move || {
+                finish(
+                    {
+                        command.env("SEMEL_LOG", "off");
+                        command
+                    },
+                    "",
+                )
+            })
         })
         .collect();
     let ended: Vec<Ran> = running.into_iter().rev().map(|one| one.join().unwrap()).collect();
-    let given: Vec<Version> =
-        ended.iter().map(|ran| version(ran.json()["version"].as_str().unwrap_or_else(|| panic!("{ran:?}")))).collect();
+    let given: Vec<Version> = ended
+        .iter()
+        .map(|ran| version(ran.json()["version"].as_str().unwrap_or_else(|| panic!("{ran:?}"))))
+        .collect();
     assert!(given.windows(2).all(|pair| pair[0] < pair[1]), "{given:?}");
     assert_eq!(environment.ok(&["--json", "versions"]).json()["versions"].as_array().unwrap().len(), 5);
     environment.ok(&["audit", "verify"]);
@@ -224,7 +234,8 @@ fn a_request_to_merge_is_never_final_and_records_what_was_requested() {
     let head = environment.change("feat: refunds");
     environment.git(&["checkout", "--quiet", "--detach", "main"]);
     environment.git(&["merge", "--quiet", "--no-ff", "-m", "Merge 1 into 2", &head]);
-    let runner = [("GITHUB_ACTIONS", "true"), ("GITHUB_REF", "refs/pull/12/merge"), ("GITHUB_HEAD_REF", "main")];
+    let runner =
+        [("GITHUB_ACTIONS", "true"), ("GITHUB_REF", "refs/pull/12/merge"), ("GITHUB_HEAD_REF", "main")];
     let ran = environment.on_runner("p", &runner, &["--json", "build"]);
     assert_eq!(ran.json()["version"], "0.2.0-pr-12.2", "{}", ran.stderr);
     let recorded = environment.bytes_below(&environment.store().join("blobs"));
@@ -255,7 +266,10 @@ fn every_message_gives_a_version_and_only_its_own_words_count() {
 fn each_project_of_a_monorepo_counts_its_own_commits_and_reuses_its_own_tree() {
     let environment = TestEnvironment::repository();
     for name in ["api", "web"] {
-        environment.write(&format!("services/{name}/semel.toml"), &PLAIN.replace("shop/api", &format!("shop/{name}")));
+        environment.write(
+            &format!("services/{name}/semel.toml"),
+            &PLAIN.replace("shop/api", &format!("shop/{name}")),
+        );
         environment.write(&format!("services/{name}/start"), "#!/bin/sh\n");
     }
     environment.commit("feat: begin");
@@ -275,7 +289,11 @@ fn each_project_of_a_monorepo_counts_its_own_commits_and_reuses_its_own_tree() {
     environment.edit("services/api/semel.toml", "[artefact]", "[version]\ntag_prefix = \"v\"\n\n[artefact]");
     environment.write("services/api/start", "#!/bin/sh\necho more\n");
     environment.commit("fix: api");
-    assert_eq!(environment.version(&["-C", "services/api"]), "9.0.1", "the prefix says which tags are its own");
+    assert_eq!(
+        environment.version(&["-C", "services/api"]),
+        "9.0.1",
+        "the prefix says which tags are its own"
+    );
 }
 
 #[test]
@@ -348,7 +366,10 @@ fn a_detached_head_is_built_for_the_branch_that_has_it() {
     assert_eq!(detached(&[], &[]), "0.1.0", "origin/main has it");
     assert_eq!(detached(&["--branch", "refunds"], &[]), "0.1.0-refunds.1");
     assert_eq!(detached(&[], &[("GITHUB_REF", "refs/heads/refunds")]), "0.1.0-refunds.1");
-    assert_eq!(detached(&[], &[("CI_COMMIT_BRANCH", "main"), ("CI_COMMIT_PULL_REQUEST", "7")]), "0.1.0-pr-7.1");
+    assert_eq!(
+        detached(&[], &[("CI_COMMIT_BRANCH", "main"), ("CI_COMMIT_PULL_REQUEST", "7")]),
+        "0.1.0-pr-7.1"
+    );
     environment.git_in("clone", &["commit", "--quiet", "--allow-empty", "-m", "fix: nowhere"]);
     assert_eq!(detached(&[], &[]), "0.1.0-detached.1");
 }
@@ -395,7 +416,11 @@ fn a_candidate_becomes_final_without_another_build() {
     assert_eq!(environment.ok(&["-q", "inspect", "0.1.0"]).digest(), digest);
     let refused = environment.semel(&["finalise", "0.1.0-rc.2"]);
     assert_eq!(refused.code, 5);
-    assert!(refused.stderr.contains("0.1.0 is finalised (it is 0.1.0-rc.1); next is 0.1.1-rc.1"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("0.1.0 is finalised (it is 0.1.0-rc.1); next is 0.1.1-rc.1"),
+        "{}",
+        refused.stderr
+    );
     environment.change("fix: b");
     assert_eq!(environment.built(&[]), "0.1.1-rc.1");
     let listed = environment.ok(&["-q", "versions"]).stdout;
