@@ -28,6 +28,9 @@ const BUFFER_BYTES: usize = 128 * 1024;
 const SILENCE: Duration = Duration::from_millis(10);
 /// After how many bytes the kernel is asked to start writing them out.
 const FLUSH_BYTES: u64 = 8 * 1024 * 1024;
+/// How far back it is told then that what is written out is not needed in memory.
+#[cfg(target_os = "linux")]
+const LOOK_BACK_BYTES: u64 = 3 * FLUSH_BYTES;
 
 /// The blobs of a store.
 #[derive(Debug, Clone)]
@@ -672,11 +675,13 @@ fn hash_buffers(
     hasher
 }
 
-/// Asks the kernel to begin writing, so that the final sync does not wait for everything at once.
+/// Asks the kernel to begin writing what came last, so that the final sync does not wait for everything at once, and to
+/// give up the pages of what it has written since it was asked before: a large upload goes through the same few pages.
 #[cfg(target_os = "linux")]
 fn start_writeback(file: &File, size: u64) {
-    // `sync_file_range` has no safe wrapper; advising that the pages are not needed starts their write-back as well.
-    let start = size.saturating_sub(FLUSH_BYTES);
+    // `sync_file_range` has no safe wrapper; advising that pages are not needed starts their write-back, and drops those
+    // that are written already. It is advice: what cannot be done now is done by the final sync.
+    let start = size.saturating_sub(LOOK_BACK_BYTES);
     let length = std::num::NonZeroU64::new(size - start);
     let _ = rustix::fs::fadvise(file, start, length, rustix::fs::Advice::DontNeed);
 }
