@@ -1,7 +1,7 @@
 //! Blobs: every content of any size is a file under its digest.
 //!
-//! Written: stream → bounded queue → hasher ∥ writer into `uploads/`, `fdatasync`, link to the final name, `fsync` of the
-//! directory. A name is never rewritten; bytes are visible only after their digest was verified.
+//! Written: stream → buffers that go round: writer into `uploads/`, hasher → `fdatasync`, link to the final name, `fsync` of
+//! the directory. A name is never rewritten; bytes are visible only after their digest was verified.
 
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
@@ -9,7 +9,7 @@ use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
@@ -20,10 +20,17 @@ use crate::durable::{self, Access};
 
 /// How many bytes a read takes at once.
 pub const READ_BYTES: usize = 64 * 1024;
-/// How many pieces may wait for the hasher or the writer.
-const QUEUE: usize = 3;
+/// How many buffers an upload goes through: one is filled, one is written, one is hashed.
+const BUFFERS: usize = 3;
+/// How much each of them takes: what comes in smaller pieces is handed on, written and hashed at once.
+const BUFFER_BYTES: usize = 128 * 1024;
+/// How long nothing comes until a buffer that is not full is handed on.
+const SILENCE: Duration = Duration::from_millis(10);
 /// After how many bytes the kernel is asked to start writing them out.
 const FLUSH_BYTES: u64 = 8 * 1024 * 1024;
+/// How far back it is told then that what is written out is not needed in memory.
+#[cfg(target_os = "linux")]
+const LOOK_BACK_BYTES: u64 = 3 * FLUSH_BYTES;
 
 /// The blobs of a store.
 #[derive(Debug, Clone)]
@@ -268,32 +275,20 @@ impl Blobs {
         &self,
         id: &str,
         start: Option<u64>,
-        mut source: impl Stream<Item = io::Result<Bytes>> + Unpin,
+        source: impl Stream<Item = io::Result<Bytes>> + Unpin,
     ) -> Result<u64, BlobError> {
         let have = self.upload_size(id)?;
         if let Some(start) = start.filter(|start| *start != have) {
             return Err(BlobError::OutOfOrder { have, start });
         }
-        let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(QUEUE);
+        let (filled, to_write) = tokio::sync::mpsc::channel(BUFFERS);
+        let (spare, empty) = tokio::sync::mpsc::channel(BUFFERS);
+        // They take memory when they are filled for the first time: a short stream needs but one.
+        (1..BUFFERS).try_for_each(|_| spare.try_send(Vec::new())).expect("there is room for every buffer");
         let (path, this, id) = (self.upload_path(id)?, self.clone(), id.to_owned());
-        let write = move || Session::at(&this, &id, have)?.append_pieces(receiver);
+        let write = move || Session::at(&this, &id, have)?.append_buffers(to_write, spare);
         let writer = in_background("write", path, write);
-        let mut received = Ok(());
-        while let Some(piece) = source.next().await {
-            match piece {
-                // A closed queue means that the writer failed; its own error is the one to report.
-                Ok(piece) => {
-                    if sender.send(piece).await.is_err() {
-                        break;
-                    }
-                }
-                Err(error) => {
-                    received = Err(BlobError::Source(error));
-                    break;
-                }
-            }
-        }
-        drop(sender);
+        let received = Buffers { current: Vec::new(), filled, empty }.fill(source).await;
         let size = writer.await?;
         received.map(|()| size)
     }
@@ -561,28 +556,24 @@ impl Session {
         Ok(size)
     }
 
-    /// Writes and hashes pieces as they come: this thread writes, another hashes. The running hash is kept for the next piece
-    /// of the same upload. Returns how many bytes there are with those before.
-    fn append_pieces(mut self, mut pieces: tokio::sync::mpsc::Receiver<Bytes>) -> Result<u64, BlobError> {
+    /// Writes and hashes buffers as they come: this thread writes, another one hashes what was written and gives the buffer
+    /// back. The running hash is kept for the next piece of the same upload. Returns how many bytes there are with those
+    /// before.
+    fn append_buffers(
+        mut self,
+        to_write: tokio::sync::mpsc::Receiver<Vec<u8>>,
+        spare: tokio::sync::mpsc::Sender<Vec<u8>>,
+    ) -> Result<u64, BlobError> {
         let hasher = self.running.resume(&self.path, self.size);
-        let (to_hash, hashed) = mpsc::sync_channel::<Bytes>(QUEUE);
+        let (written, to_hash) = mpsc::sync_channel(BUFFERS);
         let result = std::thread::scope(|scope| {
-            let hashing = scope.spawn(move || {
-                let mut hasher = hasher;
-                while let Ok(piece) = hashed.recv() {
-                    if let Some(hasher) = &mut hasher {
-                        hasher.update(&piece);
-                    }
-                }
-                hasher
-            });
-            let written = write_pieces(&mut self.file, &mut pieces, &to_hash);
-            drop(to_hash);
+            let hashing = scope.spawn(move || hash_buffers(hasher, to_hash, &spare));
+            let size = write_buffers(&mut self.file, self.size, to_write, &written);
+            drop(written);
             let hasher = hashing.join().unwrap_or(None);
-            written.map(|written| (written, hasher))
+            size.map(|size| (size, hasher))
         });
-        let (written, hasher) = result.map_err(|source| self.unwritten(source))?;
-        let size = self.size + written;
+        let (size, hasher) = result.map_err(|source| self.unwritten(source))?;
         if let Some(hasher) = hasher {
             self.running.keep(&self.path, hasher, size);
         }
@@ -590,36 +581,113 @@ impl Session {
     }
 }
 
-fn write_pieces(
-    file: &mut File,
-    pieces: &mut tokio::sync::mpsc::Receiver<Bytes>,
-    to_hash: &mpsc::SyncSender<Bytes>,
-) -> io::Result<u64> {
-    let (mut written, mut flushed) = (0, 0);
-    while let Some(piece) = pieces.blocking_recv() {
-        // The hasher ends only when this sender is dropped.
-        drop(to_hash.send(piece.clone()));
-        file.write_all(&piece)?;
-        written += piece.len() as u64;
-        if written - flushed >= FLUSH_BYTES {
-            start_writeback(file, flushed, written - flushed);
-            flushed = written;
-        }
-    }
-    Ok(written)
+/// The buffers of an upload, on the side where they are filled.
+struct Buffers {
+    /// The one that is being filled.
+    current: Vec<u8>,
+    filled: tokio::sync::mpsc::Sender<Vec<u8>>,
+    /// Those that were written and hashed.
+    empty: tokio::sync::mpsc::Receiver<Vec<u8>>,
 }
 
-/// Asks the kernel to begin writing, so that the final sync does not wait for everything at once.
+impl Buffers {
+    /// Takes a stream in. Each full buffer is handed over, and one that is not when the stream is silent, ends or breaks off:
+    /// what came stays, whatever becomes of the rest.
+    async fn fill(
+        mut self,
+        mut source: impl Stream<Item = io::Result<Bytes>> + Unpin,
+    ) -> Result<(), BlobError> {
+        let received = loop {
+            let came = match self.current.is_empty() {
+                true => Ok(source.next().await),
+                false => tokio::time::timeout(SILENCE, source.next()).await,
+            };
+            let goes_on = match came {
+                Ok(None) => break Ok(()),
+                Ok(Some(Err(error))) => break Err(BlobError::Source(error)),
+                Ok(Some(Ok(piece))) => self.take(piece).await,
+                Err(_silence) => self.hand_over().await,
+            };
+            // The writer failed; its own error is the one to report.
+            if goes_on.is_none() {
+                return Ok(());
+            }
+        };
+        drop(self.filled.send(self.current).await);
+        received
+    }
+
+    /// `None`: nobody writes any more.
+    async fn take(&mut self, mut piece: Bytes) -> Option<()> {
+        while !piece.is_empty() {
+            if self.current.len() == BUFFER_BYTES {
+                self.hand_over().await?;
+            }
+            let room = BUFFER_BYTES - self.current.len();
+            self.current.reserve_exact(room);
+            self.current.extend_from_slice(&piece.split_to(room.min(piece.len())));
+        }
+        Some(())
+    }
+
+    /// `None`: nobody writes any more.
+    async fn hand_over(&mut self) -> Option<()> {
+        self.filled.send(std::mem::take(&mut self.current)).await.ok()?;
+        self.current = self.empty.recv().await?;
+        Some(())
+    }
+}
+
+/// Writes buffers behind the first `size` bytes of a file and passes them on; returns the new size.
+fn write_buffers(
+    file: &mut File,
+    mut size: u64,
+    mut to_write: tokio::sync::mpsc::Receiver<Vec<u8>>,
+    written: &mpsc::SyncSender<Vec<u8>>,
+) -> io::Result<u64> {
+    let mut flushed = size;
+    while let Some(buffer) = to_write.blocking_recv() {
+        file.write_all(&buffer)?;
+        size += buffer.len() as u64;
+        if size - flushed >= FLUSH_BYTES {
+            start_writeback(file, size);
+            flushed = size;
+        }
+        // The hasher ends only when the sender is dropped, and no buffer would come back from it.
+        written.send(buffer).map_err(|_| io::Error::other("the hasher has ended"))?;
+    }
+    Ok(size)
+}
+
+fn hash_buffers(
+    mut hasher: Option<Hasher>,
+    to_hash: mpsc::Receiver<Vec<u8>>,
+    spare: &tokio::sync::mpsc::Sender<Vec<u8>>,
+) -> Option<Hasher> {
+    for mut buffer in to_hash {
+        if let Some(hasher) = &mut hasher {
+            hasher.update(&buffer);
+        }
+        buffer.clear();
+        // There is room for every buffer, and who receives no more needs none.
+        drop(spare.try_send(buffer));
+    }
+    hasher
+}
+
+/// Asks the kernel to begin writing what came last, so that the final sync does not wait for everything at once, and to
+/// give up the pages of what it has written since it was asked before: a large upload goes through the same few pages.
 #[cfg(target_os = "linux")]
-fn start_writeback(file: &File, offset: u64, length: u64) {
-    // `sync_file_range` has no safe wrapper; advising that the pages are not needed starts their write-back as well and
-    // keeps a large upload from filling the page cache.
-    let length = std::num::NonZeroU64::new(length);
-    let _ = rustix::fs::fadvise(file, offset, length, rustix::fs::Advice::DontNeed);
+fn start_writeback(file: &File, size: u64) {
+    // `sync_file_range` has no safe wrapper; advising that pages are not needed starts their write-back, and drops those
+    // that are written already. It is advice: what cannot be done now is done by the final sync.
+    let start = size.saturating_sub(LOOK_BACK_BYTES);
+    let length = std::num::NonZeroU64::new(size - start);
+    let _ = rustix::fs::fadvise(file, start, length, rustix::fs::Advice::DontNeed);
 }
 
 #[cfg(not(target_os = "linux"))]
-fn start_writeback(_file: &File, _offset: u64, _length: u64) {}
+fn start_writeback(_file: &File, _size: u64) {}
 
 fn hash_file(file: &mut File, algorithm: Algorithm) -> io::Result<(Digest, u64)> {
     file.seek(io::SeekFrom::Start(0))?;
