@@ -208,6 +208,11 @@ impl ClientError {
         self.status() == Some(StatusCode::NOT_FOUND)
     }
 
+    /// Whether the registry will not let this caller.
+    pub fn is_denied(&self) -> bool {
+        self.status() == Some(StatusCode::FORBIDDEN)
+    }
+
     /// Whether the registry was not reached at all.
     pub fn is_connect(&self) -> bool {
         matches!(self, Self::Transport { source, .. } if source.is_connect())

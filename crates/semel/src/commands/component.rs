@@ -129,7 +129,9 @@ async fn show(args: &ComponentNameArg, session: &Session) -> Outcome {
         ("builds", found.last_build.to_string()),
         ("home", format!("store {}", found.home)),
     ];
-    let rows = rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]);
+    // What is not set has no row.
+    let rows = rows.into_iter().filter(|(_, value)| !value.is_empty());
+    let rows = rows.map(|(name, value)| vec![name.to_owned(), value]);
     let text = table(&["", ""], rows.collect());
     output.data(text.trim_start_matches('\n').trim_start());
     Ok(Exit::Done)

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use semel_engine::look::versions::Inspection;
 use semel_oci::archive;
-use semel_oci::copy::{Copied, Endpoint, Source, copy};
+use semel_oci::copy::{Copied, CopyError, Endpoint, Source, copy};
 use semel_oci::layout::{Layout, Select};
 use semel_oci::reference::Place;
 use semel_server::api::calls::Inspect;
@@ -86,10 +86,7 @@ async fn fill_layout(
     let digest = &found.artefact.digest;
     let copied = copy(&wanted.from, &to, digest, name.as_deref(), &transfer.listener()).await;
     transfer.finish();
-    let copied = copied.map_err(|error| {
-        Failure::from_error(Exit::Verification, &error)
-            .hint("run it again: what arrived is not fetched again")
-    })?;
+    let copied = copied.map_err(|error| not_fetched(&error))?;
     let home = Some(format!("{}/{}", found.home, found.artefact.component));
     let commit = found.artefact.commit.as_ref().map(ToString::to_string);
     for (key, value) in [(HOME_ANNOTATION, home), (REVISION_ANNOTATION, commit)] {
@@ -98,6 +95,16 @@ async fn fill_layout(
         annotated.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
     }
     Ok((copied, name))
+}
+
+/// Why an artefact did not come. What was denied stays so, however often it is asked for.
+pub(super) fn not_fetched(error: &CopyError) -> Failure {
+    match error {
+        CopyError::Registry(refused) if refused.is_denied() => Failure::from_error(Exit::NotAllowed, error)
+            .hint("who rejected it can let it be fetched again: semel accept VERSION"),
+        _ => Failure::from_error(Exit::Verification, error)
+            .hint("run it again: what arrived is not fetched again"),
+    }
 }
 
 /// Collects the artefact in a layout beside the file, so that a broken-off pull is completed, and makes one file of it.

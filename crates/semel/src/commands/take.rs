@@ -19,7 +19,7 @@ use semel_targets::directory::unpack_file;
 use serde_json::json;
 
 use super::Outcome;
-use super::pull::Wanted;
+use super::pull::{Wanted, not_fetched};
 use crate::output::bytes;
 use crate::progress::Transfer;
 use crate::report::{Exit, Failure};
@@ -62,7 +62,7 @@ async fn manifest(wanted: &Wanted) -> Result<ReadManifest, Failure> {
         Ok(descriptor) => wanted.from.read_manifest(&descriptor).await,
         Err(error) => Err(error),
     };
-    read.map_err(|error| Failure::from_error(Exit::Verification, &error))
+    read.map_err(|error| not_fetched(&error))
 }
 
 async fn named(

@@ -179,9 +179,12 @@ fn what_must_not_be_fetched_is_not() {
     pushed(&environment, 1, "1.4.2");
     let word = format!("{SHOP}@1.4.2");
     environment.ok(&["reject", &word, "-m", "it leaks", "--pulls"]);
-    let pulled = environment.semel(&["pull", &word, "oci:../out"]);
-    assert_ne!(pulled.code, 0, "{pulled:?}");
-    assert!(pulled.stderr.contains("it leaks"), "{}", pulled.stderr);
+    for command in [&["pull", &word, "oci:../out"][..], &["pull", &word, "../files/"]] {
+        let pulled = environment.semel(command);
+        assert_eq!(pulled.code, 6, "{pulled:?}");
+        assert!(pulled.stderr.contains("it leaks"), "{}", pulled.stderr);
+        assert!(!pulled.stderr.contains("run it again"), "{}", pulled.stderr);
+    }
     environment.ok(&["accept", &word]);
     environment.ok(&["pull", &word, "oci:../out"]);
 }
