@@ -330,12 +330,16 @@ async fn publish(built: &Built, holding: Holding, session: &Session) -> Result<r
     let registry = session.client.registry();
     let layout =
         Layout::open(&built.layout_dir).await.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
+    let from = Endpoint::Layout(layout);
     let to = Endpoint::Registry { client: registry.clone(), name: holding.component.clone() };
     let transfer = progress::Transfer::new(&session.output, "store");
-    let copied =
-        copy(&Endpoint::Layout(layout), &to, &built.packaged.manifest, None, &transfer.listener()).await;
+    let copied = copy(&from, &to, &built.packaged.manifest, None, &transfer.listener()).await;
     transfer.finish();
     copied.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
+    if let Some(snapshot) = &built.snapshot {
+        let copied = copy(&from, &to, snapshot, None, &transfer.listener()).await;
+        copied.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
+    }
     let log = put_log(&holding.component, &built.log, session).await?;
     let commit = reserve::Commit {
         holding,
