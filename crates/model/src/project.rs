@@ -695,7 +695,6 @@ target = { kind = "directory", health = "http://127.0.0.1:${PORT}/healthz" }
     }
 
     #[test]
-<<<<<<< HEAD
     fn a_command_without_a_shell_has_the_words_that_one_sees() {
         for (command, expected) in [
             ("/app/api --version", Some(vec!["/app/api", "--version"])),
@@ -707,7 +706,10 @@ target = { kind = "directory", health = "http://127.0.0.1:${PORT}/healthz" }
             let expected: Option<Vec<String>> =
                 expected.map(|words| words.into_iter().map(str::to_owned).collect());
             assert_eq!(words(command), expected, "{command}");
-=======
+        }
+    }
+
+    #[test]
     fn how_much_source_is_kept_changes_no_definition() {
         let with = |line: &str| Project::parse("semel.toml", &format!("{EXAMPLE}\n[source]\n{line}\n"));
         let before = Project::parse("semel.toml", EXAMPLE).unwrap();
@@ -726,7 +728,6 @@ target = { kind = "directory", health = "http://127.0.0.1:${PORT}/healthz" }
         for written in ["\"much\"", "\"5\"", "\"-1 MB\"", "\"99999999999 GiB\"", "7"] {
             let error = with(&format!("snapshot = {written}")).unwrap_err().to_string();
             assert!(error.contains("200 MB"), "{written}: {error}");
->>>>>>> 7e1ec45 (wip)
         }
     }
 

@@ -301,6 +301,10 @@ pub(crate) struct BuildLogArgs {
     /// What the commands printed, byte for byte, without times; it may harm a terminal
     #[arg(long)]
     pub(crate) raw: bool,
+
+    /// Of a build that is running, wherever: show what it prints, until it ends
+    #[arg(short = 'f', long, conflicts_with = "raw")]
+    pub(crate) follow: bool,
 }
 
 /// `semel source`

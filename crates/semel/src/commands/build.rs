@@ -25,6 +25,7 @@ use semel_server::api::calls::{Heartbeat, Release};
 use serde::Serialize;
 use tokio::task::AbortHandle;
 
+use super::live_log::{Following, LiveLog};
 use super::{Outcome, build_log, version};
 use crate::cli::{BuildArgs, BuildVerb, Cli};
 use crate::output::{self, Output};
@@ -169,7 +170,7 @@ fn reused(wanted: &Wanted, source: &Source, built: reserve::Built, session: &Ses
 async fn reservation(wanted: &Wanted, source: &Source, session: &Session) -> Result<Reservation, Failure> {
     let history = version::tell(source, None).await?;
     let mut request = version::request(wanted, source, history, session);
-    let mut told = false;
+    let mut following: Option<Following> = None;
     loop {
         match session.client.call(&request).await? {
             Reservation::HistoryNeeded { .. } => {
@@ -182,15 +183,22 @@ async fn reservation(wanted: &Wanted, source: &Source, session: &Session) -> Res
                         format!("{version} (build {number}) is being built by {holder}"),
                     ));
                 }
-                if !told {
+                let component = &source.project.component;
+                let following = following.get_or_insert_with(|| {
                     session
                         .output
                         .say(format!("  {version} (build {number}) is being built by {holder}: waiting"));
-                    told = true;
-                }
+                    Following::new(component.clone(), number)
+                });
+                following.step_while_waiting(session).await;
                 tokio::time::sleep(Duration::from_millis(retry_millis)).await;
             }
-            other => return Ok(other),
+            other => {
+                if let (Reservation::Built(_), Some(following)) = (&other, &following) {
+                    following.finish_waiting(session).await;
+                }
+                return Ok(other);
+            }
         }
     }
 }
@@ -391,7 +399,11 @@ async fn work(
         Failure::fault(format!("cannot make a directory to build in below {}: {error}", base.display()))
             .hint("name another one: XDG_CACHE_HOME=DIR")
     })?;
-    match run_build(source, granted, &dir.path(), session).await {
+    let live = LiveLog::keep(session, holding.clone(), pipeline::log_in(&dir.path()));
+    let built = run_build(source, granted, &dir.path(), session).await;
+    // The whole log is stored from here on.
+    drop(live);
+    match built {
         Ok(built) => Ok((publish(&built, holding.clone(), session).await?, built.packaged.bytes)),
         Err(error) => {
             let log =

@@ -5,6 +5,7 @@ mod init;
 mod build;
 mod build_log;
 mod version;
+mod live_log;
 mod versions;
 mod channels;
 mod inspect;
