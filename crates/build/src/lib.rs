@@ -18,7 +18,7 @@
 //! - [`recipe`] with [`log`]
 //! - [`collect`], [`base`], [`package`]
 //! - [`rootfs`], [`lint`]
-//! - [`provenance`], [`pipeline`]
+//! - [`snapshot`], [`provenance`], [`pipeline`]
 //! - for `semel init`: [`detect`]
 //! - for `semel push`: [`files`] with [`disk`] and [`chart`]
 
@@ -35,6 +35,7 @@ pub mod pipeline;
 pub mod provenance;
 pub mod recipe;
 pub mod rootfs;
+pub mod snapshot;
 pub mod source;
 
 pub mod detect;

@@ -200,13 +200,21 @@ pub async fn package(request: &PackageRequest<'_>) -> Result<Packaged, PackageEr
 /// Packs the entries of a file tree as it is into one layer, a file named `scratch` that does not exist yet. There is no
 /// commit, so every time in it is 0.
 pub(crate) async fn tree(entries: Vec<PackFile>, scratch: &Path) -> Result<PackagedLayer, PackageError> {
-    let plan = LayerPlan {
-        name: None,
-        entries: with_parents(entries.iter(), &HashSet::new()),
-        mtime: 0,
-        scratch: scratch.to_owned(),
-    };
-    write_plan(plan).await
+    write_plan(tree_plan(&entries, 0, scratch)).await
+}
+
+/// The same at once, with the time of a commit, in seconds, for all entries.
+pub(crate) fn pack_tree(
+    entries: &[PackFile],
+    mtime: u64,
+    scratch: &Path,
+) -> Result<PackagedLayer, PackageError> {
+    write_entries(&tree_plan(entries, mtime, scratch))
+}
+
+fn tree_plan(entries: &[PackFile], mtime: u64, scratch: &Path) -> LayerPlan {
+    let entries = with_parents(entries.iter(), &HashSet::new());
+    LayerPlan { name: None, entries, mtime, scratch: scratch.to_owned() }
 }
 
 /// A layer to be written: entries sorted by path, each below a directory that is in it or in the base.
@@ -280,7 +288,7 @@ async fn write_plan(plan: LayerPlan) -> Result<PackagedLayer, PackageError> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the layout is scratch: it lasts as long as the build does")]
-fn put_in_place(scratch: &Path, place: &Path) -> Result<(), PackageError> {
+pub(crate) fn put_in_place(scratch: &Path, place: &Path) -> Result<(), PackageError> {
     fs::rename(scratch, place).map_err(|source| PackageError::Write { path: place.to_owned(), source })
 }
 

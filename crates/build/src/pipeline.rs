@@ -17,7 +17,7 @@ use semel_oci::layout::Layout;
 use serde_json::{Value, json};
 
 use crate::base::{Base, BaseError};
-use crate::checkout::{self, CheckoutError, LaidOut};
+use crate::checkout::{self, CheckoutError};
 use crate::closure::smoke::{self, SmokeError, SmokeRequest};
 use crate::closure::{self, ClosureError, Question, Smoked};
 use crate::collect::{self, CollectError, PackFile};
@@ -27,6 +27,7 @@ use crate::package::{self, PackageError, PackageRequest, Packaged, Platform};
 use crate::provenance::{self, BuilderInfo, Facts, Range, digest_of_file};
 use crate::recipe::{self, Cancel, HostEnvironment, Phase, RunError, RunReport, RunRequest};
 use crate::rootfs::Rootfs;
+use crate::snapshot::{self, Packed};
 use crate::source::{Source, SourceError};
 
 /// What is built, and with what.
@@ -116,6 +117,8 @@ pub struct Built {
     pub layout_dir: PathBuf,
     /// The artefact.
     pub packaged: Packaged,
+    /// The manifest of the source snapshot beside it in the layout.
+    pub snapshot: Option<Digest>,
     /// What the builder says about it, provenance first.
     pub claims: Vec<Claim>,
     /// Whether the artefact has inside what it needs.
@@ -275,7 +278,7 @@ struct Build {
 impl Build {
     async fn run(mut self) -> Result<Built, BuildError> {
         let began = Instant::now();
-        self.step(Step::Checkout, lay_out).await?;
+        let packed = self.step(Step::Checkout, lay_out).await?;
         let mut report = self.step(Step::Recipe, run_recipe).await?;
         let files = self
             .step(Step::Collect, |request, _, _| {
@@ -299,12 +302,14 @@ impl Build {
             })
             .await?;
         report.log_digest = self.request.log_digest()?;
+        let snapshot = self.keep_source(packed.as_ref(), &packaged).await?;
         let took = SignedDuration::try_from(began.elapsed()).unwrap_or(SignedDuration::ZERO);
         let finished = self.request.started.checked_add(took).unwrap_or(self.request.started);
         let provenance = provenance::predicate(&Facts {
             source: &self.request.source,
             report: &report,
             packaged: &packaged,
+            snapshot: snapshot.as_ref(),
             builder: &self.request.builder,
             range: self.request.range.as_ref(),
             started: self.request.started,
@@ -313,12 +318,24 @@ impl Build {
         Ok(Built {
             layout_dir: self.request.layout_dir(),
             packaged,
+            snapshot,
             claims: vec![Claim::provenance(provenance), linted, closure_claim(&closure)],
             closure,
             report,
             log: self.request.log(),
             timings: self.timings,
         })
+    }
+
+    /// Puts the packed source beside the artefact.
+    async fn keep_source(
+        &self,
+        packed: Option<&Packed>,
+        packaged: &Packaged,
+    ) -> Result<Option<Digest>, BuildError> {
+        let Some(packed) = packed else { return Ok(None) };
+        let layout_dir = self.request.layout_dir();
+        Ok(Some(snapshot::attach(packed, &self.request.source, packaged, &layout_dir).await?))
     }
 
     /// Runs a step away from the threads that wait for the network.
@@ -429,10 +446,27 @@ impl BuildRequest {
     }
 }
 
-fn lay_out(request: &BuildRequest, progress: &Arc<dyn Progress>, _: &Cancel) -> Result<LaidOut, BuildError> {
+fn lay_out(
+    request: &BuildRequest,
+    progress: &Arc<dyn Progress>,
+    _: &Cancel,
+) -> Result<Option<Packed>, BuildError> {
     let laid = checkout::materialise(&request.source, &request.tree(), &request.work.join("attributes"))?;
     laid.notes.iter().for_each(|note| progress.note(note));
-    Ok(laid)
+    let limit = request.source.project.snapshot_limit_bytes;
+    if limit == 0 {
+        return Ok(None);
+    }
+    if laid.bytes() > limit {
+        progress.note(&format!(
+            "the source tree has {} MB, and up to {} MB are kept beside an artefact: raise [source] snapshot to keep it",
+            laid.bytes() / 1_000_000,
+            limit / 1_000_000
+        ));
+        return Ok(None);
+    }
+    // Before the first command runs: it may change the tree.
+    Ok(Some(snapshot::pack(&request.source, &laid, request.work.join("source"))?))
 }
 
 /// The artefact when it is packaged.

@@ -50,6 +50,8 @@ pub struct Facts<'a> {
     pub report: &'a RunReport,
     /// What came out.
     pub packaged: &'a Packaged,
+    /// The manifest of the source snapshot, if one is kept.
+    pub snapshot: Option<&'a Digest>,
     /// Who built.
     pub builder: &'a BuilderInfo,
     /// The commits since the previous version, where they are known.
@@ -98,12 +100,17 @@ pub fn predicate(facts: &Facts<'_>) -> Value {
                 "startedOn": to_seconds(facts.started),
                 "finishedOn": to_seconds(facts.finished),
             },
-            "byproducts": [
-                { "name": "build.log", "digest": digest_set(&facts.report.log_digest) },
-                { "name": "config", "digest": digest_set(&facts.packaged.config) },
-            ],
+            "byproducts": byproducts(facts),
         },
     })
+}
+
+fn byproducts(facts: &Facts<'_>) -> Vec<Value> {
+    let named = |name: &str, digest: &Digest| json!({ "name": name, "digest": digest_set(digest) });
+    let mut byproducts =
+        vec![named("build.log", &facts.report.log_digest), named("config", &facts.packaged.config)];
+    byproducts.extend(facts.snapshot.map(|snapshot| named("source", snapshot)));
+    byproducts
 }
 
 fn range(range: &Range) -> Value {

@@ -8,6 +8,7 @@
 //! | publish | [`publish::bind`], [`draft::publish`], [`reserve::commit`] | `VersionPublished` |
 //! | finalise | [`finalise::finalise`] | `VersionFinalised` |
 //! | pull | [`pull::find`] | |
+//! | log of a running build | [`build_log::add`], [`build_log::read`] | nothing |
 //! | evidence | [`attest::attest`] | `EvidenceAttached` |
 //! | pipeline | [`pipeline::apply`] | `PipelineApplied` |
 //! | promote | [`promote::promote`] | `PromotionGranted`, `PromotionRefused` |
@@ -29,6 +30,7 @@ pub mod component;
 
 pub mod allocate;
 pub mod reserve;
+pub mod build_log;
 pub mod store_manifest;
 pub mod publish;
 pub mod draft;

@@ -32,6 +32,7 @@ use serde::{Deserialize, Serialize};
 use crate::allocate::{self, Allotted};
 use crate::artefact;
 use crate::batch::{Batch, put_document, read_document};
+use crate::build_log;
 use crate::component;
 use crate::error::EngineError;
 
@@ -386,7 +387,7 @@ pub async fn heartbeat(store: &Store, holding: &Holding, now: Timestamp) -> Resu
     Ok(())
 }
 
-async fn held(turn: &mut Turn, holding: &Holding) -> Result<(Build, Lease), EngineError> {
+pub(crate) async fn held(turn: &mut Turn, holding: &Holding) -> Result<(Build, Lease), EngineError> {
     let Some(build) = build::by_number(turn.db(), &holding.component, holding.number).await? else {
         return Err(EngineError::not_found(format!("{} has no build {}", holding.component, holding.number)));
     };
@@ -451,6 +452,7 @@ pub async fn commit(
     }));
     lease.until_millis = 0;
     lease::set(turn.db(), &build.component, &build.key, &lease).await?;
+    build_log::forget(&mut turn, &build).await?;
     turn.append(batch.into_leaves()).await?;
     Ok(Built {
         number: build.number,
@@ -527,6 +529,7 @@ pub async fn fail(store: &Store, who: &Actor, request: Fail, now: Timestamp) -> 
     }));
     lease.until_millis = 0;
     lease::set(turn.db(), &build.component, &build.key, &lease).await?;
+    build_log::forget(&mut turn, &build).await?;
     turn.append(batch.into_leaves()).await?;
     Ok(())
 }
@@ -537,6 +540,7 @@ pub async fn release(store: &Store, holding: &Holding) -> Result<(), EngineError
     let (build, mut lease) = held(&mut turn, holding).await?;
     lease.until_millis = 0;
     lease::set(turn.db(), &build.component, &build.key, &lease).await?;
+    build_log::forget(&mut turn, &build).await?;
     turn.append(Vec::new()).await?;
     Ok(())
 }

@@ -30,6 +30,9 @@ pub struct Project {
     pub definition: Definition,
     /// How versions are found, and how they should look.
     pub version: VersionSpec,
+    /// How large a source tree may be to be kept beside its artefact, in bytes; 0: none is kept. It decides no byte of
+    /// the artefact, so it is not part of the definition.
+    pub snapshot_limit_bytes: u64,
     /// The proposed pipeline.
     pub pipeline: Pipeline,
     /// Findings of the linter that the project accepts. They change no byte, so they are no part of the definition.
@@ -316,8 +319,8 @@ struct File {
     format: u32,
     component: ComponentName,
     store: Option<String>,
-    #[serde(default = "all_source")]
-    source: SourceSpec,
+    #[serde(default)]
+    source: SourceTable,
     #[serde(default = "no_commands")]
     build: BuildSpec,
     artefact: ArtefactSpec,
@@ -329,6 +332,62 @@ struct File {
     environment: BTreeMap<EnvironmentName, EnvironmentTable>,
     #[serde(default)]
     waiver: Vec<Waiver>,
+}
+
+/// `[source]`, with what is no part of the definition.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SourceTable {
+    #[serde(default)]
+    include: Vec<String>,
+    #[serde(default)]
+    exclude: Vec<String>,
+    #[serde(default)]
+    snapshot: SnapshotLimit,
+}
+
+/// `snapshot = false`, `true` or a size such as `"200 MB"`.
+struct SnapshotLimit(u64);
+
+impl Default for SnapshotLimit {
+    fn default() -> Self {
+        Self(50_000_000)
+    }
+}
+
+impl<'de> Deserialize<'de> for SnapshotLimit {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "`snapshot` is true, false or a size such as \"200 MB\"")]
+        enum Written {
+            Kept(bool),
+            UpTo(String),
+        }
+        match Written::deserialize(deserializer)? {
+            Written::Kept(true) => Ok(Self::default()),
+            Written::Kept(false) => Ok(Self(0)),
+            Written::UpTo(text) => parse_size(&text).map(Self).ok_or_else(|| {
+                serde::de::Error::custom(format!("`{text}` is no size: write \"200 MB\" or \"1 GiB\""))
+            }),
+        }
+    }
+}
+
+/// A number with one of the units B, kB, MB, GB (of 1000) and KiB, MiB, GiB (of 1024), in bytes.
+fn parse_size(text: &str) -> Option<u64> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let unit: u64 = match unit.trim_start() {
+        "B" => 1,
+        "kB" | "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit)
 }
 
 #[derive(Deserialize)]
@@ -355,10 +414,6 @@ impl<'de> Deserialize<'de> for Names {
         let parsed: Result<Vec<_>, _> = names.iter().map(|name| name.parse()).collect();
         parsed.map(Self).map_err(serde::de::Error::custom)
     }
-}
-
-fn all_source() -> SourceSpec {
-    SourceSpec { include: Vec::new(), exclude: Vec::new() }
 }
 
 fn no_commands() -> BuildSpec {
@@ -400,15 +455,17 @@ impl Project {
             .map_err(|error: InvalidPipeline| at("[environment", error.to_string()))?;
         let definition = Definition {
             format: read.format,
-            source: read.source,
+            source: SourceSpec { include: read.source.include, exclude: read.source.exclude },
             build: read.build,
             artefact: read.artefact,
             config: read.config,
         };
+        let snapshot_limit_bytes = read.source.snapshot.0;
         Ok(Self {
             component: read.component,
             store: read.store,
             definition,
+            snapshot_limit_bytes,
             version: read.version,
             pipeline,
             waivers: read.waiver,
@@ -649,6 +706,28 @@ target = { kind = "directory", health = "http://127.0.0.1:${PORT}/healthz" }
             let expected: Option<Vec<String>> =
                 expected.map(|words| words.into_iter().map(str::to_owned).collect());
             assert_eq!(words(command), expected, "{command}");
+        }
+    }
+
+    #[test]
+    fn how_much_source_is_kept_changes_no_definition() {
+        let with = |line: &str| Project::parse("semel.toml", &format!("{EXAMPLE}\n[source]\n{line}\n"));
+        let before = Project::parse("semel.toml", EXAMPLE).unwrap();
+        assert_eq!(before.snapshot_limit_bytes, 50_000_000);
+        for (written, bytes) in [
+            ("false", 0),
+            ("true", 50_000_000),
+            ("\"200 MB\"", 200_000_000),
+            ("\"1GiB\"", 1 << 30),
+            ("\"0 B\"", 0),
+        ] {
+            let project = with(&format!("snapshot = {written}")).unwrap();
+            assert_eq!(project.snapshot_limit_bytes, bytes, "{written}");
+            assert_eq!(project.definition.digest(), before.definition.digest(), "{written}");
+        }
+        for written in ["\"much\"", "\"5\"", "\"-1 MB\"", "\"99999999999 GiB\"", "7"] {
+            let error = with(&format!("snapshot = {written}")).unwrap_err().to_string();
+            assert!(error.contains("200 MB"), "{written}: {error}");
         }
     }
 

@@ -27,6 +27,8 @@ pub const SEMEL_ARCHIVE: &str = "application/vnd.semel.archive.v1";
 pub const SEMEL_ZIP: &str = "application/vnd.semel.zip.v1";
 /// `artifactType` of an artefact of kind `vm`: a disk image.
 pub const SEMEL_VM: &str = "application/vnd.semel.vm.v1";
+/// `artifactType` of the source tree that an artefact was built from.
+pub const SEMEL_SOURCE: &str = "application/vnd.semel.source.v1";
 /// `artifactType` of an artefact of kind `file`: files as they are.
 pub const SEMEL_FILE: &str = "application/vnd.semel.file.v1";
 /// The configuration of a Helm chart: its `Chart.yaml` as JSON (Helm, "Use OCI-based registries").

@@ -154,6 +154,8 @@ pub(crate) enum Verb {
     /// Take an artefact out: its files, or the whole of it as OCI layout or archive
     #[command(after_help = PULL_HELP)]
     Pull(PullArgs),
+    /// Restore the source that an artefact was built from
+    Source(SourceArgs),
     /// Give a version to a draft, or to an artefact that something else built
     #[command(hide = true)]
     Publish(PublishArgs),
@@ -299,6 +301,22 @@ pub(crate) struct BuildLogArgs {
     /// What the commands printed, byte for byte, without times; it may harm a terminal
     #[arg(long)]
     pub(crate) raw: bool,
+
+    /// Of a build that is running, wherever: show what it prints, until it ends
+    #[arg(short = 'f', long, conflicts_with = "raw")]
+    pub(crate) follow: bool,
+}
+
+/// `semel source`
+#[derive(Debug, Args)]
+pub(crate) struct SourceArgs {
+    /// Which artefact: [COMPONENT@]VERSION
+    #[arg(value_name = "VERSION")]
+    pub(crate) version: String,
+
+    /// A new directory, a new file NAME.tar or NAME.tar.gz, or - for a tar stream [default: COMPONENT-VERSION]
+    #[arg(short = 'o', long, value_name = "PLACE")]
+    pub(crate) output: Option<String>,
 }
 
 /// `semel versions`

@@ -19,6 +19,7 @@ pub mod entry_files;
 pub mod ledger;
 pub mod projections;
 pub mod lease;
+pub mod live_log;
 pub mod content;
 pub mod draft;
 mod generation;

@@ -20,7 +20,7 @@ pub enum TableKind {
 }
 
 /// Every table of the store.
-pub const TABLES: [(&str, TableKind); 31] = [
+pub const TABLES: [(&str, TableKind); 32] = [
     ("entry", TableKind::Ledger),
     ("node", TableKind::Ledger),
     ("checkpoint", TableKind::Ledger),
@@ -48,6 +48,7 @@ pub const TABLES: [(&str, TableKind); 31] = [
     ("draft", TableKind::Operational),
     ("checked", TableKind::Operational),
     ("lease", TableKind::Operational),
+    ("live_log", TableKind::Operational),
     ("identity", TableKind::Operational),
     ("observed_at", TableKind::Operational),
     ("migration", TableKind::Operational),
@@ -56,13 +57,14 @@ pub const TABLES: [(&str, TableKind); 31] = [
 
 /// The migrations in order: name and text. A name that ends with a database's is for that one alone. Never edited once
 /// released; the tidy test compares their digests.
-pub const MIGRATIONS: [(&str, &str); 6] = [
+pub const MIGRATIONS: [(&str, &str); 7] = [
     ("0001_initial", include_str!("../migrations/0001_initial.sql")),
     ("0001_immutable.sqlite", include_str!("../migrations/0001_immutable.sqlite.sql")),
     ("0001_immutable.postgres", include_str!("../migrations/0001_immutable.postgres.sql")),
     ("0002_repository", include_str!("../migrations/0002_repository.sql")),
     ("0003_turn", include_str!("../migrations/0003_turn.sql")),
     ("0004_versions", include_str!("../migrations/0004_versions.sql")),
+    ("0006_live_log", include_str!("../migrations/0006_live_log.sql")),
 ];
 
 /// The migrations of one database.

@@ -26,6 +26,7 @@ use crate::collect::{PackFile, PackKind, stamp};
 use crate::git::{GitError, Object, Objects};
 use crate::source::Source;
 use lfs::{AttributesError, Pointer};
+pub(crate) use names::check as check_name;
 use names::shown;
 use tree::Repository;
 
@@ -424,9 +425,7 @@ impl Checkout<'_> {
     }
 
     fn date(&self, path: &Path) -> io::Result<()> {
-        let time = Timespec { tv_sec: self.source.committed_seconds, tv_nsec: 0 };
-        let times = Timestamps { last_access: time, last_modification: time };
-        Ok(utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+        date(path, self.source.committed_seconds)
     }
 
     fn clash_or(&self, name: &[u8], path: &Path, error: io::Error) -> CheckoutError {
@@ -447,6 +446,13 @@ impl Checkout<'_> {
 
 fn is_link(entry: &TreeEntry) -> bool {
     entry.mode == "120000"
+}
+
+/// Gives a file, directory or link the time of a commit, in seconds since 1970.
+pub(crate) fn date(path: &Path, seconds: i64) -> io::Result<()> {
+    let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
+    let times = Timestamps { last_access: time, last_modification: time };
+    Ok(utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
 fn set_mode(path: &Path, mode: u32) -> io::Result<()> {

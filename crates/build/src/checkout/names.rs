@@ -6,7 +6,7 @@ use super::CheckoutError;
 
 /// A tree that was made by hand may contain what git refuses to check out (`verify_path` in git's `read-cache.c`): names
 /// that lead out of the tree, and names that some file system takes for `.git`.
-pub(super) fn check(path: &[u8]) -> Result<(), CheckoutError> {
+pub(crate) fn check(path: &[u8]) -> Result<(), CheckoutError> {
     if path.split(|byte| *byte == b'/').any(is_unsafe) {
         return Err(CheckoutError::Unsafe { path: shown(path) });
     }

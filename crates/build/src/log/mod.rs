@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 pub use mask::{SHORTEST, Secret, TooShort};
-pub use read::{Line, Mark, harmless, lines, raw};
+pub use read::{Line, Mark, harmless, lines, more_lines, raw};
 
 use mask::Mask;
 

@@ -44,6 +44,11 @@ pub struct Line<'a> {
     pub text: &'a [u8],
 }
 
+/// The lines of a stretch of a log that begins behind its first line.
+pub fn more_lines(stretch: &[u8]) -> impl Iterator<Item = Line<'_>> {
+    stretch.split_inclusive(|byte| *byte == b'\n').map(parsed)
+}
+
 /// The lines of a log. What is not of this format is taken as printed.
 pub fn lines(log: &[u8]) -> impl Iterator<Item = Line<'_>> {
     let (text, marked) = match log.strip_prefix(FIRST_LINE) {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use semel_build::checkout::CheckoutError;
 use semel_build::pipeline::BuildError;
+use semel_build::snapshot;
 use semel_model::digest::Digest;
 use tempfile::TempDir;
 
@@ -378,4 +379,140 @@ fn a_blob_that_a_repository_lost_is_named() {
     fs::remove_file(repo.path().join(".git/objects").join(&blob[..2]).join(&blob[2..])).unwrap();
     let error = lay_out(&source).err().unwrap();
     assert_eq!(error.to_string(), format!("the repository has no content for `start` (object {blob})"));
+}
+
+/// A source tree with everything that is special about one.
+fn odd_project() -> (Repo, Repo) {
+    let inner = Repo::with("", &[("lib.c", "int x;\n")]).executable("lib.c").committed();
+    let (oid, text) = pointer(b"content");
+    let files = [
+        ("start", "#!/bin/sh\n"),
+        (".gitattributes", "*.bin filter=lfs\n"),
+        ("a.bin", text.as_str()),
+        ("dir/.wh.name", "a name"),
+        ("config/production.toml", "PLACE = \"hunter2\"\n"),
+    ];
+    let project = format!("{PLAIN}\n[environment.dev]\nvalues = \"config/production.toml\"\n");
+    let repo = Repo::with(&project, &files).executable("start");
+    put(&repo.path().join(".git/lfs"), &oid, b"content");
+    repo.write(&format!("{}/x", "d".repeat(200)), "long");
+    for name in [&b"\xff\xfe"[..], b"line\nbreak", b"-rf"] {
+        fs::write(repo.path().join(std::ffi::OsStr::from_bytes(name)), name).unwrap();
+    }
+    for (name, target) in [("inside", "start"), ("outside", "/etc/passwd"), ("dir/up", "../../..")] {
+        symlink(target, repo.path().join(name)).unwrap();
+    }
+    submodule_of(&repo, &inner, "vendor/lib");
+    (repo, inner)
+}
+
+/// Path, kind with permissions, time and content of everything below a directory.
+fn everything_below(dir: &Path) -> Vec<(Vec<u8>, u32, i64, Vec<u8>)> {
+    let mut found = Vec::new();
+    let mut open = vec![dir.to_owned()];
+    while let Some(path) = open.pop() {
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        let content = if metadata.is_dir() {
+            open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            Vec::new()
+        } else if metadata.is_symlink() {
+            fs::read_link(&path).unwrap().as_os_str().as_bytes().to_vec()
+        } else {
+            fs::read(&path).unwrap()
+        };
+        let name = path.strip_prefix(dir).unwrap().as_os_str().as_bytes().to_vec();
+        // The directory itself is the caller's.
+        if !name.is_empty() {
+            found.push((name, metadata.mode(), metadata.mtime(), content));
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn a_source_snapshot_restores_what_was_laid_out_file_by_file() {
+    let (repo, _inner) = odd_project();
+    let source = repo.source();
+    let laid = lay_out(&source).unwrap();
+    let done = build(source.clone(), host()).unwrap();
+    let manifest = done.json(done.built.snapshot.as_ref().unwrap());
+    assert_eq!(manifest["artifactType"], "application/vnd.semel.source.v1");
+    assert_eq!(manifest["subject"]["digest"], done.built.packaged.manifest.as_str());
+    assert_eq!(manifest["annotations"]["dev.semel.source-tree"], source.source_tree().as_str());
+    let layer: Digest = manifest["layers"][0]["digest"].as_str().unwrap().parse().unwrap();
+    let file = done.built.layout_dir.join("blobs/sha256").join(layer.hex());
+    let place = TempDir::new().unwrap();
+    let restored = place.path().join("restored");
+    snapshot::restore(&file, &restored).unwrap();
+    assert_eq!(everything_below(&restored), everything_below(&laid.path("")));
+    assert!(!restored.join("semel.toml").exists() && !restored.join("config").exists());
+    assert!(snapshot::restore(&file, &restored).is_err(), "nothing is written over");
+
+    let statement = done.built.claims[0].predicate.to_string();
+    assert!(statement.contains(done.built.snapshot.as_ref().unwrap().hex()), "the provenance names it");
+    assert_eq!(build(source, host()).unwrap().blob(&layer), done.blob(&layer));
+}
+
+#[test]
+fn the_bytes_of_a_source_snapshot_are_frozen() {
+    let done = Repo::plain().built();
+    let snapshot = done.built.snapshot.as_ref().unwrap();
+    let layer = done.json(snapshot)["layers"][0]["digest"].clone();
+    assert_eq!(
+        (layer.as_str().unwrap(), snapshot.as_str()),
+        (
+            "sha256:c0669a222e1eec3a64338548ea04a68e90bc84a3c2b28edf2e1d8c289de0e7e5",
+            "sha256:8fbf430482cb8b683be9a0078ae0eed41f281440553637612bb95fd892dc4410"
+        )
+    );
+}
+
+#[test]
+fn a_source_tree_is_kept_as_far_as_the_project_file_allows() {
+    for (spec, kept, noted) in [
+        ("snapshot = false", false, false),
+        ("snapshot = \"5 B\"", false, true),
+        ("snapshot = \"1 kB\"", true, false),
+        ("", true, false),
+    ] {
+        let repo = Repo::with(&format!("{PLAIN}\n[source]\n{spec}\n"), &[("start", "#!/bin/sh\n")]);
+        let done = repo.executable("start").committed().built();
+        assert_eq!((done.built.snapshot.is_some(), !done.notes.is_empty()), (kept, noted), "{spec}");
+    }
+}
+
+#[test]
+fn a_snapshot_made_by_hand_cannot_write_outside() {
+    let place = TempDir::new().unwrap();
+    let outside = place.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    let entry = |archive: &mut tar::Builder<Vec<u8>>, path: &str, kind, link: Option<&Path>| {
+        let mut header = tar::Header::new_ustar();
+        header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
+        header.set_entry_type(kind);
+        header.set_mode(0o644);
+        header.set_size(0);
+        header.set_mtime(0);
+        link.iter().for_each(|link| header.set_link_name(link).unwrap());
+        header.set_cksum();
+        archive.append(&header, std::io::empty()).unwrap();
+    };
+    let cases: [&[(&str, tar::EntryType, Option<&Path>)]; 4] = [
+        &[("../evil", tar::EntryType::Regular, None)],
+        &[(".git/config", tar::EntryType::Regular, None)],
+        &[("out", tar::EntryType::Symlink, Some(&outside)), ("out/evil", tar::EntryType::Regular, None)],
+        &[("device", tar::EntryType::Char, None)],
+    ];
+    for (n, case) in cases.into_iter().enumerate() {
+        let mut archive = tar::Builder::new(Vec::new());
+        case.iter().for_each(|(path, kind, link)| entry(&mut archive, path, *kind, *link));
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut gzip, &archive.into_inner().unwrap()).unwrap();
+        let file = place.path().join(format!("{n}.tar.gz"));
+        fs::write(&file, gzip.finish().unwrap()).unwrap();
+        assert!(snapshot::restore(&file, &place.path().join(n.to_string())).is_err(), "{n}");
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "{n}");
+        assert!(!place.path().join("evil").exists());
+    }
 }

@@ -165,6 +165,7 @@ pub(crate) struct Done {
     pub(crate) work: TempDir,
     pub(crate) built: Built,
     pub(crate) lines: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 impl Done {
@@ -196,6 +197,7 @@ impl Done {
 #[derive(Default)]
 pub(crate) struct Recorder {
     pub(crate) lines: Mutex<Vec<String>>,
+    pub(crate) notes: Mutex<Vec<String>>,
     pub(crate) on_line: Option<tokio::sync::mpsc::UnboundedSender<String>>,
 }
 
@@ -203,6 +205,10 @@ impl Progress for Recorder {
     fn started(&self, _: Step) {}
 
     fn finished(&self, _: Step, _: Duration) {}
+
+    fn note(&self, note: &str) {
+        self.notes.lock().unwrap().push(note.to_owned());
+    }
 
     fn line(&self, line: &str) {
         self.lines.lock().unwrap().push(line.to_owned());
@@ -250,7 +256,8 @@ pub(crate) fn build(source: Source, host: HostEnvironment) -> Result<Done, Build
     let request = BuildRequest { host, ..request(source, work.path().to_owned()) };
     let built = runtime().block_on(pipeline::run(request, recorder.clone()))?;
     let lines = recorder.lines.lock().unwrap().clone();
-    Ok(Done { work, built, lines })
+    let notes = recorder.notes.lock().unwrap().clone();
+    Ok(Done { work, built, lines, notes })
 }
 
 /// An error with its causes.

@@ -7,7 +7,7 @@ use semel_model::digest::Digest;
 use semel_model::keep::Holder;
 use semel_model::name::{ComponentName, EnvironmentName};
 use semel_model::pipeline::EvidenceResult;
-use semel_model::statement::{Envelope, predicate_name};
+use semel_model::statement::{Envelope, Statement, predicate_name};
 use semel_model::version::VersionWord;
 use semel_store::Store;
 use semel_store::projections::{artefact as artefacts, build, deployment, evidence};
@@ -76,6 +76,9 @@ pub struct Inspection {
     /// What its build printed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<Digest>,
+    /// The source that it was built from, as far as its verified provenance names a snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Digest>,
     /// The store that gives the component versions.
     pub home: String,
     /// What holds it: while one of these is there, its bytes stay.
@@ -123,12 +126,13 @@ pub async fn inspect(
     let (descriptor, manifest) = artefact::manifest(store, &mut conn, name, &artefact.digest).await?;
     let names = artefacts::by_digest(&mut conn, artefact.digest.as_str()).await?;
     let keys = store.keys().existing_public_keys()?;
-    let mut lines = Vec::new();
+    let (mut lines, mut source) = (Vec::new(), None);
     for one in evidence::about(&mut conn, name, &artefact.digest).await? {
         let envelope: Envelope = read_document(store, &one.fact.envelope)?;
-        let verified = keys
-            .iter()
-            .any(|key| envelope.verify(key).is_ok_and(|statement| statement.is_about(&artefact.digest)));
+        let mut statements = keys.iter().filter_map(|key| envelope.verify(key).ok());
+        let statement = statements.find(|statement| statement.is_about(&artefact.digest));
+        let verified = statement.is_some();
+        source = source.or_else(|| statement.as_ref().and_then(named_source));
         lines.push(EvidenceLine {
             kind: predicate_name(&one.fact.predicate_type).to_owned(),
             result: one.fact.result,
@@ -157,10 +161,18 @@ pub async fn inspect(
         evidence: lines,
         locations: artefacts::locations(&mut conn, &artefact.digest).await?,
         log,
+        source,
         home: known.home,
         holders: remove::holding(&mut conn, name, &artefact.digest, now).await?,
         artefact,
     })
+}
+
+/// The source snapshot that provenance names among its byproducts.
+fn named_source(statement: &Statement) -> Option<Digest> {
+    let byproducts = statement.predicate.pointer("/runDetails/byproducts")?.as_array()?;
+    let source = byproducts.iter().find(|one| one["name"] == "source")?;
+    format!("sha256:{}", source["digest"]["sha256"].as_str()?).parse().ok()
 }
 
 /// A build and what it printed.

@@ -8,6 +8,7 @@ mod cluster;
 
 mod allocate;
 mod attest;
+mod build_log;
 mod channels;
 mod collect;
 mod component;

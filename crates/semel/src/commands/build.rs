@@ -25,6 +25,7 @@ use semel_server::api::calls::{Heartbeat, Release};
 use serde::Serialize;
 use tokio::task::AbortHandle;
 
+use super::live_log::{Following, LiveLog};
 use super::{Outcome, build_log, version};
 use crate::cli::{BuildArgs, BuildVerb, Cli};
 use crate::output::{self, Output};
@@ -169,7 +170,7 @@ fn reused(wanted: &Wanted, source: &Source, built: reserve::Built, session: &Ses
 async fn reservation(wanted: &Wanted, source: &Source, session: &Session) -> Result<Reservation, Failure> {
     let history = version::tell(source, None).await?;
     let mut request = version::request(wanted, source, history, session);
-    let mut told = false;
+    let mut following: Option<Following> = None;
     loop {
         match session.client.call(&request).await? {
             Reservation::HistoryNeeded { .. } => {
@@ -182,15 +183,22 @@ async fn reservation(wanted: &Wanted, source: &Source, session: &Session) -> Res
                         format!("{version} (build {number}) is being built by {holder}"),
                     ));
                 }
-                if !told {
+                let component = &source.project.component;
+                let following = following.get_or_insert_with(|| {
                     session
                         .output
                         .say(format!("  {version} (build {number}) is being built by {holder}: waiting"));
-                    told = true;
-                }
+                    Following::new(component.clone(), number)
+                });
+                following.step_while_waiting(session).await;
                 tokio::time::sleep(Duration::from_millis(retry_millis)).await;
             }
-            other => return Ok(other),
+            other => {
+                if let (Reservation::Built(_), Some(following)) = (&other, &following) {
+                    following.finish_waiting(session).await;
+                }
+                return Ok(other);
+            }
         }
     }
 }
@@ -330,12 +338,16 @@ async fn publish(built: &Built, holding: Holding, session: &Session) -> Result<r
     let registry = session.client.registry();
     let layout =
         Layout::open(&built.layout_dir).await.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
+    let from = Endpoint::Layout(layout);
     let to = Endpoint::Registry { client: registry.clone(), name: holding.component.clone() };
     let transfer = progress::Transfer::new(&session.output, "store");
-    let copied =
-        copy(&Endpoint::Layout(layout), &to, &built.packaged.manifest, None, &transfer.listener()).await;
+    let copied = copy(&from, &to, &built.packaged.manifest, None, &transfer.listener()).await;
     transfer.finish();
     copied.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
+    if let Some(snapshot) = &built.snapshot {
+        let copied = copy(&from, &to, snapshot, None, &transfer.listener()).await;
+        copied.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
+    }
     let log = put_log(&holding.component, &built.log, session).await?;
     let commit = reserve::Commit {
         holding,
@@ -387,7 +399,11 @@ async fn work(
         Failure::fault(format!("cannot make a directory to build in below {}: {error}", base.display()))
             .hint("name another one: XDG_CACHE_HOME=DIR")
     })?;
-    match run_build(source, granted, &dir.path(), session).await {
+    let live = LiveLog::keep(session, holding.clone(), pipeline::log_in(&dir.path()));
+    let built = run_build(source, granted, &dir.path(), session).await;
+    // The whole log is stored from here on.
+    drop(live);
+    match built {
         Ok(built) => Ok((publish(&built, holding.clone(), session).await?, built.packaged.bytes)),
         Err(error) => {
             let log =

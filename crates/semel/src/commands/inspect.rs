@@ -44,6 +44,7 @@ fn show(found: &Inspection, output: Output) {
     row("build", artefact.number.map(|number| number.to_string()));
     row("commit", artefact.commit.as_ref().map(ToString::to_string));
     row("published", artefact.published.clone());
+    row("source", found.source.as_ref().map(ToString::to_string));
     for (place, verified) in &found.locations {
         row("also at", Some(format!("{place} (verified {verified})")));
     }

@@ -5,6 +5,7 @@ mod init;
 mod build;
 mod build_log;
 mod version;
+mod live_log;
 mod versions;
 mod channels;
 mod inspect;
@@ -30,6 +31,7 @@ mod config;
 mod push;
 mod pull;
 mod take;
+mod source;
 mod publish;
 mod finalise;
 mod draft;
@@ -126,6 +128,7 @@ async fn with_session(cli: &Cli, session: Session) -> Outcome {
         Verb::Pipeline(verb) => pipeline::run(verb, cli, &session).await,
         Verb::Config(verb) => config::run(verb, cli, &session).await,
         Verb::Push(args) => push::run(args, cli, &session).await,
+        Verb::Source(args) => source::run(args, cli, &session).await,
         Verb::Publish(args) => publish::run(args, cli, &session).await,
         Verb::Finalise(args) => finalise::run(args, cli, &session).await,
         Verb::Gc(args) => collect::run(args, &session).await,

@@ -26,6 +26,7 @@ mod repository;
 mod serve_kill;
 mod serve_stop;
 mod servers;
+mod source;
 mod story;
 mod tidy;
 mod tour;

@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use semel_engine::error::EngineError;
 use semel_engine::look::{channels, difference, history, place, status, versions, why};
 use semel_engine::{
-    allocate, attest, collect, component, deploy, deprecate, draft, finalise, hold, observe, pipeline,
-    promote, publish, reject, reserve, rollback, scrub,
+    allocate, attest, build_log, collect, component, deploy, deprecate, draft, finalise, hold, observe,
+    pipeline, promote, publish, reject, reserve, rollback, scrub,
 };
 use semel_model::actor::Actor;
 use semel_model::digest::Digest;
@@ -29,6 +29,8 @@ pub fn each(visitor: &mut impl Visitor) {
     visitor.call::<reserve::Commit>();
     visitor.call::<reserve::Fail>();
     visitor.call::<Release>();
+    visitor.call::<build_log::AddToLog>();
+    visitor.call::<build_log::ReadLog>();
     visitor.call::<publish::Bind>();
     visitor.call::<draft::OpenDraft>();
     visitor.call::<draft::PublishDraft>();
@@ -208,6 +210,14 @@ question!(
 
 call!(Release => Done, POST "/builds/release", "Give the lease on a build up", |this, app, who, now| {
     reserve::release(app.store(), &this.holding).await.map(|()| Done {})
+});
+
+call!(build_log::AddToLog => build_log::Added, POST "/builds/live-log", "Add to the log of a running build", |this, app, who, now| {
+    build_log::add(app.store(), this, now).await
+});
+
+call!(build_log::ReadLog => build_log::LogSoFar, GET "/builds/live-log", "What a running build has printed", |this, app, who, now| {
+    build_log::read(app.store(), &this, now).await
 });
 
 call!(publish::Bind => publish::Bound, POST "/versions", "Bind a name to a stored manifest",
