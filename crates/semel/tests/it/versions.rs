@@ -14,7 +14,7 @@ component = "shop/api"
 [artefact]
 kind = "archive"
 entrypoint = ["/start"]
-files = [{ from = "start", to = "/start" }]
+files = [{ from = "start", to = "/start", mode = "0755" }]
 "#;
 
 /// What a runner of each service sets, and how a clone is made whole there.
