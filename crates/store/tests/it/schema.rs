@@ -80,6 +80,7 @@ fn released_migrations_are_never_edited() {
         ("0001_immutable.postgres", "d1d1750a578407c3"),
         ("0002_repository", "0f8d71af8a5f5a3b"),
         ("0003_turn", "a4f0ad6a6461bff8"),
+        ("0004_versions", "1e26624ad30f053b"),
     ];
     let now: Vec<(&str, String)> = MIGRATIONS
         .iter()
