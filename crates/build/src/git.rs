@@ -192,7 +192,10 @@ impl Git {
     /// Starts a process that hands out these objects, in this order.
     pub(crate) fn stream(&self, names: Vec<String>) -> Result<Objects, GitError> {
         let mut objects = self.hand_out(&["cat-file", "--batch", "--buffer"])?;
-        write_lines(objects.ask.take().expect("standard input is a pipe"), names);
+        let mut ask = objects.ask.take().expect("standard input is a pipe");
+        // Names and contents are in flight together, or both pipes would fill up. A write that fails shows on the
+        // reading side as an answer that is missing.
+        std::thread::spawn(move || names.iter().try_for_each(|name| writeln!(ask, "{name}")));
         Ok(objects)
     }
 
@@ -263,12 +266,6 @@ impl Git {
 fn told<S: AsRef<OsStr>>(words: &[S]) -> String {
     let words: Vec<_> = words.iter().map(|word| word.as_ref().to_string_lossy()).collect();
     format!("git {}", words.join(" "))
-}
-
-/// Questions and answers are in flight together, or both pipes would fill up. A write that fails shows on the reading side as an
-/// answer that is missing.
-fn write_lines(mut to: ChildStdin, lines: Vec<String>) {
-    std::thread::spawn(move || lines.iter().try_for_each(|line| writeln!(to, "{line}")));
 }
 
 impl Running {

@@ -21,7 +21,7 @@ pub struct Keep {
     /// Was promoted to some environment; counted from the newest promotion or deployment.
     #[serde(default = "for_ever")]
     pub promoted: Term,
-    /// Has a final version, `1.4.2`; counted from its publication.
+    /// Has a final version, `1.4.2`, or a number, `482`; counted from its publication.
     #[serde(default = "ninety_days")]
     pub trunk: Term,
     /// Everything else: pre-releases, names by pattern, artefacts that no name points to any more.
@@ -303,7 +303,8 @@ pub fn judge(facts: &Facts, keep: &Keep, now: Timestamp) -> Judgement {
         return Judgement::Held(facts.holders.clone());
     }
     let promoted = facts.promoted.map(|time| (Rule::Promoted, keep.promoted.end(time)));
-    let named = facts.versions.iter().map(|(version, time)| match version.is_final() {
+    let of_trunk = |version: &Version| version.is_final() || version.as_number().is_some();
+    let named = facts.versions.iter().map(|(version, time)| match of_trunk(version) {
         true => (Rule::Trunk, keep.trunk.end(*time)),
         false => (Rule::Branch, keep.branch.end(*time)),
     });

@@ -14,7 +14,7 @@ component = "shop/api"
 [artefact]
 kind = "archive"
 entrypoint = ["/start"]
-files = [{ from = "start", to = "/start" }]
+files = [{ from = "start", to = "/start", mode = "0755" }]
 "#;
 
 /// What a runner of each service sets, and how a clone is made whole there.
@@ -324,7 +324,7 @@ fn a_release_line_goes_on_while_the_main_line_leaves_its_numbers() {
     assert_eq!(environment.built(&[]), "1.5.0");
     environment.git(&["merge", "--quiet", "--strategy", "ours", "-m", "Merge release/1.4", "release/1.4"]);
     environment.change("fix: b");
-    assert_eq!(environment.built(&[]), "1.5.1");
+    assert_eq!(environment.built(&[]), "1.6.0", "what the release line brings is new on the main line");
 }
 
 #[test]
