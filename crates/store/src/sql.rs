@@ -30,7 +30,7 @@ pub struct SqlError {
     what: String,
     is_away: bool,
     #[source]
-    source: DriverError,
+    source: Box<DriverError>,
 }
 
 /// What a driver says.
@@ -63,11 +63,12 @@ impl SqlError {
             true => "the connection to the database was lost at",
             false => "the database refused",
         };
-        Self { what: format!("{said} `{shown}`"), is_away, source }
+        Self { what: format!("{said} `{shown}`"), is_away, source: Box::new(source) }
     }
 
     fn connecting(to: &impl fmt::Display, source: sqlx::Error) -> Self {
-        Self { what: format!("cannot connect to the database {to}"), is_away: true, source: source.into() }
+        let source = Box::new(source.into());
+        Self { what: format!("cannot connect to the database {to}"), is_away: true, source }
     }
 
     /// Whether the database could not be reached, so that the same may succeed later.
@@ -689,7 +690,7 @@ pub struct Db(Source);
 #[derive(Debug, Clone)]
 enum Source {
     Sqlite(sqlite::Readers),
-    Postgres { to: DatabaseUrl, readers: PgPool },
+    Postgres { to: Box<DatabaseUrl>, readers: PgPool },
 }
 
 impl Db {
@@ -705,7 +706,7 @@ impl Db {
             .acquire_timeout(Duration::from_secs(10))
             .test_before_acquire(false)
             .connect_lazy_with(to.options.clone());
-        Self(Source::Postgres { to: to.clone(), readers })
+        Self(Source::Postgres { to: Box::new(to.clone()), readers })
     }
 
     /// A connection for reading.
