@@ -103,15 +103,31 @@ pub fn create(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
 }
 
 /// Gives a finished, synced temporary file its final name. Says whether the name was free.
-pub fn link_into_place(temporary: &Path, path: &Path) -> io::Result<bool> {
-    let fresh = match std::fs::hard_link(temporary, path) {
+pub fn move_into_place(temporary: &Path, path: &Path) -> io::Result<bool> {
+    let fresh = match rename_if_free(temporary, path) {
         Ok(()) => true,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
         Err(error) => return Err(error),
     };
     sync_dir(parent(path))?;
-    std::fs::remove_file(temporary)?;
+    if !fresh {
+        std::fs::remove_file(temporary)?;
+    }
     Ok(fresh)
+}
+
+/// Renames a file unless the new name is taken: one change of names where the file system can do that, else two.
+fn rename_if_free(from: &Path, to: &Path) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {}
+            other => return Ok(other?),
+        }
+    }
+    std::fs::hard_link(from, to)?;
+    std::fs::remove_file(from)
 }
 
 /// Replaces a file by a finished, synced temporary file.
