@@ -67,6 +67,45 @@ fn fold_right(hashes: &[Hash]) -> Option<Hash> {
     Some(rest.iter().rev().fold(*last, |right, left| node_hash(left, &right)))
 }
 
+/// The edge at which a tree grows: its largest complete subtrees. The next nodes and the root follow from it, with nothing
+/// looked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frontier {
+    size: u64,
+    hashes: Vec<Hash>,
+}
+
+impl Frontier {
+    /// That of a tree of `size` leaves, from the hashes of its [`root_nodes`], in that order.
+    pub fn new(size: u64, hashes: Vec<Hash>) -> Self {
+        debug_assert_eq!(hashes.len() as u64, u64::from(size.count_ones()));
+        Self { size, hashes }
+    }
+
+    /// How many leaves the tree has.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Its root.
+    pub fn root(&self) -> Hash {
+        root_of(&self.hashes)
+    }
+
+    /// Adds a leaf by its hash; gives the nodes that become complete, from the leaf's parent upwards.
+    pub fn push(&mut self, leaf: Hash) -> Vec<(Node, Hash)> {
+        let (mut hash, mut completed) = (leaf, Vec::new());
+        for node in completed_by(self.size) {
+            let left = self.hashes.pop().expect("a node that becomes complete has a left half");
+            hash = node_hash(&left, &hash);
+            completed.push((node, hash));
+        }
+        self.hashes.push(hash);
+        self.size += 1;
+        completed
+    }
+}
+
 /// One hash of a proof: the root of a run of leaves, as complete subtrees from left to right.
 pub type ProofStep = Vec<Node>;
 
@@ -243,6 +282,24 @@ mod tests {
         for size in 0..=130 {
             let parts: Vec<Hash> = root_nodes(size as u64).iter().map(|node| nodes[node]).collect();
             assert_eq!(root_of(&parts), definition(&all[..size]), "size {size}");
+        }
+    }
+
+    #[test]
+    fn a_frontier_grows_into_the_same_tree_from_wherever_it_begins() {
+        let all = leaves(130);
+        let nodes = stored(&all);
+        for start in [0usize, 1, 2, 63, 64, 100] {
+            let parts = root_nodes(start as u64).iter().map(|node| nodes[node]).collect();
+            let mut frontier = Frontier::new(start as u64, parts);
+            for (index, leaf) in all.iter().enumerate().skip(start) {
+                let completed = frontier.push(*leaf);
+                let places: Vec<Node> = completed.iter().map(|(node, _)| *node).collect();
+                assert_eq!(places, completed_by(index as u64));
+                assert!(completed.iter().all(|(node, hash)| nodes[node] == *hash), "leaf {index}");
+                assert_eq!(frontier.root(), definition(&all[..=index]), "from {start} to {index}");
+            }
+            assert_eq!(frontier.size(), 130);
         }
     }
 

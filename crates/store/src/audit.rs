@@ -265,7 +265,7 @@ fn compare_files(contents: Contents, tree: &Tree, report: &mut Report) {
 
 /// Folds the ledger again in a database of its own and compares every table.
 async fn compare_projections(conn: &mut Conn, size: u64, report: &mut Report) -> Result<(), AuditError> {
-    let mut fresh = Db::in_memory().await?;
+    let mut fresh = Db::in_memory()?;
     schema::migrate(&mut fresh).await?;
     let mut from = 0;
     while from < size {

@@ -1,6 +1,6 @@
 //! Blobs: every content of any size is a file under its digest.
 //!
-//! Written: stream → buffers that go round: writer into `uploads/`, hasher → `fdatasync`, link to the final name, `fsync` of
+//! Written: stream → buffers that go round: writer into `uploads/`, hasher → `fdatasync`, rename to the final name, `fsync` of
 //! the directory. A name is never rewritten; bytes are visible only after their digest was verified.
 
 use std::collections::HashMap;
@@ -295,10 +295,6 @@ impl Blobs {
 
     /// Appends a few bytes to an upload session and returns its new size: without the queue that a stream needs.
     pub async fn append_to_upload(&self, id: &str, start: u64, bytes: Bytes) -> Result<u64, BlobError> {
-        let have = self.upload_size(id)?;
-        if start != have {
-            return Err(BlobError::OutOfOrder { have, start });
-        }
         let (path, this, id) = (self.upload_path(id)?, self.clone(), id.to_owned());
         let append = move || Session::at(&this, &id, start)?.append(&bytes);
         in_background("write", path, append).await
@@ -308,12 +304,31 @@ impl Blobs {
     pub async fn finish_upload(&self, id: &str, expected: &Digest) -> Result<Stored, BlobError> {
         let path = self.upload_path(id)?;
         let (this, id, expected) = (self.clone(), id.to_owned(), expected.clone());
-        in_background("finish", path, move || this.finish_blocking(&id, &expected)).await
+        in_background("finish", path, move || this.finish_blocking(Session::enter(&this, &id)?, &expected))
+            .await
     }
 
-    fn finish_blocking(&self, id: &str, expected: &Digest) -> Result<Stored, BlobError> {
-        // Until it has its name as a blob, nobody else adds to its bytes.
-        let Session { mut file, path, size, .. } = Session::enter(self, id)?;
+    /// As [`Blobs::append_to_upload`] and [`Blobs::finish_upload`], in one go.
+    pub async fn finish_upload_with(
+        &self,
+        id: &str,
+        start: u64,
+        bytes: Bytes,
+        expected: &Digest,
+    ) -> Result<Stored, BlobError> {
+        let path = self.upload_path(id)?;
+        let (this, id, expected) = (self.clone(), id.to_owned(), expected.clone());
+        let finish = move || {
+            let mut session = Session::at(&this, &id, start)?;
+            session.append(&bytes)?;
+            this.finish_blocking(session, &expected)
+        };
+        in_background("finish", path, finish).await
+    }
+
+    /// The session is held until its file has its name as a blob, so that nobody else adds to its bytes.
+    fn finish_blocking(&self, session: Session, expected: &Digest) -> Result<Stored, BlobError> {
+        let Session { mut file, path, size, .. } = session;
         let failed = |source| BlobError::Io { action: "read", path: path.clone(), source };
         let known = self.running.take(&path, expected.algorithm(), size);
         let (found, size) = match known {
@@ -427,7 +442,7 @@ impl Blobs {
                 durable::rename_into_place(temporary, &path).map_err(failed)?;
                 true
             }
-            Err(_) => durable::link_into_place(temporary, &path).map_err(failed)?,
+            Err(_) => durable::move_into_place(temporary, &path).map_err(failed)?,
         };
         Ok(Stored { digest, size, fresh })
     }
@@ -545,15 +560,15 @@ impl Session {
     }
 
     /// Writes and hashes a few bytes; returns how many there are with those before.
-    fn append(mut self, bytes: &[u8]) -> Result<u64, BlobError> {
+    fn append(&mut self, bytes: &[u8]) -> Result<u64, BlobError> {
         let hasher = self.running.resume(&self.path, self.size);
         self.file.write_all(bytes).map_err(|source| self.unwritten(source))?;
-        let size = self.size + bytes.len() as u64;
+        self.size += bytes.len() as u64;
         if let Some(mut hasher) = hasher {
             hasher.update(bytes);
-            self.running.keep(&self.path, hasher, size);
+            self.running.keep(&self.path, hasher, self.size);
         }
-        Ok(size)
+        Ok(self.size)
     }
 
     /// Writes and hashes buffers as they come: this thread writes, another one hashes what was written and gives the buffer

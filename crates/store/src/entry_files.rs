@@ -147,15 +147,25 @@ impl EntryFiles {
         Ok((0, torn))
     }
 
-    /// Appends batches and makes them durable; says where the files end then. A torn tail is to be cut off before.
-    pub fn append(&self, batches: &[Batch]) -> io::Result<Option<Tail>> {
-        let Some(first) = batches.first() else { return Ok(None) };
-        let path = match self.files()?.pop() {
-            Some(newest) if fs::metadata(&newest)?.len() < BATCH_BYTES_PER_FILE => newest,
-            _ => self.dir.join(format!("entries-{:020}", first.first)),
+    /// Appends batches and makes them durable; says where the files end then. A torn tail is to be cut off before. Who knows
+    /// where the files end saves looking for it.
+    pub fn append(&self, known: Option<Tail>, batches: &[Batch]) -> io::Result<Option<Tail>> {
+        let Some(first) = batches.first() else { return Ok(known) };
+        let tail = match known {
+            Some(tail) => Some(tail),
+            None => self.tail()?,
         };
+        let fresh = || Tail { path: self.dir.join(format!("entries-{:020}", first.first)), length: 0 };
+        let Tail { path, length } =
+            tail.filter(|tail| tail.length < BATCH_BYTES_PER_FILE).unwrap_or_else(fresh);
         let bytes: Vec<u8> = batches.iter().flat_map(Batch::to_bytes).collect();
         durable::append(&path, &bytes)?;
+        Ok(Some(Tail { path, length: length + bytes.len() as u64 }))
+    }
+
+    /// Where the files end; none: there are none.
+    fn tail(&self) -> io::Result<Option<Tail>> {
+        let Some(path) = self.files()?.pop() else { return Ok(None) };
         let length = fs::metadata(&path)?.len();
         Ok(Some(Tail { path, length }))
     }
@@ -217,8 +227,8 @@ mod tests {
     fn batches_read_back_and_their_bytes_are_frozen() {
         let dir = tempfile::tempdir().unwrap();
         let files = EntryFiles::at(dir.path().to_owned());
-        files.append(&[batch(0)]).unwrap();
-        files.append(&[batch(2), batch(4)]).unwrap();
+        files.append(None, &[batch(0)]).unwrap();
+        files.append(None, &[batch(2), batch(4)]).unwrap();
         assert_eq!(files.read().unwrap().batches, [batch(0), batch(2), batch(4)]);
         assert_eq!(files.size().unwrap(), 6);
         let bytes = batch(0).to_bytes();
@@ -236,11 +246,11 @@ mod tests {
         for length in 0..whole.len() {
             let dir = tempfile::tempdir().unwrap();
             let files = EntryFiles::at(dir.path().to_owned());
-            files.append(&[batch(0)]).unwrap();
+            files.append(None, &[batch(0)]).unwrap();
             durable::append(&dir.path().join(format!("entries-{:020}", 0)), &whole[..length]).unwrap();
             assert_eq!(files.size().unwrap(), 2, "tail of {length} bytes");
             files.repair().unwrap();
-            files.append(&[batch(2)]).unwrap();
+            files.append(None, &[batch(2)]).unwrap();
             assert_eq!(files.read().unwrap().batches.len(), 2, "tail of {length} bytes");
             assert!(files.read().unwrap().torn.is_none());
         }

@@ -11,7 +11,7 @@ use ed25519_dalek::SigningKey;
 use jiff::Timestamp;
 use semel_model::actor::Actor;
 use semel_model::entry::{Change, Entry, InvalidLeaf, Leaf};
-use semel_model::merkle::{self, Hash, Node};
+use semel_model::merkle::{self, Frontier, Hash, Node};
 use semel_model::note::{Checkpoint, NoteError};
 use tokio::sync::{OwnedMutexGuard, watch};
 
@@ -137,6 +137,8 @@ pub(crate) struct Writer {
     tail: Option<Tail>,
     /// The newest checkpoint that was signed here.
     signed: Option<Checkpoint>,
+    /// The edge of the ledger's tree, as it was when this writer last wrote.
+    frontier: Option<Frontier>,
     /// Whether the connection commits for the process alone.
     relaxed: bool,
 }
@@ -150,6 +152,10 @@ struct Group {
     base: u64,
     /// How many it has behind the last turn that is kept.
     size: u64,
+    /// The edge of the tree there, once something is appended to it.
+    frontier: Option<Frontier>,
+    /// The leaves of the turns that are kept.
+    leaves: Vec<Vec<u8>>,
     /// How many turns are kept in it.
     turns: usize,
     /// Whether it must survive the loss of power. Others may lose what is operational with the power, not with the process.
@@ -233,17 +239,20 @@ impl Turn {
     /// to operational tables is kept.
     pub async fn append(mut self, leaves: Vec<Leaf>) -> Result<u64, AppendError> {
         let first = self.size();
+        let bytes: Vec<Vec<u8>> = leaves.iter().map(Leaf::to_bytes).collect::<Result<_, _>>()?;
+        let mut frontier = None;
         if !leaves.is_empty() {
             self.refuse_to_fork().await?;
-            let bytes: Vec<Vec<u8>> = leaves.iter().map(Leaf::to_bytes).collect::<Result<_, _>>()?;
-            insert(self.db(), first, &leaves, &bytes).await?;
+            let mut grown = self.frontier().await?;
+            insert(self.db(), &mut grown, &leaves, &bytes).await?;
             let blobs = self.store.blobs().clone();
             content::read_leaves(self.db(), &blobs, &leaves).await?;
+            frontier = Some(grown);
         }
         if self.group().turns > 0 {
             self.db().script("RELEASE SAVEPOINT turn").await?;
         }
-        let mut outcome = self.keep(leaves.len() as u64);
+        let mut outcome = self.keep(bytes, frontier);
         let made = outcome.wait_for(Option::is_some).await.map(|made| made.clone());
         match made {
             Ok(Some(Ok(()))) => Ok(first),
@@ -255,12 +264,14 @@ impl Turn {
     /// Leaves the turn in its group, and lets the next one in. The first of a group sees to it that it is closed: it queues
     /// again, behind those who wait already, and they join. Whoever waits for the outcome may go away; it is closed all
     /// the same.
-    fn keep(mut self, leaves: u64) -> watch::Receiver<Option<Outcome>> {
+    fn keep(mut self, leaves: Vec<Vec<u8>>, frontier: Option<Frontier>) -> watch::Receiver<Option<Outcome>> {
         self.kept = true;
         let store = self.store.clone();
         let group = self.group_mut();
         group.turns += 1;
-        group.size += leaves;
+        group.size += leaves.len() as u64;
+        group.leaves.extend(leaves);
+        group.frontier = frontier.or(group.frontier.take());
         let (id, outcome, is_first) = (group.id, group.outcome.subscribe(), group.turns == 1);
         drop(self);
         if is_first {
@@ -272,6 +283,17 @@ impl Turn {
             });
         }
         outcome
+    }
+
+    /// The edge of the tree at which this turn appends: known to the group, or to this writer if nobody else has written
+    /// since, or read.
+    async fn frontier(&mut self) -> Result<Frontier, AppendError> {
+        let size = self.size();
+        let known = self.group().frontier.as_ref().or(self.writer.frontier.as_ref());
+        match known.filter(|frontier| frontier.size() == size) {
+            Some(frontier) => Ok(frontier.clone()),
+            None => frontier(self.db(), size).await.map_err(read_to_append),
+        }
     }
 
     /// Signs only what extends what this key has signed before (invariant I9).
@@ -371,6 +393,8 @@ impl Writer {
             id: store.next_group(),
             base: size,
             size,
+            frontier: None,
+            leaves: Vec::new(),
             turns: 0,
             to_disk,
             dirty: false,
@@ -408,29 +432,52 @@ impl Writer {
     /// Database, entry files, the checkpoint beside the keys: in this order, each before the next.
     async fn make_durable(&mut self, store: &Store) -> Result<(), AppendError> {
         self.undo_given_up().await?;
-        let (base, size) = self.group.as_ref().map_or((0, 0), |group| (group.base, group.size));
-        let (touched, key) =
-            self.group.as_ref().map_or((false, None), |group| (group.touched, group.key.clone()));
-        // Reading the newest file for its end is for those who do not know it.
-        let known = self.tail.as_ref().is_some_and(Tail::is_here).then_some(base);
-        let conn = self.conn()?;
-        let Some(key) = key.filter(|_| size > base) else {
+        let Some(group) = &mut self.group else { return Ok(()) };
+        let (base, size, touched) = (group.base, group.size, group.touched);
+        let conn = self.conn.as_mut().ok_or(AppendError::Abandoned)?;
+        let (Some(key), Some(frontier)) = (&group.key, group.frontier.take()) else {
             if touched {
                 store.generation_file().moving().map_err(generation_failed)?;
             }
-            conn.commit().await?;
+            match group.to_disk {
+                true => conn.commit().await?,
+                false => conn.commit_relaxed().await?,
+            }
             return advance(store, size, touched);
         };
-        let note = sign(conn, store.origin(), &key).await?;
+        let checkpoint =
+            Checkpoint { origin: store.origin().to_owned(), size: frontier.size(), root: frontier.root() };
+        let note = checkpoint.sign(key);
+        store_note(conn, size, &note).await?;
         store.generation_file().moving().map_err(generation_failed)?;
-        conn.commit().await?;
-        advance(store, size, touched)?;
-        let tail = level_files(store, conn, known).await?;
-        store.keys().remember_checkpoint(&note)?;
-        (self.in_files, self.tail) = (size, tail);
-        self.signed = Checkpoint::read_unverified(&note).ok();
+        // Looking for the end of the files is for those who do not know it.
+        self.tail = match self.tail.take().filter(Tail::is_here) {
+            Some(tail) => {
+                let batch = Batch { first: base, leaves: std::mem::take(&mut group.leaves), note };
+                let store = store.clone();
+                conn.commit_then(move || write_files(&store, tail, batch, touched)).await??
+            }
+            None => {
+                conn.commit().await?;
+                advance(store, size, touched)?;
+                let tail = level_files(store, conn).await?;
+                store.keys().remember_checkpoint(&note)?;
+                tail
+            }
+        };
+        (self.in_files, self.signed, self.frontier) = (size, Some(checkpoint), Some(frontier));
         Ok(())
     }
+}
+
+/// What follows the commit of a batch: the generation, then the entry file behind its known end, then the checkpoint.
+fn write_files(store: &Store, tail: Tail, batch: Batch, touched: bool) -> Result<Option<Tail>, AppendError> {
+    advance(store, batch.end(), touched)?;
+    let failed = |source| AppendError::Io { what: "the entry files", source };
+    let batches = [batch];
+    let tail = store.entry_files().append(Some(tail), &batches).map_err(failed)?;
+    store.keys().remember_checkpoint(&batches[0].note)?;
+    Ok(tail)
 }
 
 /// Finishes the append of somebody who stopped between the database and the entry files: others may rely on what the database
@@ -446,7 +493,7 @@ async fn finish_broken_append(store: &Store, conn: &mut Conn, size: u64) -> Resu
     if have < finished.map_or(0, |signed| signed.size) {
         return Ok(());
     }
-    level_files(store, conn, None).await?;
+    level_files(store, conn).await?;
     let note = checkpoint(conn).await.map_err(read_to_append)?;
     Ok(store.keys().remember_checkpoint(&note)?)
 }
@@ -462,21 +509,13 @@ fn generation_failed(source: std::io::Error) -> AppendError {
     AppendError::Io { what: "the generation", source }
 }
 
-/// Brings the entry files level with the database: this batch, and any whose writer crashed before its file. `known` is how
-/// many leaves they have, where that is known.
-async fn level_files(
-    store: &Store,
-    conn: &mut Conn,
-    known: Option<u64>,
-) -> Result<Option<Tail>, AppendError> {
+/// Brings the entry files level with the database: this batch, and any whose writer crashed before its file.
+async fn level_files(store: &Store, conn: &mut Conn) -> Result<Option<Tail>, AppendError> {
     let failed = |source| AppendError::Io { what: "the entry files", source };
     let files = store.entry_files();
-    let have = match known {
-        Some(have) => have,
-        None => files.repair().map_err(failed)?,
-    };
+    let have = files.repair().map_err(failed)?;
     let missing = batches_from(conn, have).await.map_err(read_to_append)?;
-    files.append(&missing).map_err(failed)
+    files.append(None, &missing).map_err(failed)
 }
 
 /// Times are recorded in milliseconds.
@@ -491,62 +530,49 @@ fn read_to_append(error: ReadError) -> AppendError {
     }
 }
 
-/// Inserts leaves behind an expected number of them and folds them into the projections.
+/// Inserts leaves at the edge of the tree, which grows by them, and folds them into the projections.
 pub(crate) async fn insert(
     conn: &mut Conn,
-    expected: u64,
+    frontier: &mut Frontier,
     leaves: &[Leaf],
     bytes: &[Vec<u8>],
 ) -> Result<(), AppendError> {
-    let found = size(conn).await?;
+    let (expected, found) = (frontier.size(), size(conn).await?);
     if found != expected {
         return Err(AppendError::HeadMoved { expected, found });
     }
     for ((seq, leaf), bytes) in (expected..).zip(leaves).zip(bytes) {
-        insert_leaf(conn, seq, leaf, bytes).await?;
+        insert_leaf(conn, frontier, leaf, bytes).await?;
         projections::apply(conn, seq, leaf).await?;
     }
     Ok(())
 }
 
-async fn insert_leaf(conn: &mut Conn, seq: u64, leaf: &Leaf, bytes: &[u8]) -> Result<(), AppendError> {
+async fn insert_leaf(
+    conn: &mut Conn,
+    frontier: &mut Frontier,
+    leaf: &Leaf,
+    bytes: &[u8],
+) -> Result<(), AppendError> {
     let (time, actor) = match leaf {
         Leaf::Entry(entry) => (entry.time.to_string(), entry.actor.subject.clone()),
         Leaf::Signature(_) => (String::new(), String::new()),
     };
-    let hash = merkle::leaf_hash(bytes);
+    let (seq, hash) = (frontier.size(), merkle::leaf_hash(bytes));
     let text = String::from_utf8(bytes.to_vec()).expect("leaves are JSON");
     conn.execute(
         "INSERT INTO entry (seq, kind, time, actor, leaf_hash, leaf) VALUES ($1, $2, $3, $4, $5, $6)",
         &[seq.into(), leaf.kind().into(), time.into(), actor.into(), hex::encode(hash).into(), text.into()],
     )
     .await?;
-    for node in merkle::completed_by(seq) {
-        let left = hash_at(conn, Node { level: node.level - 1, index: node.index * 2 })
-            .await
-            .map_err(read_to_append)?;
-        let right = hash_at(conn, Node { level: node.level - 1, index: node.index * 2 + 1 })
-            .await
-            .map_err(read_to_append)?;
+    for (node, hash) in frontier.push(hash) {
         conn.execute(
             "INSERT INTO node (level, idx, hash) VALUES ($1, $2, $3)",
-            &[
-                u64::from(node.level).into(),
-                node.index.into(),
-                hex::encode(merkle::node_hash(&left, &right)).into(),
-            ],
+            &[u64::from(node.level).into(), node.index.into(), hex::encode(hash).into()],
         )
         .await?;
     }
     Ok(())
-}
-
-async fn sign(conn: &mut Conn, origin: &str, key: &SigningKey) -> Result<String, AppendError> {
-    let head = head(conn).await.map_err(read_to_append)?;
-    let checkpoint = Checkpoint { origin: origin.to_owned(), size: head.size, root: head.root };
-    let note = checkpoint.sign(key);
-    store_note(conn, head.size, &note).await?;
-    Ok(note)
 }
 
 pub(crate) async fn store_note(conn: &mut Conn, size: u64, note: &str) -> Result<(), SqlError> {
@@ -567,17 +593,27 @@ pub async fn head(conn: &mut Conn) -> Result<Head, ReadError> {
     Ok(Head { size, root: root(conn, size).await? })
 }
 
+/// The edge of the tree when it had `size` leaves.
+pub(crate) async fn frontier(conn: &mut Conn, size: u64) -> Result<Frontier, ReadError> {
+    let hashes = hashes_at(conn, &merkle::root_nodes(size)).await?;
+    Ok(Frontier::new(size, hashes))
+}
+
 /// The root of the tree when it had `size` leaves.
 pub async fn root(conn: &mut Conn, size: u64) -> Result<Hash, ReadError> {
     root_of(conn, &merkle::root_nodes(size)).await
 }
 
 async fn root_of(conn: &mut Conn, nodes: &[Node]) -> Result<Hash, ReadError> {
+    Ok(merkle::root_of(&hashes_at(conn, nodes).await?))
+}
+
+async fn hashes_at(conn: &mut Conn, nodes: &[Node]) -> Result<Vec<Hash>, ReadError> {
     let mut hashes = Vec::with_capacity(nodes.len());
     for node in nodes {
         hashes.push(hash_at(conn, *node).await?);
     }
-    Ok(merkle::root_of(&hashes))
+    Ok(hashes)
 }
 
 async fn hash_at(conn: &mut Conn, node: Node) -> Result<Hash, ReadError> {

@@ -587,7 +587,9 @@ pub(crate) fn mark_blobs(dir: &Path, id: &str) -> io::Result<()> {
     durable::replace(&dir.join("blobs").join(OWNER_FILE), format!("{id}\n").as_bytes(), Access::Shared)
 }
 
-const SUBDIRECTORIES: [&str; 4] = ["blobs/sha256", "ledger", "uploads", "trash"];
+const SUBDIRECTORIES: [&str; 3] = ["ledger", "uploads", "trash"];
+/// The directory whose subdirectories hold the blobs.
+const BLOBS: &str = "blobs/sha256";
 
 fn prepare_directory(dir: &Path) -> Result<(), OpenError> {
     let mut foreign = false;
@@ -612,11 +614,17 @@ fn prepare_directory(dir: &Path) -> Result<(), OpenError> {
     if foreign {
         return Err(OpenError::NotAStore(dir.to_owned()));
     }
+    create_apart(dir)?;
     for name in SUBDIRECTORIES {
         let path = dir.join(name);
         durable::create_dir(&path).map_err(io_error("create", &path))?;
     }
-    Ok(())
+    create_apart(&dir.join(BLOBS))
+}
+
+/// Creates a directory, if it is not there, whose subdirectories lie apart.
+fn create_apart(dir: &Path) -> Result<(), OpenError> {
+    durable::create_dir(dir).and_then(|()| durable::lay_apart(dir)).map_err(io_error("create", dir))
 }
 
 /// A store is opened with the kind of database that it was created with, so that nobody begins an empty one beside it.

@@ -24,11 +24,15 @@ impl StoreLock {
         Self(path)
     }
 
-    /// Waits for the lock without blocking the other tasks of this process.
+    /// Waits for the lock without blocking the other tasks of this process. Mostly nobody has it.
     pub(crate) async fn acquire(&self) -> io::Result<Held> {
-        let path = self.0.clone();
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(&self.0)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Held { _file: file }),
+            Err(error) if error == rustix::io::Errno::WOULDBLOCK || error == rustix::io::Errno::INTR => {}
+            Err(error) => return Err(error.into()),
+        }
         let locked = tokio::task::spawn_blocking(move || {
-            let file = File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
             loop {
                 match flock(&file, FlockOperation::LockExclusive) {
                     Err(error) if error == rustix::io::Errno::INTR => {}

@@ -144,13 +144,13 @@ async fn take_in(conn: &mut Conn, batch: &Batch, key: &LedgerKey) -> Result<(), 
         .map(|bytes| Leaf::parse(bytes))
         .collect::<Result<_, _>>()
         .map_err(AppendError::Leaf)?;
-    ledger::insert(conn, size, &leaves, &batch.leaves).await?;
+    let mut frontier = ledger::frontier(conn, size).await?;
+    ledger::insert(conn, &mut frontier, &leaves, &batch.leaves).await?;
     let signed = Checkpoint::verify(&batch.note, key).map_err(|_| RecoverError::NotSigned(batch.end()))?;
-    let head = ledger::head(conn).await?;
-    if (signed.size, signed.root) != (head.size, head.root) {
+    if (signed.size, signed.root) != (frontier.size(), frontier.root()) {
         return Err(RecoverError::NotSigned(batch.end()));
     }
-    Ok(ledger::store_note(conn, head.size, &batch.note).await?)
+    Ok(ledger::store_note(conn, signed.size, &batch.note).await?)
 }
 
 /// Drops the projections of a store and folds the ledger again; returns how many leaves were folded.

@@ -4,19 +4,21 @@
 //! PostgreSQL. Everything else sees [`Conn`], [`Value`] and [`Row`]. What the two do not share (how a turn begins, how the
 //! tables are listed, how text compares) is in `Conn::begin`, `Conn::tables` and `Conn::define`.
 
+mod sqlite;
+
+use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
+use rusqlite::types::Value as Cell;
 use sqlx::encode::IsNull;
 use sqlx::postgres::types::Oid;
-use sqlx::postgres::{PgArgumentBuffer, PgConnectOptions, PgPool, PgPoolOptions, PgRow, PgTypeInfo};
-use sqlx::sqlite::{
-    SqliteArgumentsBuffer, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
-    SqliteSynchronous, SqliteTypeInfo,
+use sqlx::postgres::{
+    PgArgumentBuffer, PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow, PgTypeInfo,
 };
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Postgres, Row as _, SqlSafeStr, Sqlite};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Postgres, Row as _, SqlSafeStr};
 
 /// How many prepared statements a connection keeps: all that the store has.
 const STATEMENTS: usize = 512;
@@ -28,11 +30,32 @@ pub struct SqlError {
     what: String,
     is_away: bool,
     #[source]
-    source: sqlx::Error,
+    source: Box<DriverError>,
+}
+
+/// What a driver says.
+#[derive(Debug, thiserror::Error)]
+enum DriverError {
+    /// SQLite.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// PostgreSQL.
+    #[error(transparent)]
+    Postgres(#[from] sqlx::Error),
+    /// The thread that waited was stopped.
+    #[error("the thread that waited for the disk was stopped")]
+    Stopped(#[from] tokio::task::JoinError),
+    /// Somebody else began to work with the connection and went away.
+    #[error("the connection was given up in the middle of a statement")]
+    BrokenOff,
+    /// The store was closed.
+    #[error("the database was closed")]
+    Closed,
 }
 
 impl SqlError {
-    fn of(statement: &str, source: sqlx::Error) -> Self {
+    fn of(statement: &str, source: impl Into<DriverError>) -> Self {
+        let source = source.into();
         let shown: String =
             statement.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(90).collect();
         let is_away = is_lost(&source);
@@ -40,10 +63,11 @@ impl SqlError {
             true => "the connection to the database was lost at",
             false => "the database refused",
         };
-        Self { what: format!("{said} `{shown}`"), is_away, source }
+        Self { what: format!("{said} `{shown}`"), is_away, source: Box::new(source) }
     }
 
     fn connecting(to: &impl fmt::Display, source: sqlx::Error) -> Self {
+        let source = Box::new(source.into());
         Self { what: format!("cannot connect to the database {to}"), is_away: true, source }
     }
 
@@ -56,10 +80,10 @@ impl SqlError {
 /// Whether the connection is gone, so that asking the same again needs a new one.
 ///
 /// The codes are PostgreSQL's, appendix A: class 08 (connection exception), 57P01 to 57P03 (the server goes down).
-fn is_lost(error: &sqlx::Error) -> bool {
+fn is_lost(error: &DriverError) -> bool {
     match error {
-        sqlx::Error::Io(_) => true,
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+        DriverError::Postgres(sqlx::Error::Io(_)) => true,
+        DriverError::Postgres(sqlx::Error::Database(error)) => error.code().is_some_and(|code| {
             code.starts_with("08") || ["57P01", "57P02", "57P03"].contains(&code.as_ref())
         }),
         _ => false,
@@ -117,20 +141,16 @@ pub fn opt_text(value: Option<&impl ToString>) -> Value {
     value.map(ToString::to_string).into()
 }
 
+/// PostgreSQL has no text with this character. The ledger's own bytes are JSON, where it is written otherwise.
+fn without_zero(text: &str) -> Cow<'_, str> {
+    match text.contains('\0') {
+        true => Cow::Owned(text.replace('\0', "\u{fffd}")),
+        false => Cow::Borrowed(text),
+    }
+}
+
 /// A parameter that says nothing, not even of which type it is: the column decides.
 struct Nothing;
-
-impl sqlx::Type<Sqlite> for Nothing {
-    fn type_info() -> SqliteTypeInfo {
-        <str as sqlx::Type<Sqlite>>::type_info()
-    }
-}
-
-impl sqlx::Encode<'_, Sqlite> for Nothing {
-    fn encode_by_ref(&self, _: &mut SqliteArgumentsBuffer) -> Result<IsNull, sqlx::error::BoxDynError> {
-        Ok(IsNull::Yes)
-    }
-}
 
 /// The pseudo-type `unknown` of PostgreSQL's `pg_type`, which a parameter has whose type is to be inferred.
 const UNKNOWN: Oid = Oid(705);
@@ -147,18 +167,11 @@ impl sqlx::Encode<'_, Postgres> for Nothing {
     }
 }
 
-type Query<'q, D> = sqlx::query::Query<'q, D, <D as sqlx::Database>::Arguments>;
+type Query<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
 
-fn bind<'q, D>(query: Query<'q, D>, values: &[Value]) -> Query<'q, D>
-where
-    D: sqlx::Database,
-    String: sqlx::Encode<'q, D> + sqlx::Type<D>,
-    i64: sqlx::Encode<'q, D> + sqlx::Type<D>,
-    Nothing: sqlx::Encode<'q, D> + sqlx::Type<D>,
-{
+fn bind<'q>(query: Query<'q>, values: &'q [Value]) -> Query<'q> {
     values.iter().fold(query, |query, value| match value {
-        // PostgreSQL has no text with this character. The ledger's own bytes are JSON, where it is written otherwise.
-        Value::Text(text) => query.bind(text.replace('\0', "\u{fffd}")),
+        Value::Text(text) => query.bind(without_zero(text)),
         Value::Int(number) => query.bind(*number),
         Value::Null => query.bind(Nothing),
     })
@@ -170,13 +183,13 @@ pub struct Row(Answer);
 
 #[derive(Debug)]
 enum Answer {
-    Sqlite(SqliteRow),
+    Sqlite(Vec<Cell>),
     Postgres(PgRow),
 }
 
-impl From<SqliteRow> for Row {
-    fn from(row: SqliteRow) -> Self {
-        Self(Answer::Sqlite(row))
+impl From<Vec<Cell>> for Row {
+    fn from(cells: Vec<Cell>) -> Self {
+        Self(Answer::Sqlite(cells))
     }
 }
 
@@ -187,32 +200,37 @@ impl From<PgRow> for Row {
 }
 
 impl Row {
-    fn get<T>(&self, index: usize) -> Result<T, sqlx::Error>
-    where
-        T: for<'r> sqlx::Decode<'r, Sqlite>
-            + sqlx::Type<Sqlite>
-            + for<'r> sqlx::Decode<'r, Postgres>
-            + sqlx::Type<Postgres>,
-    {
-        match &self.0 {
-            Answer::Sqlite(row) => row.try_get(index),
-            Answer::Postgres(row) => row.try_get(index),
-        }
-    }
-
     /// A text column.
     pub fn text(&self, index: usize) -> String {
-        self.get(index).expect("the statement selects text here")
+        self.opt_text(index).expect("the statement selects text here")
     }
 
     /// A text column that may be null.
     pub fn opt_text(&self, index: usize) -> Option<String> {
-        self.get(index).expect("the statement selects text here")
+        match &self.0 {
+            Answer::Sqlite(cells) => match &cells[index] {
+                Cell::Text(text) => Some(text.clone()),
+                Cell::Null => None,
+                other => panic!("the statement selects text here, not {other:?}"),
+            },
+            Answer::Postgres(row) => row.try_get(index).expect("the statement selects text here"),
+        }
     }
 
     /// A number.
     pub fn int(&self, index: usize) -> i64 {
-        self.get(index).expect("the statement selects a number here")
+        self.opt_int(index).expect("the statement selects a number here")
+    }
+
+    fn opt_int(&self, index: usize) -> Option<i64> {
+        match &self.0 {
+            Answer::Sqlite(cells) => match &cells[index] {
+                Cell::Integer(number) => Some(*number),
+                Cell::Null => None,
+                other => panic!("the statement selects a number here, not {other:?}"),
+            },
+            Answer::Postgres(row) => row.try_get(index).expect("the statement selects a number here"),
+        }
     }
 
     /// A number that is never negative.
@@ -222,25 +240,34 @@ impl Row {
 
     /// Such a number, which may be null.
     pub fn opt_count(&self, index: usize) -> Option<u64> {
-        let number: Option<i64> = self.get(index).expect("the statement selects a number here");
-        number.map(|number| u64::try_from(number).expect("counts are never negative"))
+        self.opt_int(index).map(|number| u64::try_from(number).expect("counts are never negative"))
     }
 
     /// The whole row as one line of text, for comparing tables.
     pub fn line(&self) -> String {
-        let columns = match &self.0 {
-            Answer::Sqlite(row) => row.columns().len(),
-            Answer::Postgres(row) => row.columns().len(),
+        let columns: Vec<Option<String>> = match &self.0 {
+            Answer::Sqlite(cells) => cells.iter().map(shown).collect(),
+            Answer::Postgres(row) => (0..row.columns().len())
+                .map(|index| row.try_get(index).unwrap_or_else(|_| Some(self.int(index).to_string())))
+                .collect(),
         };
-        let column = |index: usize| {
-            let as_text: Result<Option<String>, _> = self.get(index);
-            let shown = as_text.unwrap_or_else(|_| Some(self.int(index).to_string()));
-            shown.map_or_else(
+        let escaped = columns.into_iter().map(|column| {
+            column.map_or_else(
                 || "\\N".to_owned(),
                 |shown| shown.replace('\\', "\\\\").replace('\t', "\\t").replace('\n', "\\n"),
             )
-        };
-        (0..columns).map(column).collect::<Vec<_>>().join("\t")
+        });
+        escaped.collect::<Vec<_>>().join("\t")
+    }
+}
+
+/// A cell as text, unless it is null.
+fn shown(cell: &Cell) -> Option<String> {
+    match cell {
+        Cell::Null => None,
+        Cell::Text(text) => Some(text.clone()),
+        Cell::Integer(number) => Some(number.to_string()),
+        other => panic!("no table has a column of another type: {other:?}"),
     }
 }
 
@@ -259,19 +286,19 @@ pub struct Conn(Line);
 
 #[derive(Debug)]
 enum Line {
-    Sqlite(Held<Sqlite>),
+    Sqlite(sqlite::Connection),
     Postgres(Box<Remote>),
 }
 
 /// A connection that is nobody else's, or one that goes back to its pool.
 #[derive(Debug)]
-enum Held<D: sqlx::Database> {
-    Owned(D::Connection),
-    Pooled(sqlx::pool::PoolConnection<D>),
+enum Held {
+    Owned(PgConnection),
+    Pooled(sqlx::pool::PoolConnection<Postgres>),
 }
 
-impl<D: sqlx::Database> Held<D> {
-    fn raw(&mut self) -> &mut D::Connection {
+impl Held {
+    fn raw(&mut self) -> &mut PgConnection {
         match self {
             Self::Owned(conn) => conn,
             Self::Pooled(conn) => conn,
@@ -296,41 +323,48 @@ impl<D: sqlx::Database> Held<D> {
 /// A connection to a server, which may be lost and made anew as long as no transaction depends on it.
 #[derive(Debug)]
 struct Remote {
-    held: Held<Postgres>,
+    held: Held,
     to: DatabaseUrl,
     in_transaction: bool,
 }
 
 impl Remote {
-    fn new(held: Held<Postgres>, to: &DatabaseUrl) -> Self {
+    fn new(held: Held, to: &DatabaseUrl) -> Self {
         Self { held, to: to.clone(), in_transaction: false }
     }
 
     /// Whether the same may be asked again over a new connection: nothing was begun, so nothing can be half done.
-    fn may_begin_again(&self, error: &sqlx::Error) -> bool {
+    fn may_begin_again(&self, error: &DriverError) -> bool {
         !self.in_transaction && is_lost(error)
+    }
+
+    async fn select(
+        &mut self,
+        statement: impl SqlSafeStr,
+        values: &[Value],
+    ) -> Result<Vec<Row>, DriverError> {
+        let rows = bind(sqlx::query(statement), values).fetch_all(self.held.raw()).await?;
+        Ok(rows.into_iter().map(Row::from).collect())
+    }
+
+    async fn run(&mut self, statements: impl SqlSafeStr) -> Result<(), DriverError> {
+        Ok(sqlx::raw_sql(statements).execute(self.held.raw()).await.map(drop)?)
+    }
+
+    async fn end<T: Send + 'static>(
+        &mut self,
+        statement: &'static str,
+        then: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, DriverError> {
+        self.run(statement).await?;
+        self.in_transaction = false;
+        Ok(tokio::task::spawn_blocking(then).await?)
     }
 
     async fn reconnect(&mut self) -> Result<(), SqlError> {
         self.held = Held::Owned(self.to.connect().await?);
         Ok(())
     }
-}
-
-/// The same to either driver: `$raw` is its connection.
-macro_rules! either {
-    ($line:expr, $raw:ident => $ask:expr) => {
-        match $line {
-            Line::Sqlite(held) => {
-                let $raw = held.raw();
-                $ask
-            }
-            Line::Postgres(remote) => {
-                let $raw = remote.held.raw();
-                $ask
-            }
-        }
-    };
 }
 
 impl Conn {
@@ -360,30 +394,31 @@ impl Conn {
         row.map_err(|error| SqlError::of(statement, error))
     }
 
-    async fn select(
-        &mut self,
-        statement: impl SqlSafeStr,
-        values: &[Value],
-    ) -> Result<Vec<Row>, sqlx::Error> {
-        either!(&mut self.0, raw => {
-            let rows = bind(sqlx::query(statement), values).fetch_all(raw).await?;
-            Ok(rows.into_iter().map(Row::from).collect())
-        })
+    async fn select(&mut self, statement: &'static str, values: &[Value]) -> Result<Vec<Row>, DriverError> {
+        match &mut self.0 {
+            Line::Sqlite(conn) => {
+                Ok(conn.select(statement, values, usize::MAX)?.into_iter().map(Row::from).collect())
+            }
+            Line::Postgres(remote) => remote.select(statement, values).await,
+        }
     }
 
     async fn select_first(
         &mut self,
-        statement: impl SqlSafeStr,
+        statement: &'static str,
         values: &[Value],
-    ) -> Result<Option<Row>, sqlx::Error> {
-        either!(&mut self.0, raw => {
-            let row = bind(sqlx::query(statement), values).fetch_optional(raw).await?;
-            Ok(row.map(Row::from))
-        })
+    ) -> Result<Option<Row>, DriverError> {
+        match &mut self.0 {
+            Line::Sqlite(conn) => Ok(conn.select(statement, values, 1)?.pop().map(Row::from)),
+            Line::Postgres(remote) => {
+                let row = bind(sqlx::query(statement), values).fetch_optional(remote.held.raw()).await?;
+                Ok(row.map(Row::from))
+            }
+        }
     }
 
     /// Makes a lost connection anew where nothing depends on the old one. Says whether it did.
-    async fn replaced<T>(&mut self, outcome: &Result<T, sqlx::Error>) -> Result<bool, SqlError> {
+    async fn replaced<T>(&mut self, outcome: &Result<T, DriverError>) -> Result<bool, SqlError> {
         match (&mut self.0, outcome) {
             (Line::Postgres(remote), Err(error)) if remote.may_begin_again(error) => {
                 remote.reconnect().await.map(|()| true)
@@ -394,42 +429,49 @@ impl Conn {
 
     /// Runs a statement and says how many rows it changed. Never repeated: whether a lost statement took effect is unknown.
     pub async fn execute(&mut self, statement: &'static str, values: &[Value]) -> Result<u64, SqlError> {
-        let done = either!(&mut self.0, raw => {
-            bind(sqlx::query(statement), values).execute(raw).await.map(|done| done.rows_affected())
-        });
+        let done = match &mut self.0 {
+            Line::Sqlite(conn) => conn.execute(statement, values),
+            Line::Postgres(remote) => {
+                let done = bind(sqlx::query(statement), values).execute(remote.held.raw()).await;
+                done.map(|done| done.rows_affected()).map_err(DriverError::from)
+            }
+        };
         done.map_err(|error| SqlError::of(statement, error))
     }
 
     /// Says whether what is committed from now on must survive the loss of power, or only that of the process.
     pub(crate) async fn commit_to_disk(&mut self, to_disk: bool) -> Result<(), SqlError> {
         self.script(match (self.dialect(), to_disk) {
-            (Dialect::Sqlite, true) => "PRAGMA synchronous = FULL",
-            (Dialect::Sqlite, false) => "PRAGMA synchronous = NORMAL",
+            // Copying the journal into the database waits for the disk: that is left to those who wait for it anyway, as long
+            // as there are any.
+            (Dialect::Sqlite, true) => "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 1000",
+            (Dialect::Sqlite, false) => "PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 4000",
             (Dialect::Postgres, true) => "SET synchronous_commit = on",
             (Dialect::Postgres, false) => "SET synchronous_commit = off",
         })
         .await
     }
 
-    /// Runs several statements without parameters.
+    /// Runs several statements without parameters, which wait for nobody.
     pub async fn script(&mut self, statements: &'static str) -> Result<(), SqlError> {
-        self.run(statements).await.map_err(|error| SqlError::of(statements, error))
-    }
-
-    async fn run(&mut self, statements: impl SqlSafeStr) -> Result<(), sqlx::Error> {
-        either!(&mut self.0, raw => sqlx::raw_sql(statements).execute(raw).await.map(drop))
+        let done = match &mut self.0 {
+            Line::Sqlite(conn) => conn.script(statements),
+            Line::Postgres(remote) => remote.run(statements).await,
+        };
+        done.map_err(|error| SqlError::of(statements, error))
     }
 
     /// Runs a migration. Text compares byte by byte in SQLite; in PostgreSQL it would compare as the database's language
     /// does, unless the column says otherwise.
     pub(crate) async fn define(&mut self, migration: &'static str) -> Result<(), SqlError> {
-        match self.dialect() {
-            Dialect::Sqlite => self.script(migration).await,
-            Dialect::Postgres => {
+        let done = match &mut self.0 {
+            Line::Sqlite(conn) => conn.waiting(move |raw| raw.execute_batch(migration)).await,
+            Line::Postgres(remote) => {
                 let bytewise = migration.replace(" TEXT", " TEXT COLLATE \"C\"");
-                self.run(AssertSqlSafe(bytewise)).await.map_err(|error| SqlError::of(migration, error))
+                remote.run(AssertSqlSafe(bytewise)).await
             }
-        }
+        };
+        done.map_err(|error| SqlError::of(migration, error))
     }
 
     /// The names of the tables, in order.
@@ -450,14 +492,26 @@ impl Conn {
         key: &'static str,
     ) -> Result<Vec<String>, SqlError> {
         let statement = format!("SELECT * FROM {table} ORDER BY {key}");
-        let rows = self.select(AssertSqlSafe(statement.clone()), &[]).await;
+        let (asked, whole) = (statement.clone(), usize::MAX);
+        let rows: Result<Vec<Row>, DriverError> = match &mut self.0 {
+            Line::Sqlite(conn) => {
+                let cells = conn.waiting(move |raw| sqlite::select(raw, &asked, &[], whole)).await;
+                cells.map(|cells| cells.into_iter().map(Row::from).collect())
+            }
+            Line::Postgres(remote) => remote.select(AssertSqlSafe(asked), &[]).await,
+        };
         Ok(rows.map_err(|error| SqlError::of(&statement, error))?.iter().map(Row::line).collect())
     }
 
     /// Empties a declared table.
     pub(crate) async fn clear(&mut self, table: &'static str) -> Result<(), SqlError> {
         let statement = format!("DELETE FROM {table}");
-        self.run(AssertSqlSafe(statement.clone())).await.map_err(|error| SqlError::of(&statement, error))
+        let asked = statement.clone();
+        let done = match &mut self.0 {
+            Line::Sqlite(conn) => conn.waiting(move |raw| raw.execute_batch(&asked)).await,
+            Line::Postgres(remote) => remote.run(AssertSqlSafe(asked)).await,
+        };
+        done.map_err(|error| SqlError::of(&statement, error))
     }
 
     /// Begins a transaction that will write, when it is its turn: in PostgreSQL, writers of all processes queue at the one
@@ -482,53 +536,79 @@ impl Conn {
             Dialect::Sqlite => sqlite,
             Dialect::Postgres => postgres,
         };
-        let mut begun = self.run(statement).await;
+        let mut begun = self.run_begin(statement).await;
         if self.replaced(&begun).await? {
-            begun = self.run(statement).await;
+            begun = self.run_begin(statement).await;
         }
         begun.map_err(|error| SqlError::of(statement, error))?;
-        match &mut self.0 {
-            Line::Sqlite(held) => held.never_give_back(),
-            Line::Postgres(remote) => {
-                remote.held.never_give_back();
-                remote.in_transaction = true;
-            }
+        if let Line::Postgres(remote) = &mut self.0 {
+            remote.held.never_give_back();
+            remote.in_transaction = true;
         }
         Ok(())
+    }
+
+    async fn run_begin(&mut self, statement: &'static str) -> Result<(), DriverError> {
+        match &mut self.0 {
+            Line::Sqlite(conn) => conn.begin(statement).await,
+            Line::Postgres(remote) => remote.run(statement).await,
+        }
     }
 
     /// Makes the transaction durable.
     pub async fn commit(&mut self) -> Result<(), SqlError> {
-        self.end("COMMIT").await
+        self.commit_then(|| ()).await
+    }
+
+    /// Makes the transaction durable, and then does something else that waits for the disk.
+    pub(crate) async fn commit_then<T: Send + 'static>(
+        &mut self,
+        then: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, SqlError> {
+        self.end("COMMIT", then).await
+    }
+
+    /// Ends a transaction that need not be on the disk (see [`Conn::commit_to_disk`]).
+    pub(crate) async fn commit_relaxed(&mut self) -> Result<(), SqlError> {
+        match &mut self.0 {
+            Line::Sqlite(conn) => conn.script("COMMIT").map_err(|error| SqlError::of("COMMIT", error)),
+            Line::Postgres(_) => self.commit().await,
+        }
     }
 
     /// Gives the transaction up.
     pub async fn rollback(&mut self) -> Result<(), SqlError> {
-        self.end("ROLLBACK").await
+        self.end("ROLLBACK", || ()).await
     }
 
-    async fn end(&mut self, statement: &'static str) -> Result<(), SqlError> {
-        self.script(statement).await?;
-        if let Line::Postgres(remote) = &mut self.0 {
-            remote.in_transaction = false;
-        }
-        Ok(())
+    async fn end<T: Send + 'static>(
+        &mut self,
+        statement: &'static str,
+        then: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, SqlError> {
+        let ended = match &mut self.0 {
+            Line::Sqlite(conn) => {
+                conn.waiting(move |raw| raw.execute_batch(statement).map(|()| then())).await
+            }
+            Line::Postgres(remote) => remote.end(statement, then).await,
+        };
+        ended.map_err(|error| SqlError::of(statement, error))
     }
 
     /// Closes the connection; a pooled one goes back to its pool.
     pub async fn close(self) -> Result<(), SqlError> {
         let closed = match self.0 {
-            Line::Sqlite(held) => held.close().await,
-            Line::Postgres(remote) => remote.held.close().await,
+            Line::Sqlite(conn) => conn.close().await,
+            Line::Postgres(remote) => remote.held.close().await.map_err(DriverError::from),
         };
         closed.map_err(|error| SqlError::of("(close)", error))
     }
 
     /// Writes a consistent copy of a database that is a file to a new file. Says whether it is one.
     pub(crate) async fn copy_to(&mut self, file: &Path) -> Result<bool, SqlError> {
-        let Line::Sqlite(held) = &mut self.0 else { return Ok(false) };
+        let Line::Sqlite(conn) = &mut self.0 else { return Ok(false) };
         let name = file.to_string_lossy().into_owned();
-        let done = sqlx::query("VACUUM INTO $1").bind(name).execute(held.raw()).await;
+        let done = conn.waiting(move |raw| raw.execute("VACUUM INTO ?1", [name])).await;
         done.map(|_| true).map_err(|error| SqlError::of("VACUUM INTO", error))
     }
 }
@@ -609,27 +689,14 @@ pub struct Db(Source);
 
 #[derive(Debug, Clone)]
 enum Source {
-    Sqlite { options: SqliteConnectOptions, readers: SqlitePool },
-    Postgres { to: DatabaseUrl, readers: PgPool },
+    Sqlite(sqlite::Readers),
+    Postgres { to: Box<DatabaseUrl>, readers: PgPool },
 }
 
 impl Db {
     /// A database in a file.
     pub fn at(file: &Path) -> Self {
-        let options = SqliteConnectOptions::new()
-            .filename(file)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(Duration::from_secs(30))
-            .statement_cache_capacity(STATEMENTS)
-            .disable_statement_logging();
-        let readers = SqlitePoolOptions::new()
-            .max_connections(4)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .connect_lazy_with(options.clone());
-        Self(Source::Sqlite { options, readers })
+        Self(Source::Sqlite(sqlite::Readers::of(file)))
     }
 
     /// A database of a server. A lost connection is noticed by whoever asks next, who makes a new one.
@@ -639,15 +706,15 @@ impl Db {
             .acquire_timeout(Duration::from_secs(10))
             .test_before_acquire(false)
             .connect_lazy_with(to.options.clone());
-        Self(Source::Postgres { to: to.clone(), readers })
+        Self(Source::Postgres { to: Box::new(to.clone()), readers })
     }
 
     /// A connection for reading.
     pub async fn reader(&self) -> Result<Conn, SqlError> {
         match &self.0 {
-            Source::Sqlite { readers, .. } => {
+            Source::Sqlite(readers) => {
                 let conn = readers.acquire().await.map_err(|error| SqlError::of("(connect)", error))?;
-                Ok(Conn(Line::Sqlite(Held::Pooled(conn))))
+                Ok(Conn(Line::Sqlite(conn)))
             }
             Source::Postgres { readers, to } => {
                 let conn = readers.acquire().await.map_err(|error| SqlError::connecting(to, error))?;
@@ -659,9 +726,9 @@ impl Db {
     /// A connection of one's own.
     pub async fn connect(&self) -> Result<Conn, SqlError> {
         match &self.0 {
-            Source::Sqlite { options, .. } => {
-                let conn = options.connect().await.map_err(|error| SqlError::of("(connect)", error))?;
-                Ok(Conn(Line::Sqlite(Held::Owned(conn))))
+            Source::Sqlite(readers) => {
+                let conn = sqlite::Connection::open(readers.file()).await;
+                Ok(Conn(Line::Sqlite(conn.map_err(|error| SqlError::of("(connect)", error))?)))
             }
             Source::Postgres { to, .. } => {
                 let conn = to.connect().await?;
@@ -671,16 +738,15 @@ impl Db {
     }
 
     /// An empty database in memory.
-    pub async fn in_memory() -> Result<Conn, SqlError> {
-        let options = SqliteConnectOptions::new().in_memory(true).disable_statement_logging();
-        let conn = options.connect().await.map_err(|error| SqlError::of("(connect)", error))?;
-        Ok(Conn(Line::Sqlite(Held::Owned(conn))))
+    pub fn in_memory() -> Result<Conn, SqlError> {
+        let conn = sqlite::Connection::in_memory().map_err(|error| SqlError::of("(connect)", error))?;
+        Ok(Conn(Line::Sqlite(conn)))
     }
 
     /// Closes all readers.
     pub async fn close(&self) {
         match &self.0 {
-            Source::Sqlite { readers, .. } => readers.close().await,
+            Source::Sqlite(readers) => readers.close().await,
             Source::Postgres { readers, .. } => readers.close().await,
         }
     }

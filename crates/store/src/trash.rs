@@ -100,7 +100,7 @@ impl Blobs {
         }
         match verify_file(&target, digest) {
             Ok(_) => {
-                durable::link_into_place(&target, &path).map_err(failed)?;
+                durable::move_into_place(&target, &path).map_err(failed)?;
                 Ok(None)
             }
             Err(_) => Ok(Some(target)),

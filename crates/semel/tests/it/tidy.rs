@@ -21,8 +21,9 @@ const GRAPH: [(&str, &[&str]); 8] = [
 ];
 
 /// Dependencies that stop at a boundary, with the crates that may have them.
-const BOUNDARIES: [(&str, &[&str]); 8] = [
+const BOUNDARIES: [(&str, &[&str]); 9] = [
     ("sqlx", &["store"]),
+    ("rusqlite", &["store"]),
     ("reqwest", &["oci"]),
     ("axum", &["server"]),
     ("hyper", &["server"]),

@@ -131,8 +131,12 @@ async fn finish(app: &App, asked: &Asked, name: &ComponentName, id: &str, body: 
         ));
     };
     let _session = app.sessions().enter(id).await?;
-    take(app, asked, name, id, body).await?;
-    app.store().blobs().finish_upload(id, &digest).await?;
+    let (have, few) = receive(app, asked, name, id, body).await?;
+    let blobs = app.store().blobs();
+    match few.is_empty() {
+        true => blobs.finish_upload(id, &digest).await?,
+        false => blobs.finish_upload_with(id, have, few, &digest).await?,
+    };
     content::received(app.store(), name, &digest).await?;
     Ok(created(name, &digest))
 }
@@ -152,23 +156,41 @@ async fn cancel(app: &App, id: &str) -> Result {
 
 /// Appends the body of the request and returns the new size.
 async fn take(app: &App, asked: &Asked, name: &ComponentName, id: &str, body: Body) -> Result<u64> {
+    let (have, few) = receive(app, asked, name, id, body).await?;
+    match few.is_empty() {
+        true => Ok(have),
+        false => Ok(app.store().blobs().append_to_upload(id, have, few).await?),
+    }
+}
+
+/// Receives the body of the request. A few bytes are given back, to be written behind the size that is given with them; of
+/// anything else that is the size with them.
+async fn receive(
+    app: &App,
+    asked: &Asked,
+    name: &ComponentName,
+    id: &str,
+    body: Body,
+) -> Result<(u64, Bytes)> {
     let blobs = app.store().blobs();
     let have = blobs.upload_size(id)?;
     let chunk = announced(asked, name, id, have)?;
-    let size = match Content::of(app, body).await {
-        Content::Few(bytes) if bytes.is_empty() => have,
-        Content::Few(bytes) => blobs.append_to_upload(id, have, bytes).await?,
+    let (size, few) = match Content::of(app, body).await {
+        Content::Few(bytes) => (have, bytes),
         Content::Broken(bytes, error) => {
             blobs.append_to_upload(id, have, bytes).await?;
             return Err(error.into());
         }
-        Content::Stream(body) => blobs.extend_upload(id, Some(have), limits::received(app, body)).await?,
-    };
-    match chunk {
-        Some(chunk) if size != have && size - have != chunk.length() => {
-            Err(wrong_size(chunk, size - have, name, id, size))
+        Content::Stream(body) => {
+            (blobs.extend_upload(id, Some(have), limits::received(app, body)).await?, Bytes::new())
         }
-        _ => Ok(size),
+    };
+    let received = size - have + few.len() as u64;
+    match chunk {
+        Some(chunk) if received != 0 && received != chunk.length() => {
+            Err(wrong_size(chunk, received, name, id, size))
+        }
+        _ => Ok((size, few)),
     }
 }
 
