@@ -145,7 +145,7 @@ impl Place {
             Self::Tar { file, gzip } => {
                 let temporary = parent(file).join(durable::temporary_name(".semel-source-"));
                 let written = write_tar(layer, &temporary, *gzip)
-                    .and_then(|()| durable::link_into_place(&temporary, file));
+                    .and_then(|()| durable::move_into_place(&temporary, file));
                 match written {
                     Ok(true) => Ok(None),
                     Ok(false) => Err(take::in_the_way(&[file.clone()])),
