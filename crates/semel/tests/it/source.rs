@@ -75,7 +75,7 @@ fn a_version_without_kept_source_says_why_and_where_it_is() {
 fn a_collection_leaves_the_source_of_what_it_leaves() {
     let environment = TestEnvironment::project();
     environment.build();
-    environment.ok(&["component", "set", COMPONENT, "--keep", "trunk=1s", "--keep", "branch=1s"]);
+    environment.ok(&["component", "set", COMPONENT, "--keep", "trunk=1s,branch=1s"]);
     environment.ok(&["gc", "--yes"]);
     environment.ok(&["source", "0.1.0"]);
     assert!(environment.dir().join("tiny-service-0.1.0/run.sh").exists());
