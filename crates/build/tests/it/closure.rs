@@ -484,6 +484,18 @@ fn python_distributions_have_what_they_require() {
 }
 
 #[test]
+fn a_distribution_may_carry_another_version_inside_it() {
+    let site = "app/lib/python3.11/site-packages";
+    let tree =
+        installed(Tree::image(""), site, "app", "1.0", "Requires-Dist: packaging >= 24\n", "py3-none-any");
+    let tree =
+        installed(tree, &format!("{site}/setuptools/_vendor"), "packaging", "21.0", "", "py3-none-any");
+    assert_eq!(tree.check().findings.len(), 1);
+    let tree = installed(tree, site, "packaging", "24.1", "", "py3-none-any");
+    assert_eq!(tree.found(), NONE);
+}
+
+#[test]
 fn python_wheels_are_for_the_platform() {
     let site = "app/lib/python3.11/site-packages";
     let wheel = |tag: &str| installed(Tree::image(""), site, "numpy", "1.26", "", tag);

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-use crate::environment::{COMPONENT, Ran, TestEnvironment, taken_port};
+use crate::environment::{COMPONENT, Ran, TestEnvironment, has, taken_port};
 
 /// One case: a world, what is done to it, a command, and what has to come of it.
 struct Case {
@@ -129,6 +129,21 @@ const CASES: &[Case] = &[
         command: &["build"],
         code: 10,
         says: &["exit", "7", "| one step too far", "hint: semel build log 1 -c tiny/service"],
+    },
+    Case {
+        what: "an image without the program that runs its script",
+        world: TestEnvironment::project,
+        setup: |env| {
+            env.edit("semel.toml", "kind = \"archive\"", "kind = \"image\"");
+            env.commit("an image");
+        },
+        command: &["build"],
+        code: 7,
+        says: &[
+            "the artefact is not complete: 1 problem",
+            "because: /run.sh is run by /bin/sh, which is not in the artefact",
+            "hint: put it into [artefact] files or the base",
+        ],
     },
     Case {
         what: "a version that nobody published",
@@ -502,6 +517,31 @@ fn complaint(case: &Case) -> Option<String> {
             case.what, case.code, ran.code, ran.stderr, ran.stdout
         )
     })
+}
+
+#[test]
+fn an_artefact_that_does_not_start_is_not_published_and_keeps_its_number() {
+    if !has("bwrap") {
+        return;
+    }
+    let environment = TestEnvironment::project();
+    let smoke = "entrypoint = [\"/run.sh\"]\nneeds = [\"sh\"]\nsmoke = [\"sh -c 'echo too far; exit 3'\"]";
+    environment.edit("semel.toml", "entrypoint = [\"/run.sh\"]", smoke);
+    environment.commit("feat: smoke");
+    for attempt in ["minor", "attempt 2"] {
+        let ran = environment.semel(&["build"]);
+        expect(&ran, 10, &[&format!("(build 1): {attempt}"), "exited with code 3", "| too far"]);
+    }
+    let log = environment.ok(&["build", "log", "1"]).stdout;
+    assert!(log.contains("smoke: sh -c 'echo too far; exit 3'") && log.contains("too far"), "{log}");
+    assert_eq!(environment.ok(&["versions", "--json"]).json()["versions"], serde_json::json!([]));
+
+    environment.edit("semel.toml", "exit 3", "exit 0");
+    environment.commit("fix: smoke");
+    let ran = environment.ok(&["build"]);
+    assert!(ran.stderr.contains("closure complete: the host has sh, smoke 1/1"), "{}", ran.stderr);
+    let shown = environment.ok(&["inspect", "2"]).stdout;
+    assert!(shown.contains("closure = pass"), "{shown}");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Python: whether installed distributions have what they require, and were made for the platform.
 //!
 //! A distribution is a directory `NAME.dist-info` with METADATA (core metadata, "Requires-Dist") and WHEEL ("Tag"). Which
-//! distributions are one environment is decided when Python starts; here all of an artefact are taken as one.
+//! distributions are one environment is decided when Python starts, and some carry others inside them; here all of an
+//! artefact are taken as one, in which a name may be there in several versions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,14 +31,14 @@ pub(super) fn check(check: &mut Check<'_>) -> Result<(), ClosureError> {
     let installed = distributions(check)?;
     let surroundings = surroundings(check, &installed);
     let extras = asked_extras(&installed, &surroundings);
-    for distribution in installed.values() {
+    for distribution in installed.values().flatten() {
         check_requirements(check, distribution, &installed, &extras[&distribution.name], &surroundings);
         check_wheel(check, distribution, &surroundings)?;
     }
     Ok(())
 }
 
-type Installed = BTreeMap<String, Distribution>;
+type Installed = BTreeMap<String, Vec<Distribution>>;
 
 fn distributions(check: &Check<'_>) -> Result<Installed, ClosureError> {
     let mut installed = Installed::new();
@@ -57,9 +58,8 @@ fn distributions(check: &Check<'_>) -> Result<Installed, ClosureError> {
             version: field("Version"),
             requires,
         };
-        // The artefact's own hides that of the base.
-        if !name.is_empty() && (!is_of_base || !installed.contains_key(&name)) {
-            installed.insert(name, distribution);
+        if !name.is_empty() {
+            installed.entry(name).or_default().push(distribution);
         }
     }
     Ok(installed)
@@ -76,9 +76,9 @@ fn fields<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
 
 /// What markers are about. The version of Python is read from the paths: `lib/python3.11/…`, or `bin/python3.11`.
 fn surroundings(check: &Check<'_>, installed: &Installed) -> Surroundings {
-    let paths =
-        installed.values().filter(|distribution| !distribution.is_of_base).map(|one| one.path.as_slice());
-    let named = paths.chain(installed.values().map(|one| one.path.as_slice())).find_map(version_in);
+    let (below, own): (Vec<&Distribution>, Vec<_>) =
+        installed.values().flatten().partition(|one| one.is_of_base);
+    let named = own.iter().chain(&below).find_map(|one| version_in(&one.path));
     let python = named.or_else(|| {
         let programs = check.rootfs().entries().map(|(path, _)| path);
         programs.filter(|path| path.contains(&b'/')).find_map(|path| {
@@ -106,7 +106,7 @@ fn asked_extras(installed: &Installed, surroundings: &Surroundings) -> BTreeMap<
         installed.keys().map(|name| (name.clone(), BTreeSet::new())).collect();
     loop {
         let mut asked = Vec::new();
-        for distribution in installed.values() {
+        for distribution in installed.values().flatten() {
             let own = &extras[&distribution.name];
             let needed = distribution.requires.iter().filter(|one| one.applies(surroundings, own));
             asked.extend(needed.flat_map(|one| one.extras.iter().map(|extra| (&one.name, extra))));
@@ -129,12 +129,10 @@ fn check_requirements(
     surroundings: &Surroundings,
 ) {
     for requirement in distribution.requires.iter().filter(|one| one.applies(surroundings, extras)) {
-        let explanation = match installed.get(&requirement.name) {
-            None => format!("requires {requirement}, which is not in the artefact"),
-            Some(found) if !fits(requirement, found) => {
-                format!("requires {requirement}, and the artefact has {}", found.version)
-            }
-            Some(_) => continue,
+        let explanation = match installed.get(&requirement.name).map(Vec::as_slice) {
+            None | Some([]) => format!("requires {requirement}, which is not in the artefact"),
+            Some(found) if found.iter().any(|one| fits(requirement, one)) => continue,
+            Some([found, ..]) => format!("requires {requirement}, and the artefact has {}", found.version),
         };
         check.find(Finding {
             severity: if distribution.is_of_base { Severity::Warning } else { Severity::Error },
