@@ -475,7 +475,7 @@ impl<'a> View<'a> {
                 allocation.late_before = Version::semantic(above.clone()).ok();
             }
             None => {
-                allocation.notes.push(format!("a descendant has {above} already, and no lower name is free"))
+                allocation.notes.push(format!("a descendant has {above} already, and no lower name is free"));
             }
         }
     }
@@ -517,7 +517,7 @@ impl<'a> View<'a> {
                     return name;
                 }
                 Some(_) => {
-                    at = below.map(core).filter(|core| *core > at).unwrap_or_else(|| step(&at, Bump::Patch))
+                    at = below.map(core).filter(|core| *core > at).unwrap_or_else(|| step(&at, Bump::Patch));
                 }
                 None => at = step(&at, Bump::Patch),
             }
