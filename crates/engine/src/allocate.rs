@@ -204,7 +204,7 @@ pub enum Next {
         published: bool,
     },
     /// It would get this one.
-    New(Forecast),
+    New(Box<Forecast>),
     /// More of the history must be told first.
     HistoryNeeded {
         /// These commits, or how they relate to what is known.
@@ -257,5 +257,6 @@ pub async fn next(store: &Store, request: &NextVersion) -> Result<Next, EngineEr
     let Allocation { version, number, base, bump, since, late_before, notes } = allotment.allocation;
     let scheme = to.scheme.unwrap_or_default();
     let line = request.line.clone();
-    Ok(Next::New(Forecast { version, number, scheme, line, base, bump, since, late_before, notes }))
+    let forecast = Forecast { version, number, scheme, line, base, bump, since, late_before, notes };
+    Ok(Next::New(Box::new(forecast)))
 }

@@ -37,7 +37,7 @@ impl World {
 
     async fn forecast(&self, request: Reserve) -> Forecast {
         match self.next(request).await {
-            Next::New(forecast) => forecast,
+            Next::New(forecast) => *forecast,
             other => panic!("not new: {other:?}"),
         }
     }

@@ -210,18 +210,18 @@ fn a_tag_far_behind_is_found() {
     let environment = TestEnvironment::plain("feat: begin");
     environment.git(&["tag", "v3.1.0"]);
     // One stream of commits is much faster than a thousand calls.
-    let mut stream = String::from("reset refs/heads/main\nfrom refs/heads/main^0\n\n");
-    for n in 1..=600 {
+    let commit = |n: u32| {
         let message = if n == 1 { "feat: far away" } else { "fix: step" };
-        stream.push_str(&format!(
-            "commit refs/heads/main\ncommitter T <t@example.org> {} +0000\ndata {}\n{message}\n",
-            1_795_348_800 + n,
-            message.len() + 1
-        ));
-    }
+        let (time, length) = (1_795_348_800 + n, message.len() + 1);
+        format!(
+            "commit refs/heads/main\ncommitter T <t@example.org> {time} +0000\ndata {length}\n{message}\n"
+        )
+    };
+    let begun = "reset refs/heads/main\nfrom refs/heads/main^0\n\n".to_owned();
+    let stream: Vec<String> = std::iter::once(begun).chain((1..=600).map(commit)).collect();
     let mut import = environment.program("git");
     import.args(["fast-import", "--quiet"]);
-    let ran = finish(import, &stream);
+    let ran = finish(import, &stream.concat());
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     assert_eq!(environment.version(&[]), "3.2.0");
 }
