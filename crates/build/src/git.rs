@@ -138,6 +138,13 @@ const MISLEADING: [&str; 17] = [
     "GIT_WORK_TREE",
 ];
 
+/// The version of the program, as it says it.
+pub fn version() -> Result<String, GitError> {
+    let said = Git::bare_of_settings(Path::new("/")).run(&["--version"])?;
+    let said = String::from_utf8_lossy(&said);
+    Ok(said.trim().trim_start_matches("git version ").to_owned())
+}
+
 impl Git {
     /// Git in a directory of a working tree, or below one.
     pub(crate) fn at(dir: &Path) -> Self {

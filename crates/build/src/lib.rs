@@ -15,7 +15,7 @@
 //! Reading order:
 //!
 //! - [`source`], [`checkout`]
-//! - [`recipe`] with [`log`]
+//! - [`recipe`] with [`sandbox`], [`cache`] and [`log`]
 //! - [`collect`], [`base`], [`package`]
 //! - [`rootfs`], [`lint`]
 //! - [`snapshot`], [`provenance`], [`pipeline`]
@@ -35,6 +35,8 @@ pub mod pipeline;
 pub mod provenance;
 pub mod recipe;
 pub mod rootfs;
+pub mod sandbox;
+pub mod cache;
 pub mod snapshot;
 pub mod source;
 
@@ -44,4 +46,4 @@ pub mod chart;
 pub mod disk;
 pub mod files;
 
-pub use git::GitError;
+pub use git::{GitError, version as git_version};

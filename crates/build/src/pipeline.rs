@@ -17,16 +17,18 @@ use semel_oci::layout::Layout;
 use serde_json::{Value, json};
 
 use crate::base::{Base, BaseError};
+use crate::cache::{self, Cache, CacheError};
 use crate::checkout::{self, CheckoutError};
 use crate::closure::smoke::{self, SmokeError, SmokeRequest};
 use crate::closure::{self, ClosureError, Question, Smoked};
 use crate::collect::{self, CollectError, PackFile};
 use crate::lint::{self, LintError, LintRequest};
-use crate::log::{Bounds, BuildLog, Listener};
+use crate::log::{Bounds, BuildLog, Listener, Secret};
 use crate::package::{self, PackageError, PackageRequest, Packaged, Platform};
 use crate::provenance::{self, BuilderInfo, Facts, Range, digest_of_file};
-use crate::recipe::{self, Cancel, HostEnvironment, Phase, RunError, RunReport, RunRequest};
+use crate::recipe::{self, Cancel, Phase, RunError, RunReport, RunRequest};
 use crate::rootfs::Rootfs;
+use crate::sandbox::{HostEnvironment, Room, Sandbox};
 use crate::snapshot::{self, Packed};
 use crate::source::{Source, SourceError};
 
@@ -39,7 +41,13 @@ pub struct BuildRequest {
     pub work: PathBuf,
     /// What the commands see of the host.
     pub host: HostEnvironment,
-    /// The running program; commands find it in `SEMEL`.
+    /// What holds them back.
+    pub sandbox: Sandbox,
+    /// What `fetch` sees and nothing else does.
+    pub secrets: Vec<Secret>,
+    /// Where caches lie; without it, a build begins with empty ones and leaves none.
+    pub caches: Option<PathBuf>,
+    /// The running program, which guards and confines the commands; they find it in `SEMEL`.
     pub semel: PathBuf,
     /// What the artefact runs on.
     pub platform: Platform,
@@ -56,6 +64,8 @@ pub struct BuildRequest {
 pub enum Step {
     /// The source tree is laid out.
     Checkout,
+    /// What earlier builds left is brought in, and kept for later ones.
+    Caches,
     /// The project's commands run.
     Recipe,
     /// The artefact's files are found.
@@ -72,6 +82,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Checkout => "check out",
+            Self::Caches => "caches",
             Self::Recipe => "build",
             Self::Collect => "collect",
             Self::Package => "package",
@@ -157,6 +168,9 @@ pub enum BuildError {
     /// No tree.
     #[error(transparent)]
     Checkout(#[from] CheckoutError),
+    /// No cache.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
     /// A command did not get to its end.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -203,6 +217,10 @@ impl BuildError {
             Self::Checkout(error) => error.hint(),
             Self::Run(error) => error.hint(),
             Self::Collect(error) => error.hint(),
+            Self::Cache(CacheError::InSource { path } | CacheError::BehindLink { path }) => {
+                Some(format!("leave `{path}` out of [build] cache, or out of the commit"))
+            }
+            Self::Cache(CacheError::Io { .. }) => Some("semel build --no-cache".to_owned()),
             Self::Forbidden(report) => report.hint(),
             Self::Base(_)
             | Self::Package(_)
@@ -248,6 +266,7 @@ impl BuildError {
             | Self::Checkout(
                 CheckoutError::Write { .. } | CheckoutError::Attributes { .. } | CheckoutError::Git(_),
             )
+            | Self::Cache(CacheError::Io { .. })
             | Self::Run(RunError::Start { .. } | RunError::Log { .. })
             | Self::Collect(CollectError::Read { .. })
             | Self::Package(_)
@@ -256,9 +275,12 @@ impl BuildError {
             | Self::Smoke(SmokeError::LayOut { .. } | SmokeError::Start { .. })
             | Self::Work { .. } => Blame::Fault,
             Self::Incomplete(_) | Self::Forbidden(_) => Blame::Artefact,
-            Self::Source(_) | Self::Checkout(_) | Self::Run(_) | Self::Collect(_) | Self::Base(_) => {
-                Blame::Caller
-            }
+            Self::Source(_)
+            | Self::Checkout(_)
+            | Self::Cache(_)
+            | Self::Run(_)
+            | Self::Collect(_)
+            | Self::Base(_) => Blame::Caller,
         }
     }
 }
@@ -279,6 +301,7 @@ impl Build {
     async fn run(mut self) -> Result<Built, BuildError> {
         let began = Instant::now();
         let packed = self.step(Step::Checkout, lay_out).await?;
+        let caches = self.take_caches().await?;
         let mut report = self.step(Step::Recipe, run_recipe).await?;
         let files = self
             .step(Step::Collect, |request, _, _| {
@@ -308,6 +331,7 @@ impl Build {
         let provenance = provenance::predicate(&Facts {
             source: &self.request.source,
             report: &report,
+            caches: &caches,
             packaged: &packaged,
             snapshot: snapshot.as_ref(),
             builder: &self.request.builder,
@@ -315,6 +339,7 @@ impl Build {
             started: self.request.started,
             finished,
         });
+        self.keep_caches(caches).await?;
         Ok(Built {
             layout_dir: self.request.layout_dir(),
             packaged,
@@ -336,6 +361,28 @@ impl Build {
         let Some(packed) = packed else { return Ok(None) };
         let layout_dir = self.request.layout_dir();
         Ok(Some(snapshot::attach(packed, &self.request.source, packaged, &layout_dir).await?))
+    }
+
+    async fn take_caches(&mut self) -> Result<Vec<Cache>, BuildError> {
+        if self.request.source.project.definition.build.cache.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.step(Step::Caches, |request, _, _| {
+            let (source, room) = (&request.source, request.room()?);
+            Ok(match &request.caches {
+                Some(caches) => cache::take(caches, source, &room, request.started.into())?,
+                None => cache::leave_empty(source, &room).map(|()| Vec::new())?,
+            })
+        })
+        .await
+    }
+
+    /// The last step, as the files of the artefact may lie in one of them.
+    async fn keep_caches(&mut self, caches: Vec<Cache>) -> Result<(), BuildError> {
+        if caches.is_empty() {
+            return Ok(());
+        }
+        self.step(Step::Caches, move |_, _, _| Ok(cache::keep(&caches)?)).await
     }
 
     /// Runs a step away from the threads that wait for the network.
@@ -403,6 +450,10 @@ impl Build {
 }
 
 impl BuildRequest {
+    fn room(&self) -> Result<Room, BuildError> {
+        Room::below(&self.work).map_err(|source| BuildError::Work { dir: self.work.clone(), source })
+    }
+
     fn tree(&self) -> PathBuf {
         self.work.join("tree")
     }
@@ -578,18 +629,17 @@ fn run_recipe(
     progress: &Arc<dyn Progress>,
     cancel: &Cancel,
 ) -> Result<RunReport, BuildError> {
-    let home = request.work.join("home");
-    std::fs::create_dir_all(&home).map_err(|source| BuildError::Work { dir: home.clone(), source })?;
+    let room = request.room()?;
     let run = RunRequest {
-        dir: &request.tree(),
-        home: &home,
+        room: &room,
+        sandbox: &request.sandbox,
+        secrets: &request.secrets,
         build: &request.source.project.definition.build,
         commit: &request.source.commit,
         committed_seconds: request.source.committed_seconds,
         host: &request.host,
         semel: &request.semel,
         log: &request.log(),
-        masks: &[],
     };
     Ok(recipe::run(&run, &listener(progress), cancel)?)
 }

@@ -14,6 +14,7 @@ use semel_model::name::CommitId;
 use semel_model::version::Version;
 use serde_json::{Value, json};
 
+use crate::cache::Cache;
 use crate::package::Packaged;
 use crate::recipe::RunReport;
 use crate::source::Source;
@@ -48,6 +49,8 @@ pub struct Facts<'a> {
     pub source: &'a Source,
     /// How the commands ran.
     pub report: &'a RunReport,
+    /// What earlier builds gave it.
+    pub caches: &'a [Cache],
     /// What came out.
     pub packaged: &'a Packaged,
     /// The manifest of the source snapshot, if one is kept.
@@ -87,8 +90,10 @@ pub fn predicate(facts: &Facts<'_>) -> Value {
             },
             "internalParameters": {
                 "buildKey": source.key(),
-                "sandbox": facts.report.sandbox.as_str(),
+                "sandbox": sandbox(facts.report),
                 "variables": facts.report.variables,
+                "secrets": facts.report.secrets,
+                "caches": facts.caches.iter().map(cache).collect::<Vec<_>>(),
                 "line": source.line.name(),
                 "range": facts.range.map(range),
             },
@@ -111,6 +116,24 @@ fn byproducts(facts: &Facts<'_>) -> Vec<Value> {
         vec![named("build.log", &facts.report.log_digest), named("config", &facts.packaged.config)];
     byproducts.extend(facts.snapshot.map(|snapshot| named("source", snapshot)));
     byproducts
+}
+
+/// What held the commands back, and what did not.
+fn sandbox(report: &RunReport) -> Value {
+    let sandbox = &report.sandbox;
+    let mut said = json!({
+        "level": sandbox.level().as_str(),
+        "network": report.network,
+        "notEnforced": sandbox.not_enforced(),
+    });
+    if let Some(abi) = sandbox.landlock_abi() {
+        said["landlockAbi"] = json!(abi);
+    }
+    said
+}
+
+fn cache(cache: &Cache) -> Value {
+    json!({ "path": cache.path, "warm": cache.warm })
 }
 
 fn range(range: &Range) -> Value {

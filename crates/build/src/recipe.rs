@@ -1,34 +1,37 @@
 //! Recipe: the project's own commands, run in the clean tree.
 //!
 //! The environment is cleared and then set from a fixed list, so that nothing of the caller's reaches the build by
-//! accident. Each command runs in a process group of its own; when it ends, is stopped or takes too long, everything in
-//! the group ends with it. What the commands print goes to a log file and, line by line, to the caller.
+//! accident. Each command runs in the build's [`Sandbox`], below a guard; when it ends, is stopped or takes too long,
+//! everything that it started ends with it. `fetch` may use the network and sees the secrets that the project names,
+//! `run` has neither. What the commands print goes to a log file and, line by line, to the caller.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, PipeReader, Read};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::process::{Child, ChildStdin, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use semel_model::digest::Digest;
 use semel_model::name::CommitId;
 use semel_model::project::{BuildSpec, Command as Recipe};
 
 use crate::log::{self, BuildLog, Listener, Secret};
 use crate::provenance::digest_of_file;
+use crate::sandbox::{HostEnvironment, Permit, Room, Sandbox};
 
 /// What is run, where, and with which surroundings.
 #[derive(Debug, Clone, Copy)]
 pub struct RunRequest<'a> {
-    /// The clean tree; the commands' working directory.
-    pub dir: &'a Path,
-    /// An empty directory outside the tree, the commands' `HOME`.
-    pub home: &'a Path,
+    /// The clean tree, and what else the commands may write to.
+    pub room: &'a Room,
+    /// What holds the commands back.
+    pub sandbox: &'a Sandbox,
+    /// What `fetch` sees beside the fixed variables, and nobody sees in the log.
+    pub secrets: &'a [Secret],
     /// The commands.
     pub build: &'a BuildSpec,
     /// The commit, for `SOURCE_COMMIT`.
@@ -37,60 +40,10 @@ pub struct RunRequest<'a> {
     pub committed_seconds: i64,
     /// What the host provides.
     pub host: &'a HostEnvironment,
-    /// The running program, for `SEMEL`.
+    /// The running program: its hidden verb guards and confines the commands, and they find it in `SEMEL`.
     pub semel: &'a Path,
     /// The log file, which does not exist yet.
     pub log: &'a Path,
-    /// What must not be seen in the log.
-    pub masks: &'a [Secret],
-}
-
-/// What a build takes from the host: where programs and toolchains are. Anything else is cleared.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct HostEnvironment {
-    /// The variables that are handed on.
-    pub variables: BTreeMap<String, String>,
-}
-
-/// Toolchains whose place follows from `HOME` unless a variable says otherwise.
-const BESIDE_HOME: [(&str, &str); 2] = [("RUSTUP_HOME", ".rustup"), ("CARGO_HOME", ".cargo")];
-
-impl HostEnvironment {
-    /// Picks from the caller's variables, and resolves what would follow from `HOME` before `HOME` changes.
-    pub fn of(variables: &BTreeMap<String, String>) -> Self {
-        let mut picked = BTreeMap::new();
-        for name in ["PATH", "JAVA_HOME", "GOROOT"] {
-            if let Some(value) = variables.get(name) {
-                picked.insert(name.to_owned(), value.clone());
-            }
-        }
-        for (name, below) in BESIDE_HOME {
-            let usual = || {
-                let dir = Path::new(variables.get("HOME")?).join(below);
-                dir.is_dir().then(|| dir.to_string_lossy().into_owned())
-            };
-            if let Some(value) = variables.get(name).cloned().or_else(usual) {
-                picked.insert(name.to_owned(), value);
-            }
-        }
-        Self { variables: picked }
-    }
-}
-
-/// How much of the host a command could reach. Recorded in the provenance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sandbox {
-    /// Everything that the caller may reach.
-    None,
-}
-
-impl Sandbox {
-    /// The word in the provenance.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-        }
-    }
 }
 
 /// The commands of a recipe.
@@ -116,10 +69,14 @@ impl fmt::Display for Phase {
 pub struct RunReport {
     /// What held them back.
     pub sandbox: Sandbox,
+    /// Whether `run` could reach the network.
+    pub network: bool,
     /// The phases that there were, and how long each took.
     pub phases: Vec<(Phase, Duration)>,
     /// The names of the variables that they saw.
     pub variables: Vec<String>,
+    /// The names of the secrets that `fetch` saw.
+    pub secrets: Vec<String>,
     /// The digest of the log.
     pub log_digest: Digest,
 }
@@ -213,20 +170,34 @@ impl RunError {
 
 /// A handle by which another thread stops a recipe. Stopping twice, or after the end, does nothing.
 #[derive(Debug, Clone, Default)]
-pub struct Cancel(Arc<Mutex<CancelState>>);
+pub struct Cancel(Arc<Cancelling>);
+
+#[derive(Debug, Default)]
+struct Cancelling {
+    state: Mutex<CancelState>,
+    ended: Condvar,
+}
 
 #[derive(Debug, Default)]
 struct CancelState {
     stopped: bool,
-    group: Option<Pid>,
+    /// The input of the guard of the command that runs. Closed, it is what ends the command.
+    guard: Option<ChildStdin>,
+    running: bool,
 }
 
+/// How long a caller who stops a command waits for the end of everything that it started. A process that waits for a
+/// disk or a file server ends when that answers.
+const ENDING: Duration = Duration::from_secs(10);
+
 impl Cancel {
-    /// Ends the command that runs, with everything that it started, and lets no further one begin.
+    /// Ends the command that runs, with everything that it started, and lets no further one begin. When this returns,
+    /// nothing of the command runs any more.
     pub fn stop(&self) {
         let mut state = self.lock();
         state.stopped = true;
-        end_group(state.group);
+        state.guard = None;
+        drop(self.0.ended.wait_timeout_while(state, ENDING, |state| state.running));
     }
 
     /// Whether it was stopped.
@@ -234,23 +205,26 @@ impl Cancel {
         self.lock().stopped
     }
 
-    fn watch(&self, group: Pid) {
+    fn watch(&self, guard: Option<ChildStdin>) {
         let mut state = self.lock();
-        state.group = Some(group);
-        if state.stopped {
-            end_group(state.group);
-        }
+        state.running = true;
+        state.guard = guard.filter(|_| !state.stopped);
+    }
+
+    /// The command took too long.
+    fn give_up(&self) {
+        self.lock().guard = None;
+    }
+
+    fn end(&self) {
+        let mut state = self.lock();
+        state.guard = None;
+        state.running = false;
+        self.0.ended.notify_all();
     }
 
     fn lock(&self) -> MutexGuard<'_, CancelState> {
-        self.0.lock().expect("no holder of this lock can panic")
-    }
-}
-
-fn end_group(group: Option<Pid>) {
-    if let Some(group) = group {
-        // The group may be gone already, which is what is wanted.
-        let _ = kill_process_group(group, Signal::KILL);
+        self.0.state.lock().expect("no holder of this lock can panic")
     }
 }
 
@@ -259,7 +233,7 @@ pub fn run(request: &RunRequest<'_>, line: &Listener, cancel: &Cancel) -> Result
     let environment = environment(request);
     let unlogged = |source| RunError::Log { log: request.log.to_owned(), source };
     let log =
-        BuildLog::create(request.log, request.masks, log::BOUNDS, Arc::clone(line)).map_err(unlogged)?;
+        BuildLog::create(request.log, request.secrets, log::BOUNDS, Arc::clone(line)).map_err(unlogged)?;
     let began = Instant::now();
     let ran = run_phases(request, &environment, &log, began, cancel);
     // Also the log of a build that failed is complete.
@@ -267,8 +241,14 @@ pub fn run(request: &RunRequest<'_>, line: &Listener, cancel: &Cancel) -> Result
     let phases = ran?;
     ended?;
     let log_digest = digest_of_file(request.log).map_err(unlogged)?;
-    let variables = environment.into_keys().collect();
-    Ok(RunReport { sandbox: Sandbox::None, phases, variables, log_digest })
+    Ok(RunReport {
+        sandbox: request.sandbox.clone(),
+        network: request.sandbox.reaches_network(permit(Phase::Run, request.build)),
+        phases,
+        variables: environment.into_keys().collect(),
+        secrets: request.secrets.iter().map(|secret| secret.name().to_owned()).collect(),
+        log_digest,
+    })
 }
 
 fn run_phases(
@@ -290,23 +270,31 @@ fn run_phases(
     Ok(phases)
 }
 
+/// What a phase may do.
+fn permit(phase: Phase, build: &BuildSpec) -> Permit {
+    Permit { network: phase == Phase::Fetch || build.network }
+}
+
 /// The fixed list, with the project's own variables on top.
 fn environment(request: &RunRequest<'_>) -> BTreeMap<String, String> {
+    let inside = request.sandbox.inside(request.room, request.semel);
+    let text = |path: PathBuf| path.to_string_lossy().into_owned();
     let mut environment = request.host.variables.clone();
     let fixed = [
-        ("HOME", request.home.to_string_lossy().into_owned()),
+        ("HOME", text(inside.home)),
+        ("TMPDIR", text(inside.tmp)),
         ("TZ", "UTC".to_owned()),
         ("LC_ALL", "C.UTF-8".to_owned()),
         ("SOURCE_DATE_EPOCH", request.committed_seconds.max(0).to_string()),
         ("SOURCE_COMMIT", request.commit.to_string()),
-        ("SEMEL", request.semel.to_string_lossy().into_owned()),
+        ("SEMEL", text(inside.semel)),
     ];
     environment.extend(fixed.map(|(name, value)| (name.to_owned(), value)));
     environment.extend(request.build.env.clone());
     environment
 }
 
-/// How long output is still read after a command ended, when something that left its group holds the pipe open.
+/// How long output is still read after a command ended, when something that may not be ended holds the pipe open.
 const DRAIN: Duration = Duration::from_secs(2);
 
 struct OneCommand<'a> {
@@ -337,12 +325,12 @@ impl OneCommand<'_> {
         self.judge(status, timed_out, cancel, self.output.last_lines())
     }
 
-    /// The shell that sets the umask would say only that it did not find something.
+    /// The shell inside would say only that it did not find something.
     fn find_program(&self) -> Result<(), RunError> {
         let program = self.recipe.argv()[0];
         let path = self.environment.get("PATH").map(String::as_str).unwrap_or_default();
         let there = if program.contains('/') {
-            self.request.dir.join(program).exists()
+            self.request.room.tree.join(program).exists()
         } else {
             path.split(':').any(|dir| Path::new(dir).join(program).is_file())
         };
@@ -350,43 +338,40 @@ impl OneCommand<'_> {
         there.then_some(()).ok_or_else(missing)
     }
 
-    /// The command behind a shell that only sets the umask: a program cannot set it for a child without changing its
-    /// own.
+    /// The command in its sandbox. Secrets reach it as variables: arguments could be read by everybody.
     fn spawn(&self) -> io::Result<(PipeReader, Child)> {
+        let request = self.request;
         let (reader, writer) = io::pipe()?;
-        let mut command = Command::new("/bin/sh");
-        command
-            .args(["-c", "umask 022; exec \"$@\"", "semel"])
-            .args(self.recipe.argv())
-            .current_dir(self.request.dir)
-            .env_clear()
-            .envs(self.environment)
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(writer.try_clone()?)
-            .stderr(writer);
+        let permit = permit(self.phase, request.build);
+        let mut command =
+            request.sandbox.command(&self.recipe.argv(), permit, request.room, request.host, request.semel);
+        command.env_clear().envs(self.environment);
+        if self.phase == Phase::Fetch {
+            command.envs(request.secrets.iter().map(|secret| (secret.name(), secret.value())));
+        }
+        command.stdin(Stdio::piped()).stdout(writer.try_clone()?).stderr(writer);
         let child = command.spawn()?;
         Ok((reader, child))
     }
 
-    /// Waits for the command, and leaves nothing of its group behind.
+    /// Waits for the guard, which ends after the command and everything that the command started.
     fn wait(&self, mut child: Child, cancel: &Cancel) -> io::Result<(ExitStatus, bool)> {
-        let group = Pid::from_child(&child);
-        cancel.watch(group);
-        let ended = wait_without_reaping(group);
-        let timed_out = match ended.recv_timeout(self.request.build.timeout.to_std()) {
-            Err(RecvTimeoutError::Timeout) => {
-                end_group(Some(group));
-                let _ = ended.recv();
-                true
+        cancel.watch(child.stdin.take());
+        let (tell, ended) = mpsc::channel();
+        std::thread::spawn(move || {
+            // The receiver waits for this, or has ended together with its process.
+            let _ = tell.send(child.wait());
+        });
+        let (status, timed_out) = match ended.recv_timeout(self.request.build.timeout.to_std()) {
+            Ok(status) => (Ok(status), false),
+            Err(_) => {
+                cancel.give_up();
+                (ended.recv(), true)
             }
-            Ok(_) | Err(RecvTimeoutError::Disconnected) => false,
         };
-        // While the command is not reaped, the group's number cannot belong to anybody else.
-        let mut state = cancel.lock();
-        end_group(state.group.take());
-        drop(state);
-        Ok((child.wait()?, timed_out))
+        cancel.end();
+        let status = status.map_err(io::Error::other)?;
+        Ok((status?, timed_out))
     }
 
     fn judge(
@@ -421,23 +406,12 @@ impl OneCommand<'_> {
 
 fn ending(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
+        // The convention of shells, which the guard keeps to.
+        (Some(code @ 129..=192), _) => format!("was ended by signal {}", code - 128),
         (Some(code), _) => format!("exited with code {code}"),
         (None, Some(signal)) => format!("was ended by signal {signal}"),
         (None, None) => "ended in an unknown way".to_owned(),
     }
-}
-
-/// Tells when the leader of a group has ended, and leaves it to be reaped.
-fn wait_without_reaping(leader: Pid) -> mpsc::Receiver<()> {
-    let (tell, ended) = mpsc::channel();
-    std::thread::spawn(move || {
-        while let Err(rustix::io::Errno::INTR) =
-            waitid(WaitId::Pid(leader), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
-        {}
-        // The receiver waits for this, or has ended together with its process.
-        let _ = tell.send(());
-    });
-    ended
 }
 
 fn read_all(mut reader: PipeReader, output: BuildLog, began: Instant) -> mpsc::Receiver<io::Result<()>> {

@@ -135,7 +135,31 @@ pub struct BuildSpec {
     /// How long each command may take.
     #[serde(default = "build_timeout")]
     pub timeout: Span,
+    /// Directories that are kept from one build of a line to the next, relative to the tree; below `.home/`: to the
+    /// commands' `HOME`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cache: Vec<String>,
+    /// Variables of the caller's that `fetch` sees, and nothing else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
+    /// Whether `run` may use the network.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub network: bool,
+    /// `none`: the commands cannot be isolated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<SandboxWish>,
 }
+
+/// What a project asks of the sandbox. It gets the strongest that there is, unless it cannot work in one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SandboxWish {
+    /// No isolation, as for commands that need devices.
+    None,
+}
+
+/// The directory of a cache's path that stands for the commands' `HOME`.
+pub const CACHE_HOME: &str = ".home";
 
 fn build_timeout() -> Span {
     Span::seconds(30 * 60)
@@ -417,7 +441,16 @@ impl<'de> Deserialize<'de> for Names {
 }
 
 fn no_commands() -> BuildSpec {
-    BuildSpec { fetch: None, run: None, env: BTreeMap::new(), timeout: build_timeout() }
+    BuildSpec {
+        fetch: None,
+        run: None,
+        env: BTreeMap::new(),
+        timeout: build_timeout(),
+        cache: Vec::new(),
+        secrets: Vec::new(),
+        network: false,
+        sandbox: None,
+    }
 }
 
 /// The newest packaging format that this program writes.
@@ -447,7 +480,7 @@ impl Project {
                 ),
             ));
         }
-        check_build(&read.build).map_err(|problem| at("[build", problem))?;
+        check_build(&read.build).map_err(|(needle, problem)| at(needle, problem))?;
         check_version(&read.version).map_err(|problem| at("release", problem))?;
         read.config.validate().map_err(|error: InvalidContract| at(error.key.as_str(), error.to_string()))?;
         let bindings = read.environment.into_iter().map(|(name, table)| (name, binding(table))).collect();
@@ -584,11 +617,34 @@ fn check_version(version: &VersionSpec) -> Result<(), String> {
     }
 }
 
-fn check_build(build: &BuildSpec) -> Result<(), String> {
-    match build.env.keys().find(|key| key.is_empty() || key.contains('=') || key.starts_with("SEMEL_")) {
-        Some(key) => Err(format!("`{key}` cannot be set in [build] env")),
+fn check_build(build: &BuildSpec) -> Result<(), (&'static str, String)> {
+    if let Some(key) = build.env.keys().find(|key| !is_variable(key)) {
+        return Err(("[build", format!("`{key}` cannot be set in [build] env")));
+    }
+    if let Some(name) = build.secrets.iter().find(|name| !is_variable(name)) {
+        return Err(("secrets", format!("`{name}` is no name of a variable that a secret could have")));
+    }
+    if let Some(name) = build.secrets.iter().find(|name| build.env.contains_key(*name)) {
+        return Err(("secrets", format!("`{name}` is in [build] env too, where everybody can read it")));
+    }
+    if !build.secrets.is_empty() && build.fetch.is_none() {
+        return Err(("secrets", "secrets are for `fetch`, and there is none".to_owned()));
+    }
+    match build.cache.iter().find(|path| !is_cache_path(path)) {
+        Some(path) => {
+            Err(("cache", format!("`{path}` is not a directory inside the tree, or inside `{CACHE_HOME}/`")))
+        }
         None => Ok(()),
     }
+}
+
+/// The name of a variable that a project may set. `SEMEL_…` is set by Semel alone.
+fn is_variable(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['=', '\0']) && !name.starts_with("SEMEL_")
+}
+
+fn is_cache_path(path: &str) -> bool {
+    path != CACHE_HOME && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
 }
 
 fn find(text: &str, needle: &str) -> usize {
@@ -762,6 +818,13 @@ target = { kind = "directory", health = "http://127.0.0.1:${PORT}/healthz" }
                 "app/api\", mode",
                 "10:41: `to = \"app/api\"` is not an absolute path inside the artefact",
             ),
+            (
+                "[build]",
+                "[build]\ncache = [\"../out\"]",
+                "5:1: `../out` is not a directory inside the tree, or inside `.home/`",
+            ),
+            ("[build]", "[build]\nsecrets = [\"TOKEN\"]", "5:1: secrets are for `fetch`, and there is none"),
+            ("[build]", "[build]\nsandbox = \"docker\"", "5:11: unknown variant `docker`, expected `none`"),
             ("type = \"port\"", "type = \"prot\"", "13:17: unknown variant `prot`"),
             (
                 "kind = \"image\"",

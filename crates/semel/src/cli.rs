@@ -5,9 +5,12 @@
     reason = "these comments are the help texts, where brackets mean what can be left out"
 )]
 
+use std::ffi::OsString;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use semel_build::sandbox::Level;
 use semel_model::allocation::Scheme;
 use semel_model::build::Bump;
 use semel_model::duration::Span;
@@ -21,7 +24,7 @@ First steps:
   semel init       write a semel.toml for the project here
   semel build      turn its newest commit into an artefact, once
 
-Less often: hold, reject, accept, deprecate, stop, publish, finalise, component, gc, scrub, backup, restore,
+Less often: doctor, hold, reject, accept, deprecate, stop, publish, finalise, component, gc, scrub, backup, restore,
 recover, rebuild, sample, completions, man
 (semel help VERB explains each)";
 
@@ -91,6 +94,9 @@ pub(crate) enum Verb {
     Demo(DemoArgs),
     /// Write a semel.toml for the project here
     Init(InitArgs),
+    /// Say what this host offers for building and storing, and what would mend what is missing
+    #[command(hide = true)]
+    Doctor,
     /// Build a commit into an artefact, once
     Build(BuildArgs),
     /// Say which version a commit has or would get, and why
@@ -191,6 +197,9 @@ pub(crate) enum Verb {
     /// Run the supervisor of a directory target (started by deploy)
     #[command(hide = true)]
     Supervise(SuperviseArgs),
+    /// Guard or confine a command of a build (started by build)
+    #[command(hide = true)]
+    Sandbox(SandboxArgs),
     /// The service of the demo
     #[command(subcommand, hide = true)]
     Sample(SampleVerb),
@@ -241,6 +250,39 @@ pub(crate) struct BuildArgs {
     /// Leave with exit 75 when somebody else is building the same
     #[arg(long)]
     pub(crate) no_wait: bool,
+
+    /// Take a secret of `[build] secrets` from a file that only you can read; else the variable NAME
+    #[arg(long = "secret", value_name = "NAME=FILE")]
+    pub(crate) secrets: Vec<SecretFile>,
+
+    /// Build with this sandbox or not at all [default: the strongest that works here]
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) sandbox: Option<Level>,
+
+    /// Begin with empty caches, and keep none
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+}
+
+/// `NAME=FILE`: where the value of a secret is.
+#[derive(Debug, Clone)]
+pub(crate) struct SecretFile {
+    pub(crate) name: String,
+    pub(crate) file: PathBuf,
+}
+
+impl FromStr for SecretFile {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('=') {
+            Some((name, file)) if !name.is_empty() && !file.is_empty() => {
+                Ok(Self { name: name.to_owned(), file: PathBuf::from(file) })
+            }
+            // What was given may be the secret itself, and is not repeated.
+            _ => Err("expected NAME=FILE"),
+        }
+    }
 }
 
 /// The step to the next version.
@@ -830,6 +872,17 @@ pub(crate) struct SuperviseArgs {
     /// The directory of the binding
     #[arg(long, value_name = "DIR")]
     pub(crate) root: PathBuf,
+}
+
+/// `semel sandbox`
+#[derive(Debug, Args)]
+pub(crate) struct SandboxArgs {
+    /// What to do with the command
+    #[arg(value_name = "JSON")]
+    pub(crate) order: String,
+    /// The command
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
 }
 
 /// Below `semel sample`.

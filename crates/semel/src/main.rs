@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::cli::Cli;
+use crate::cli::{Cli, Verb};
 use crate::output::Output;
 use crate::report::Failure;
 use crate::settings::Settings;
@@ -33,6 +33,10 @@ fn main() -> ExitCode {
         Err(error) => return report::usage(&error),
     };
     let output = Output::new(&cli);
+    if let Verb::Sandbox(args) = &cli.verb {
+        // Restricts the thread that it is called on, so there is no other one yet.
+        return commands::sandbox::run(args, &output);
+    }
     let settings = Settings::read();
     log_to_stderr(&settings);
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {

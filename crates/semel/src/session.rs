@@ -91,7 +91,7 @@ pub(crate) fn embedded(cli: &Cli, settings: &Settings) -> Result<Place, Failure>
     }
 }
 
-fn in_directory(dir: PathBuf, cli: &Cli, settings: &Settings) -> Result<Place, Failure> {
+pub(crate) fn in_directory(dir: PathBuf, cli: &Cli, settings: &Settings) -> Result<Place, Failure> {
     Ok(Place { dir, keys: settings.keys(), database: database(cli, settings)? })
 }
 
@@ -140,28 +140,37 @@ fn from_file(path: &Path) -> Result<String, Failure> {
 
 /// Opens a store, or creates it.
 pub(crate) async fn open_store(place: &Place) -> Result<Store, Failure> {
-    Store::open_or_create(place, now()).await.map_err(|error| {
-        let exit = match error {
-            OpenError::Newer { .. }
-            | OpenError::NotAStore(_)
-            | OpenError::NetworkFileSystem { .. }
-            | OpenError::DatabaseNotNamed(_)
-            | OpenError::DatabaseNamed(_)
-            | OpenError::ForeignDatabase { .. } => Exit::Usage,
-            _ => Exit::Fault,
-        };
-        let failure = Failure::from_error(exit, &error);
-        match error {
-            OpenError::NoDatabase { dir, .. } => {
-                failure.hint(format!("semel recover --store {}", dir.display()))
-            }
-            OpenError::DatabaseNotNamed(_) => failure.hint("SEMEL_DATABASE=postgres://USER@HOST/NAME"),
-            OpenError::DatabaseNamed(_) => failure.hint("leave SEMEL_DATABASE and --database out"),
-            OpenError::ForeignDatabase { .. } => failure.hint("create an empty database and name that one"),
-            OpenError::NotAStore(_) => failure.hint("name another directory: --store DIR"),
-            _ => failure,
-        }
-    })
+    Store::open_or_create(place, now()).await.map_err(unopened)
+}
+
+/// Opens a store that is there already.
+pub(crate) async fn open_existing(place: &Place) -> Result<Option<Store>, Failure> {
+    match Store::open(place).await {
+        Ok(store) => Ok(Some(store)),
+        Err(OpenError::Missing(_)) => Ok(None),
+        Err(error) => Err(unopened(error)),
+    }
+}
+
+fn unopened(error: OpenError) -> Failure {
+    let exit = match error {
+        OpenError::Newer { .. }
+        | OpenError::NotAStore(_)
+        | OpenError::NetworkFileSystem { .. }
+        | OpenError::DatabaseNotNamed(_)
+        | OpenError::DatabaseNamed(_)
+        | OpenError::ForeignDatabase { .. } => Exit::Usage,
+        _ => Exit::Fault,
+    };
+    let failure = Failure::from_error(exit, &error);
+    match error {
+        OpenError::NoDatabase { dir, .. } => failure.hint(format!("semel recover --store {}", dir.display())),
+        OpenError::DatabaseNotNamed(_) => failure.hint("SEMEL_DATABASE=postgres://USER@HOST/NAME"),
+        OpenError::DatabaseNamed(_) => failure.hint("leave SEMEL_DATABASE and --database out"),
+        OpenError::ForeignDatabase { .. } => failure.hint("create an empty database and name that one"),
+        OpenError::NotAStore(_) => failure.hint("name another directory: --store DIR"),
+        _ => failure,
+    }
 }
 
 impl Session {

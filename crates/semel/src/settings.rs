@@ -88,6 +88,11 @@ impl Settings {
         self.xdg("XDG_CACHE_HOME", ".cache").join("semel/build")
     }
 
+    /// What builds leave for later ones.
+    pub(crate) fn caches(&self) -> PathBuf {
+        self.xdg("XDG_CACHE_HOME", ".cache").join("semel/caches")
+    }
+
     /// The keys of all stores.
     pub(crate) fn keys(&self) -> PathBuf {
         self.xdg("XDG_CONFIG_HOME", ".config").join("semel/keys")

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, flock};
+use semel_build::cache::remove_tree;
 use semel_store::durable::{self, Access};
 use tempfile::TempDir;
 
@@ -42,11 +43,18 @@ impl WorkDir {
     }
 }
 
+impl Drop for WorkDir {
+    fn drop(&mut self) {
+        // Builds make directories read-only, which the directory's own end does not get over.
+        drop(remove_tree(self.dir.path()));
+    }
+}
+
 /// Removes what nobody holds any more. What cannot be removed now is left to the next build.
 fn sweep(base: &Path, now: SystemTime) {
     for item in fs::read_dir(base).into_iter().flatten().flatten() {
         if is_abandoned(&item.path(), now) {
-            drop(fs::remove_dir_all(item.path()));
+            drop(remove_tree(&item.path()));
         }
     }
 }

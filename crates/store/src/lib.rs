@@ -12,6 +12,7 @@ pub mod durable;
 pub mod keys;
 pub mod secrets;
 mod lock;
+pub use lock::network_file_system;
 
 pub mod sql;
 pub mod schema;

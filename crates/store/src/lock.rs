@@ -47,7 +47,7 @@ impl StoreLock {
 
 /// The kind of a file system on which neither locks nor `fsync` can be relied on, if a path lies on one.
 #[cfg(target_os = "linux")]
-pub(crate) fn network_file_system(path: &Path) -> io::Result<Option<&'static str>> {
+pub fn network_file_system(path: &Path) -> io::Result<Option<&'static str>> {
     const KINDS: [(i64, &str); 6] = [
         (0x6969, "NFS"),
         (0xff53_4d42, "CIFS"),
@@ -63,6 +63,6 @@ pub(crate) fn network_file_system(path: &Path) -> io::Result<Option<&'static str
 
 /// Elsewhere the kinds have no numbers that could be compared.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn network_file_system(_path: &Path) -> io::Result<Option<&'static str>> {
+pub fn network_file_system(_path: &Path) -> io::Result<Option<&'static str>> {
     Ok(None)
 }

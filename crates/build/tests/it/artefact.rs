@@ -414,7 +414,7 @@ fn provenance_names_what_was_used_and_nobody() {
     }
     let provenance = &done.built.claims[0].predicate;
     let definition = &provenance["buildDefinition"];
-    assert_eq!(definition["internalParameters"]["sandbox"], "none");
+    assert_eq!(definition["internalParameters"]["caches"], serde_json::json!([]));
     assert_eq!(definition["externalParameters"]["definition"]["artefact"]["kind"], "image");
     let names: Vec<_> =
         definition["resolvedDependencies"].as_array().unwrap().iter().map(|d| &d["name"]).collect();

@@ -5,10 +5,12 @@
 
 mod artefact;
 mod commands;
+mod caches;
 mod detection;
 mod files;
 mod lint;
 mod rootfs;
+mod sandbox;
 mod sources;
 mod clean;
 mod closure;

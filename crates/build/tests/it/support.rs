@@ -12,7 +12,7 @@ use semel_build::checkout::{CheckoutError, LaidOut, materialise};
 use semel_build::package::Platform;
 use semel_build::pipeline::{self, BuildError, BuildRequest, Built, Progress, Step};
 use semel_build::provenance::BuilderInfo;
-use semel_build::recipe::HostEnvironment;
+use semel_build::sandbox::{HostEnvironment, Level, Sandbox, preflight};
 use semel_build::source::{self, Resolve, Source, SourceError};
 use semel_model::digest::Digest;
 use tempfile::TempDir;
@@ -220,8 +220,34 @@ impl Progress for Recorder {
 
 /// What commands get here: where programs are, and nothing else.
 pub(crate) fn host() -> HostEnvironment {
-    let path = std::env::var("PATH").unwrap();
-    HostEnvironment { variables: BTreeMap::from([("PATH".to_owned(), path)]) }
+    HostEnvironment::of(&BTreeMap::from([("PATH".to_owned(), path())]))
+}
+
+pub(crate) fn path() -> String {
+    std::env::var("PATH").unwrap()
+}
+
+/// The program whose hidden verb guards and confines commands.
+pub(crate) const HELPER: &str = env!("CARGO_BIN_EXE_semel-sandbox");
+
+/// The sandbox of a level, if this host has it; otherwise the strongest.
+pub(crate) fn sandbox(level: Option<Level>) -> Sandbox {
+    preflight(&path()).choose(level).unwrap()
+}
+
+/// The levels that isolate and that this host has. In a CI run it must have both.
+#[expect(clippy::print_stderr, reason = "a test that is left out says so")]
+pub(crate) fn isolating_levels() -> Vec<Level> {
+    let host = preflight(&path());
+    let offered = [
+        (Level::Bubblewrap, host.bubblewrap.as_ref().err()),
+        (Level::Landlock, host.landlock.as_ref().err()),
+    ];
+    for missing in offered.iter().filter_map(|(_, missing)| *missing) {
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "where CI=true: {missing}");
+        eprintln!("left out: {missing}");
+    }
+    offered.into_iter().filter(|(_, missing)| missing.is_none()).map(|(level, _)| level).collect()
 }
 
 /// With the toolchains of whoever runs the tests.
@@ -234,7 +260,10 @@ pub(crate) fn request(source: Source, work: PathBuf) -> BuildRequest {
         source,
         work,
         host: host(),
-        semel: PathBuf::from("/opt/semel"),
+        sandbox: sandbox(None),
+        secrets: Vec::new(),
+        caches: None,
+        semel: PathBuf::from(HELPER),
         platform: Platform { os: "linux".to_owned(), architecture: "amd64".to_owned() },
         builder: BuilderInfo {
             id: "https://semel.dev/builder/test".to_owned(),
@@ -252,8 +281,13 @@ pub(crate) fn runtime() -> tokio::runtime::Runtime {
 
 pub(crate) fn build(source: Source, host: HostEnvironment) -> Result<Done, BuildError> {
     let work = TempDir::new().unwrap();
-    let recorder = Arc::new(Recorder::default());
     let request = BuildRequest { host, ..request(source, work.path().to_owned()) };
+    finish(request, work)
+}
+
+/// Builds what a request says, in its work directory.
+pub(crate) fn finish(request: BuildRequest, work: TempDir) -> Result<Done, BuildError> {
+    let recorder = Arc::new(Recorder::default());
     let built = runtime().block_on(pipeline::run(request, recorder.clone()))?;
     let lines = recorder.lines.lock().unwrap().clone();
     let notes = recorder.notes.lock().unwrap().clone();

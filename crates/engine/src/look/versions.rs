@@ -7,7 +7,7 @@ use semel_model::digest::Digest;
 use semel_model::keep::Holder;
 use semel_model::name::{ComponentName, EnvironmentName};
 use semel_model::pipeline::EvidenceResult;
-use semel_model::statement::{Envelope, Statement, predicate_name};
+use semel_model::statement::{Envelope, PROVENANCE, Statement, predicate_name};
 use semel_model::version::VersionWord;
 use semel_store::Store;
 use semel_store::projections::{artefact as artefacts, build, deployment, evidence};
@@ -79,6 +79,10 @@ pub struct Inspection {
     /// The source that it was built from, as far as its verified provenance names a snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Digest>,
+    /// What held the commands of its build back, as the provenance says: the level of the sandbox, and whether `run` had the
+    /// network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<String>,
     /// The store that gives the component versions.
     pub home: String,
     /// What holds it: while one of these is there, its bytes stay.
@@ -126,13 +130,14 @@ pub async fn inspect(
     let (descriptor, manifest) = artefact::manifest(store, &mut conn, name, &artefact.digest).await?;
     let names = artefacts::by_digest(&mut conn, artefact.digest.as_str()).await?;
     let keys = store.keys().existing_public_keys()?;
-    let (mut lines, mut source) = (Vec::new(), None);
+    let (mut lines, mut source, mut sandbox) = (Vec::new(), None, None);
     for one in evidence::about(&mut conn, name, &artefact.digest).await? {
         let envelope: Envelope = read_document(store, &one.fact.envelope)?;
         let mut statements = keys.iter().filter_map(|key| envelope.verify(key).ok());
         let statement = statements.find(|statement| statement.is_about(&artefact.digest));
         let verified = statement.is_some();
         source = source.or_else(|| statement.as_ref().and_then(named_source));
+        sandbox = sandbox.or_else(|| statement.as_ref().and_then(sandbox_of));
         lines.push(EvidenceLine {
             kind: predicate_name(&one.fact.predicate_type).to_owned(),
             result: one.fact.result,
@@ -162,6 +167,7 @@ pub async fn inspect(
         locations: artefacts::locations(&mut conn, &artefact.digest).await?,
         log,
         source,
+        sandbox,
         home: known.home,
         holders: remove::holding(&mut conn, name, &artefact.digest, now).await?,
         artefact,
@@ -173,6 +179,15 @@ fn named_source(statement: &Statement) -> Option<Digest> {
     let byproducts = statement.predicate.pointer("/runDetails/byproducts")?.as_array()?;
     let source = byproducts.iter().find(|one| one["name"] == "source")?;
     format!("sha256:{}", source["digest"]["sha256"].as_str()?).parse().ok()
+}
+
+/// What provenance says about the sandbox of the build.
+fn sandbox_of(statement: &Statement) -> Option<String> {
+    let sandbox = (statement.predicate_type == PROVENANCE)
+        .then(|| statement.predicate.pointer("/buildDefinition/internalParameters/sandbox"))??;
+    let level = sandbox.get("level")?.as_str()?;
+    let network = if sandbox.get("network")?.as_bool()? { "with" } else { "without" };
+    Some(format!("{level}, `run` {network} network"))
 }
 
 /// A build and what it printed.

@@ -12,7 +12,7 @@ use semel_build::closure::{self, Severity};
 use semel_build::package::Platform;
 use semel_build::pipeline::{self, Blame, BuildError, BuildRequest, Built, Progress, Step};
 use semel_build::provenance::{self, BuilderInfo, Range};
-use semel_build::recipe::HostEnvironment;
+use semel_build::sandbox::HostEnvironment;
 use semel_build::source::{self, Resolve, Source};
 use semel_engine::reserve::{self, Granted, Holding, Reservation};
 use semel_model::build::Bump;
@@ -26,6 +26,7 @@ use serde::Serialize;
 use tokio::task::AbortHandle;
 
 use super::live_log::{Following, LiveLog};
+use super::surroundings::{self, Asked, Surroundings};
 use super::{Outcome, build_log, version};
 use crate::cli::{BuildArgs, BuildVerb, Cli};
 use crate::output::{self, Output};
@@ -58,6 +59,7 @@ pub(super) async fn run(args: &BuildArgs, cli: &Cli, settings: Settings, output:
         branch: args.branch.clone(),
         bump: args.bump.map(Into::into),
         no_wait: args.no_wait,
+        asked: Asked { secrets: args.secrets.clone(), sandbox: args.sandbox, no_cache: args.no_cache },
         within: false,
     };
     let source = resolve(&wanted, &settings).await?;
@@ -79,6 +81,8 @@ pub(super) struct Wanted {
     pub(super) branch: Option<String>,
     pub(super) bump: Option<Bump>,
     pub(super) no_wait: bool,
+    /// What its commands run in.
+    pub(super) asked: Asked,
     /// Whether another verb builds, which says itself what comes next.
     pub(super) within: bool,
 }
@@ -132,9 +136,12 @@ pub(super) async fn build(wanted: &Wanted, source: Source, session: &Session) ->
     if let Reservation::Built(built) = session.client.call(&lookup).await? {
         return Ok(reused(wanted, &source, built, session));
     }
+    let build = &source.project.definition.build;
+    let surroundings = surroundings::find(&wanted.asked, build, session)?;
+    surroundings::tell(&surroundings.sandbox, build, output);
     match reservation(wanted, &source, session).await? {
         Reservation::Built(built) => Ok(reused(wanted, &source, built, session)),
-        Reservation::Yours(granted) => build_reserved(wanted, &source, granted, session).await,
+        Reservation::Yours(granted) => build_reserved(wanted, &source, granted, surroundings, session).await,
         Reservation::Unknown | Reservation::Running { .. } | Reservation::HistoryNeeded { .. } => {
             Err(Failure::fault("the reservation has no outcome"))
         }
@@ -207,6 +214,7 @@ async fn build_reserved(
     wanted: &Wanted,
     source: &Source,
     granted: Granted,
+    surroundings: Surroundings,
     session: &Session,
 ) -> Result<Report, Failure> {
     let component = source.project.component.clone();
@@ -224,7 +232,7 @@ async fn build_reserved(
         Holding { component: component.clone(), number: granted.number, token: granted.token.clone() };
     let lease = Lease::keep(session, holding.clone());
     let worked = tokio::select! {
-        worked = work(source, &granted, &holding, session) => worked,
+        worked = work(source, &granted, surroundings, &holding, session) => worked,
         _ = tokio::signal::ctrl_c() => {
             drop(lease);
             drop(session.client.call(&Release { holding }).await);
@@ -261,6 +269,7 @@ async fn build_reserved(
 async fn run_build(
     source: &Source,
     granted: &Granted,
+    surroundings: Surroundings,
     work: &std::path::Path,
     session: &Session,
 ) -> Result<Built, BuildError> {
@@ -271,6 +280,9 @@ async fn run_build(
         source: source.clone(),
         work: work.to_owned(),
         host: HostEnvironment::of(session.settings.variables()),
+        sandbox: surroundings.sandbox,
+        secrets: surroundings.secrets,
+        caches: surroundings.caches,
         semel: program,
         platform: Platform::host(),
         builder: BuilderInfo {
@@ -391,6 +403,7 @@ impl From<Failure> for Failed {
 async fn work(
     source: &Source,
     granted: &Granted,
+    surroundings: Surroundings,
     holding: &Holding,
     session: &Session,
 ) -> Result<(reserve::Built, u64), Failed> {
@@ -400,7 +413,7 @@ async fn work(
             .hint("name another one: XDG_CACHE_HOME=DIR")
     })?;
     let live = LiveLog::keep(session, holding.clone(), pipeline::log_in(&dir.path()));
-    let built = run_build(source, granted, &dir.path(), session).await;
+    let built = run_build(source, granted, surroundings, &dir.path(), session).await;
     // The whole log is stored from here on.
     drop(live);
     match built {

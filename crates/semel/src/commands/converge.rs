@@ -107,7 +107,7 @@ fn scalar(key: &str, value: toml::Value, path: &Path) -> Result<String, Failure>
 }
 
 /// Whether only its owner can read a file, and git does not track it: then it may hold secrets.
-fn is_private(path: &Path) -> bool {
+pub(super) fn is_private(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
     let closed = std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 == 0);
     closed && !is_tracked(path)

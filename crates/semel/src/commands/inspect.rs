@@ -43,6 +43,7 @@ fn show(found: &Inspection, output: Output) {
     };
     row("build", artefact.number.map(|number| number.to_string()));
     row("commit", artefact.commit.as_ref().map(ToString::to_string));
+    row("sandbox", found.sandbox.clone());
     row("published", artefact.published.clone());
     row("source", found.source.as_ref().map(ToString::to_string));
     for (place, verified) in &found.locations {

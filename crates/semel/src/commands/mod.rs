@@ -2,10 +2,12 @@
 
 mod demo;
 mod init;
+mod doctor;
 mod build;
 mod build_log;
 mod version;
 mod live_log;
+mod surroundings;
 mod versions;
 mod channels;
 mod inspect;
@@ -43,6 +45,7 @@ mod scrub;
 mod backup;
 mod recover;
 mod supervise;
+pub(crate) mod sandbox;
 mod sample;
 mod shell;
 
@@ -86,6 +89,7 @@ async fn dispatch(cli: &Cli, settings: Settings, output: Output) -> Outcome {
     match &cli.verb {
         Verb::Demo(args) => demo::run(args, &settings, output),
         Verb::Init(args) => init::run(args, &settings, output),
+        Verb::Doctor => doctor::run(cli, &settings, output).await,
         Verb::Pull(args) => pull::run(args, cli, settings, output).await,
         Verb::Serve(args) => serve::run(args, cli, &settings, output).await,
         Verb::Backup(args) => backup::backup(args, cli, &settings, output).await,

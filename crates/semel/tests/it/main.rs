@@ -28,6 +28,7 @@ mod serve_stop;
 mod servers;
 mod source;
 mod story;
+mod sandbox;
 mod tidy;
 mod tour;
 mod versions;
