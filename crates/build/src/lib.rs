@@ -29,6 +29,7 @@ pub mod closure;
 pub mod collect;
 mod git;
 pub mod lint;
+mod gzip;
 pub mod log;
 pub mod package;
 pub mod pipeline;

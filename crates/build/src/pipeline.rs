@@ -374,6 +374,7 @@ impl Build {
             platform: &request.platform,
             base: base.as_ref(),
             layout_dir: &request.layout_dir(),
+            threads: package::cores(),
         })
         .await?;
         self.end(Step::Package, started);
