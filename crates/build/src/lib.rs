@@ -27,6 +27,7 @@ pub mod base;
 pub mod checkout;
 pub mod closure;
 pub mod collect;
+pub mod finished;
 mod git;
 pub mod lint;
 mod gzip;

@@ -392,6 +392,32 @@ fn set_run_fields(run: &mut Map<String, Value>, definition: &Definition) {
             run.insert(key.into(), json!(value));
         }
     }
+    if !spec.env.is_empty() {
+        run.insert("Env".into(), env_over(run.get("Env"), &spec.env));
+    }
+    for port in &spec.expose {
+        let port = if port.contains('/') { port.clone() } else { format!("{port}/tcp") };
+        let ports = run.entry("ExposedPorts").or_insert_with(|| json!({}));
+        // What a base has in this place and is no object is replaced.
+        let mut listed = ports.as_object().cloned().unwrap_or_default();
+        listed.insert(port, json!({}));
+        *ports = Value::Object(listed);
+    }
+}
+
+/// The variables of the base in their order, with these values, and then what it has not.
+fn env_over(below: Option<&Value>, own: &BTreeMap<String, String>) -> Value {
+    let below = below.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    let name = |line: &str| line.split('=').next().unwrap_or_default().to_owned();
+    let mut lines: Vec<String> = below.map(str::to_owned).collect();
+    for (key, value) in own {
+        let line = format!("{key}={value}");
+        match lines.iter_mut().find(|line| name(line) == *key) {
+            Some(known) => *known = line,
+            None => lines.push(line),
+        }
+    }
+    json!(lines)
 }
 
 /// One line per layer; where the base has none of its own, it gets them too, because readers pair them with layers.

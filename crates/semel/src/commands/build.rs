@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use semel_build::base::BaseSources;
 use semel_build::closure::{self, Severity};
 use semel_build::package::Platform;
 use semel_build::pipeline::{self, Blame, BuildError, BuildRequest, Built, Progress, Step};
@@ -28,6 +29,7 @@ use tokio::task::AbortHandle;
 use super::live_log::{Following, LiveLog};
 use super::{Outcome, build_log, version};
 use crate::cli::{BuildArgs, BuildVerb, Cli};
+use crate::credentials;
 use crate::output::{self, Output};
 use crate::progress;
 use crate::report::{Exit, Failure};
@@ -273,6 +275,7 @@ async fn run_build(
         host: HostEnvironment::of(session.settings.variables()),
         semel: program,
         platform: Platform::host(),
+        bases: base_sources(session),
         builder: BuilderInfo {
             id: "https://semel.dev/builder/local/v1".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -309,6 +312,15 @@ fn say_closure(closure: &closure::Report, output: Output) {
     });
 }
 
+/// Where bases are fetched from, and kept.
+pub(super) fn base_sources(session: &Session) -> BaseSources {
+    BaseSources {
+        cache: session.settings.bases(),
+        store: Some(session.client.registry()),
+        logins: credentials::logins(&session.settings),
+    }
+}
+
 /// Tells a person how far the build is.
 struct Told {
     output: Output,
@@ -341,13 +353,11 @@ async fn publish(built: &Built, holding: Holding, session: &Session) -> Result<r
     let from = Endpoint::Layout(layout);
     let to = Endpoint::Registry { client: registry.clone(), name: holding.component.clone() };
     let transfer = progress::Transfer::new(&session.output, "store");
-    let copied = copy(&from, &to, &built.packaged.manifest, None, &transfer.listener()).await;
-    transfer.finish();
-    copied.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
-    if let Some(snapshot) = &built.snapshot {
-        let copied = copy(&from, &to, snapshot, None, &transfer.listener()).await;
+    for digest in [&built.packaged.manifest].into_iter().chain(&built.attached).chain(&built.snapshot) {
+        let copied = copy(&from, &to, digest, None, &transfer.listener()).await;
         copied.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
     }
+    transfer.finish();
     let log = put_log(&holding.component, &built.log, session).await?;
     let commit = reserve::Commit {
         holding,
