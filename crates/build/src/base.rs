@@ -15,6 +15,7 @@ use ruzstd::decoding::StreamingDecoder;
 use semel_model::digest::Digest;
 use semel_model::project::split_base;
 use semel_oci::archive::{self, ArchiveError};
+use semel_oci::bundle::Bundle;
 use semel_oci::client::RegistryClient;
 use semel_oci::closure::ManifestSource as _;
 use semel_oci::copy::{CopyError, Endpoint, Progress, Source, copy_found};
@@ -22,7 +23,7 @@ use semel_oci::descriptor::Descriptor;
 use semel_oci::layout::{Layout, LayoutError, Select};
 use semel_oci::manifest::{InvalidManifest, ParsedManifest};
 use semel_oci::media_type;
-use semel_oci::reference::{InvalidReference, Place, registry_base};
+use semel_oci::reference::{InvalidReference, Place, Reference, TagOrDigest, registry_base};
 use semel_oci::sign_in::Logins;
 use semel_oci::transport::Transport;
 use serde_json::Value;
@@ -232,39 +233,81 @@ enum Found {
     Elsewhere(Source),
 }
 
-/// What lies in the project comes first: a path can be written so that it is nothing else.
 async fn find(project_dir: &Path, name: &str, sources: &BaseSources) -> Result<Found, BaseError> {
-    let here = project_dir.join(name);
-    let place = match std::fs::metadata(&here) {
-        Ok(metadata) if metadata.is_dir() => {
-            Place::Layout { directory: name.into(), tag: None, digest: None }
-        }
-        Ok(_) => Place::Archive { file: name.into(), tag: None, digest: None },
-        Err(_) => name.parse().map_err(|source| BaseError::Place { name: name.to_owned(), source })?,
-    };
-    let unusable = |problem: &str| BaseError::Unusable { name: name.to_owned(), problem: problem.to_owned() };
-    match place {
+    match place_of(project_dir, name)? {
         Place::Layout { directory, .. } => {
             let opened = Layout::open(project_dir.join(directory)).await;
             Ok(Found::Layout(opened.map_err(|source| unreadable(name, source))?))
         }
         Place::Archive { file, .. } => {
-            let opened = archive::open(&project_dir.join(file)).await;
-            let bundle = opened.map_err(|source| BaseError::Archive { name: name.to_owned(), source })?;
+            let bundle = open_archive(name, &project_dir.join(file)).await?;
             Ok(Found::Elsewhere(Source::Bundle(bundle)))
         }
-        Place::Registry(reference) => {
-            let host = reference.host.unwrap_or_default();
-            let transport =
-                Transport::remote(&registry_base(&host)).map_err(|error| unusable(&error.to_string()))?;
-            let client = RegistryClient::new(transport).with_logins(sources.logins.clone());
+        Place::Registry(reference) | Place::Component(reference) => {
+            let client = sources.client(name, &reference)?;
             Ok(Found::Elsewhere(Source::Endpoint(Endpoint::Registry { client, name: reference.name })))
         }
-        Place::Component(reference) => {
-            let client =
-                sources.store.clone().ok_or_else(|| unusable("is of a store, and no store is in use"))?;
-            Ok(Found::Elsewhere(Source::Endpoint(Endpoint::Registry { client, name: reference.name })))
+    }
+}
+
+/// What lies in the project comes first: a path can be written so that it is nothing else.
+fn place_of(project_dir: &Path, name: &str) -> Result<Place, BaseError> {
+    match std::fs::metadata(project_dir.join(name)) {
+        Ok(found) if found.is_dir() => Ok(Place::Layout { directory: name.into(), tag: None, digest: None }),
+        Ok(_) => Ok(Place::Archive { file: name.into(), tag: None, digest: None }),
+        Err(_) => name.parse().map_err(|source| BaseError::Place { name: name.to_owned(), source }),
+    }
+}
+
+async fn open_archive(name: &str, file: &Path) -> Result<Bundle, BaseError> {
+    archive::open(file).await.map_err(|source| BaseError::Archive { name: name.to_owned(), source })
+}
+
+/// Which image the name of a base means now; none where it has no tag, so that it can mean only one.
+pub async fn newest(
+    project_dir: &Path,
+    name: &str,
+    sources: &BaseSources,
+) -> Result<Option<Digest>, BaseError> {
+    match place_of(project_dir, name)? {
+        Place::Layout { directory, tag, .. } => {
+            let failed = |source| unreadable(name, source);
+            let layout = Layout::open(project_dir.join(directory)).await.map_err(failed)?;
+            let wanted = tag.as_deref().map_or(Select::Only, Select::Tag);
+            Ok(Some(layout.resolve(wanted).await.map_err(failed)?.digest))
         }
+        Place::Archive { file, tag, .. } => {
+            let bundle = open_archive(name, &project_dir.join(file)).await?;
+            let wanted = tag.as_deref().map_or(Select::Only, Select::Tag);
+            let found = bundle.resolve(wanted).map(|entry| entry.digest.clone());
+            Ok(Some(found.map_err(|source| fetch_error(name, source.into()))?))
+        }
+        Place::Registry(reference) | Place::Component(reference) => {
+            let client = sources.client(name, &reference)?;
+            let Some(tag) = reference.tag else { return Ok(None) };
+            let manifest = client.get_manifest(&reference.name, &TagOrDigest::Tag(tag)).await;
+            Ok(Some(manifest.map_err(|source| fetch_error(name, source.into()))?.descriptor.digest))
+        }
+    }
+}
+
+fn fetch_error(name: &str, source: CopyError) -> BaseError {
+    BaseError::Fetch { name: name.to_owned(), source }
+}
+
+impl BaseSources {
+    /// The registry of a reference: the named one, or the store.
+    fn client(&self, name: &str, reference: &Reference) -> Result<RegistryClient, BaseError> {
+        let unusable = |problem: String| BaseError::Unusable { name: name.to_owned(), problem };
+        let Some(host) = &reference.host else {
+            return self
+                .store
+                .clone()
+                .ok_or_else(|| unusable("is of a store, and no store is in use".to_owned()));
+        };
+        let transport =
+            Transport::remote(&registry_base(host)).map_err(|error| unusable(error.to_string()))?;
+        Ok(RegistryClient::new(transport).with_logins(self.logins.clone()))
     }
 }
 
@@ -281,7 +324,7 @@ async fn kept(
     if reader.is_whole(digest, platform).await {
         return Ok(cache);
     }
-    let fetch = |source| BaseError::Fetch { name: name.to_owned(), source };
+    let fetch = |source| fetch_error(name, source);
     let mut found = from.find(digest).await.map_err(fetch)?;
     for _ in 0..MOST_INDEXES {
         let manifest = from.read_manifest(&found).await.map_err(fetch)?;

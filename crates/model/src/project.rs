@@ -556,6 +556,10 @@ fn check_closure(artefact: &ArtefactSpec) -> Result<(), (&'static str, &'static 
     }
     if artefact.closure.roots.iter().any(|root| !root.starts_with('/')) {
         return Err(("closure", "`roots` are absolute paths inside the artefact"));
+    }
+    Ok(())
+}
+
 /// An image that the project's own builder writes is taken as it is: nothing else can be said about it here.
 fn check_taken(artefact: &ArtefactSpec) -> Result<(), (&'static str, String)> {
     let Some(from) = &artefact.from else { return Ok(()) };

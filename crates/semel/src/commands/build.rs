@@ -51,6 +51,19 @@ pub(super) struct Report {
     pub(super) reused: bool,
 }
 
+impl Report {
+    pub(super) fn of(component: ComponentName, built: reserve::Built, reused: bool) -> Self {
+        Self {
+            component,
+            version: built.version,
+            number: built.number,
+            digest: built.digest,
+            commit: built.commit,
+            reused,
+        }
+    }
+}
+
 pub(super) async fn run(args: &BuildArgs, cli: &Cli, settings: Settings, output: Output) -> Outcome {
     if let Some(BuildVerb::Log(log)) = &args.verb {
         return build_log::run(log, cli, &Session::open(cli, settings, output).await?).await;
@@ -158,14 +171,7 @@ fn reused(wanted: &Wanted, source: &Source, built: reserve::Built, session: &Ses
     if !wanted.within {
         session.output.next(format!("semel deploy {} ENV", built.version));
     }
-    Report {
-        component: component.clone(),
-        version: built.version,
-        number: built.number,
-        digest: built.digest,
-        commit: built.commit,
-        reused: true,
-    }
+    Report::of(component.clone(), built, true)
 }
 
 /// Asks for the right to build, and waits while somebody else has it.
@@ -203,6 +209,11 @@ async fn reservation(wanted: &Wanted, source: &Source, session: &Session) -> Res
             }
         }
     }
+}
+
+/// Who this is, for people who wait.
+pub(super) fn holder(session: &Session) -> String {
+    format!("{} (process {})", session.settings.user(), std::process::id())
 }
 
 async fn build_reserved(
@@ -250,14 +261,7 @@ async fn build_reserved(
         let version = &finished.version;
         session.output.next(format!("semel deploy {version} ENV   or   semel inspect {version}"));
     }
-    Ok(Report {
-        component,
-        version: finished.version,
-        number: finished.number,
-        digest: finished.digest,
-        commit: finished.commit,
-        reused: false,
-    })
+    Ok(Report::of(component, finished, false))
 }
 
 async fn run_build(
@@ -275,7 +279,7 @@ async fn run_build(
         host: HostEnvironment::of(session.settings.variables()),
         semel: program,
         platform: Platform::host(),
-        bases: base_sources(session),
+        bases: base_sources(&session.settings, Some(session)),
         builder: BuilderInfo {
             id: "https://semel.dev/builder/local/v1".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -313,11 +317,11 @@ fn say_closure(closure: &closure::Report, output: Output) {
 }
 
 /// Where bases are fetched from, and kept.
-pub(super) fn base_sources(session: &Session) -> BaseSources {
+pub(super) fn base_sources(settings: &Settings, session: Option<&Session>) -> BaseSources {
     BaseSources {
-        cache: session.settings.bases(),
-        store: Some(session.client.registry()),
-        logins: credentials::logins(&session.settings),
+        cache: settings.bases(),
+        store: session.map(|session| session.client.registry()),
+        logins: credentials::logins(settings),
     }
 }
 
@@ -460,10 +464,10 @@ async fn record_failure(failed: Failed, holding: &Holding, session: &Session) ->
 }
 
 /// Renews the lease until it is dropped.
-struct Lease(AbortHandle);
+pub(super) struct Lease(AbortHandle);
 
 impl Lease {
-    fn keep(session: &Session, holding: Holding) -> Self {
+    pub(super) fn keep(session: &Session, holding: Holding) -> Self {
         let client = session.client.clone();
         let renew = async move {
             loop {
