@@ -7,6 +7,7 @@ mod artefact;
 mod commands;
 mod detection;
 mod files;
+mod images;
 mod lint;
 mod rootfs;
 mod sources;

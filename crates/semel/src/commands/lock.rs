@@ -148,10 +148,15 @@ impl ProjectFile {
         let artefact =
             artefact.ok_or_else(|| Failure::usage(format!("{FILE_NAME} has no table [artefact]")))?;
         let mut value = toml_edit::Value::from(base);
-        if let Some(old) = artefact.get("base").and_then(toml_edit::Item::as_value) {
-            *value.decor_mut() = old.decor().clone();
+        match artefact.get_mut("base") {
+            Some(item) => {
+                if let Some(old) = item.as_value() {
+                    *value.decor_mut() = old.decor().clone();
+                }
+                *item = toml_edit::Item::Value(value);
+            }
+            None => drop(artefact.insert("base", toml_edit::Item::Value(value))),
         }
-        artefact.insert("base", toml_edit::Item::Value(value));
         let path = self.dir.join(FILE_NAME);
         durable::replace(&path, self.document.to_string().as_bytes(), Access::Shared)
             .map_err(|error| Failure::from_error(Exit::Fault, &error).because([path.display().to_string()]))
