@@ -1,23 +1,22 @@
-//! The tar and gzip bytes of packaging format 1.
+//! The tar bytes of packaging format 1; [`crate::gzip`] compresses them.
 //!
-//! These bytes are frozen: a change here is a new format number. Sources: POSIX.1-2017 `pax`, "ustar Interchange Format"
-//! and "pax Interchange Format"; RFC 1952 for gzip.
+//! These bytes are frozen: a change here is a new format number. Source: POSIX.1-2017 `pax`, "ustar Interchange Format" and
+//! "pax Interchange Format".
 
 use std::io::{self, Read, Write};
+use std::num::NonZeroUsize;
 
-use flate2::write::GzEncoder;
-use flate2::{Compression, GzBuilder};
-use semel_model::digest::{Algorithm, Digest, Hasher};
+use semel_model::digest::Digest;
+
+use crate::gzip::Gzip;
 
 const BLOCK: usize = 512;
-/// The deflate implementation sees its input in pieces of exactly this many bytes, the last one excepted.
-const PIECE: usize = 64 * 1024;
 /// The largest number that eleven octal digits hold.
 const LARGEST: u64 = 0o777_7777_7777;
 
 /// Writes one layer: tar, hashed, compressed, hashed again.
-pub(crate) struct LayerWriter<W: Write> {
-    pieces: Pieces<GzEncoder<Hashed<W>>>,
+pub(crate) struct LayerWriter<W> {
+    gzip: Gzip<W>,
     mtime: u64,
 }
 
@@ -31,13 +30,10 @@ pub(crate) struct Layer {
     pub(crate) size: u64,
 }
 
-impl<W: Write> LayerWriter<W> {
-    /// Starts a layer whose entries all carry this time, in seconds.
-    pub(crate) fn new(inner: W, mtime: u64) -> Self {
-        let hashed = Hashed { inner, hasher: Hasher::new(Algorithm::Sha256), size: 0 };
-        let gzip = GzBuilder::new().mtime(0).operating_system(255).write(hashed, Compression::new(6));
-        let hasher = Hasher::new(Algorithm::Sha256);
-        Self { pieces: Pieces { inner: gzip, hasher, waiting: Vec::with_capacity(PIECE) }, mtime }
+impl<W: Write + Send + 'static> LayerWriter<W> {
+    /// Starts a layer whose entries all carry this time, in seconds, and that at most so many threads compress.
+    pub(crate) fn new(inner: W, mtime: u64, threads: NonZeroUsize) -> Self {
+        Self { gzip: Gzip::new(inner, threads), mtime }
     }
 
     pub(crate) fn directory(&mut self, path: &[u8]) -> io::Result<()> {
@@ -60,8 +56,7 @@ impl<W: Write> LayerWriter<W> {
         mut content: impl Read,
     ) -> io::Result<()> {
         self.header(path, b'0', mode, size, b"")?;
-        let copied = io::copy(&mut content.by_ref().take(size), &mut self.pieces)?;
-        if copied < size {
+        if self.gzip.take_from(&mut content, size)? < size {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         if content.read(&mut [0])? != 0 {
@@ -72,11 +67,10 @@ impl<W: Write> LayerWriter<W> {
 
     /// Ends the layer.
     pub(crate) fn finish(mut self) -> io::Result<Layer> {
-        self.pieces.write_all(&[0; 2 * BLOCK])?;
-        let (gzip, diff_id) = self.pieces.finish()?;
-        let mut hashed = gzip.finish()?;
-        hashed.inner.flush()?;
-        Ok(Layer { diff_id, digest: hashed.hasher.finish(), size: hashed.size })
+        self.gzip.write_all(&[0; 2 * BLOCK])?;
+        let mut done = self.gzip.finish()?;
+        done.inner.flush()?;
+        Ok(Layer { diff_id: done.plain, digest: done.digest, size: done.size })
     }
 
     fn header(&mut self, path: &[u8], kind: u8, mode: u32, size: u64, link: &[u8]) -> io::Result<()> {
@@ -104,19 +98,19 @@ impl<W: Write> LayerWriter<W> {
                 self.mtime.min(LARGEST),
                 b"",
             );
-            self.pieces.write_all(&head)?;
-            self.pieces.write_all(&records)?;
+            self.gzip.write_all(&head)?;
+            self.gzip.write_all(&records)?;
             self.pad(records.len() as u64)?;
         }
         let (prefix, name) = split.unwrap_or((b"", &path[..path.len().min(100)]));
         let size = if size > LARGEST { 0 } else { size };
         let link = &link[..link.len().min(100)];
-        self.pieces.write_all(&ustar(name, prefix, kind, mode, size, self.mtime.min(LARGEST), link))
+        self.gzip.write_all(&ustar(name, prefix, kind, mode, size, self.mtime.min(LARGEST), link))
     }
 
     fn pad(&mut self, size: u64) -> io::Result<()> {
         let over = usize::try_from(size % BLOCK as u64).expect("less than a block");
-        if over == 0 { Ok(()) } else { self.pieces.write_all(&[0; BLOCK][over..]) }
+        if over == 0 { Ok(()) } else { self.gzip.write_all(&[0; BLOCK][over..]) }
     }
 }
 
@@ -164,74 +158,22 @@ fn record(key: &str, value: &[u8]) -> Vec<u8> {
     [format!("{length} {key}=").as_bytes(), value, b"\n"].concat()
 }
 
-/// Hashes what passes, and passes it on in pieces of one size.
-struct Pieces<W> {
-    inner: W,
-    hasher: Hasher,
-    waiting: Vec<u8>,
-}
-
-impl<W: Write> Pieces<W> {
-    fn pass_on(&mut self) -> io::Result<()> {
-        self.hasher.update(&self.waiting);
-        self.inner.write_all(&self.waiting)?;
-        self.waiting.clear();
-        Ok(())
-    }
-
-    fn finish(mut self) -> io::Result<(W, Digest)> {
-        self.pass_on()?;
-        Ok((self.inner, self.hasher.finish()))
-    }
-}
-
-impl<W: Write> Write for Pieces<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let some = bytes.len().min(PIECE - self.waiting.len());
-        self.waiting.extend_from_slice(&bytes[..some]);
-        if self.waiting.len() == PIECE {
-            self.pass_on()?;
-        }
-        Ok(some)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Hashes and counts what passes.
-struct Hashed<W> {
-    inner: W,
-    hasher: Hasher,
-    size: u64,
-}
-
-impl<W: Write> Write for Hashed<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let some = self.inner.write(bytes)?;
-        self.hasher.update(&bytes[..some]);
-        self.size += some as u64;
-        Ok(some)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use flate2::read::GzDecoder;
 
     use super::*;
 
-    fn layer(fill: impl FnOnce(&mut LayerWriter<&mut Vec<u8>>)) -> (Vec<u8>, Layer) {
-        let mut bytes = Vec::new();
-        let mut writer = LayerWriter::new(&mut bytes, 1_700_000_000);
+    const TWO: NonZeroUsize = NonZeroUsize::new(2).unwrap();
+
+    fn layer(fill: impl FnOnce(&mut LayerWriter<File>)) -> (Vec<u8>, Layer) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut writer = LayerWriter::new(file.reopen().unwrap(), 1_700_000_000, TWO);
         fill(&mut writer);
         let layer = writer.finish().unwrap();
-        (bytes, layer)
+        (std::fs::read(file.path()).unwrap(), layer)
     }
 
     #[test]
@@ -291,14 +233,14 @@ mod tests {
         );
         assert_eq!(
             written.digest.as_str(),
-            "sha256:4acf3e31c0eb46aa3e1287fa6681b7e734afecbc53bc72a0cb7855dbad441487"
+            "sha256:eb51fc626503e405a79d56da96102bd6b708a60feec0ae9bb71a825cc005b19d"
         );
     }
 
     #[test]
     fn a_file_that_is_longer_or_shorter_than_it_was_is_refused() {
         for (size, kind) in [(2, io::ErrorKind::InvalidData), (4, io::ErrorKind::UnexpectedEof)] {
-            let mut writer = LayerWriter::new(Vec::new(), 0);
+            let mut writer = LayerWriter::new(Vec::new(), 0, TWO);
             assert_eq!(writer.file(b"a", 0o644, size, &b"abc"[..]).unwrap_err().kind(), kind);
         }
     }

@@ -1,24 +1,48 @@
-//! Base: the image below the files, an OCI layout that is pinned by digest.
+//! Base: the image below the files, pinned by digest.
 //!
-//! It lies in the working tree, tracked or not: the digest says what it is, and every byte that is used is hashed.
+//! It comes from a registry, from the store in use, or from an OCI layout or archive of the project, tracked or not: the
+//! digest says what it is, and every byte that is used is hashed. What is fetched is kept by digest, so that the next build
+//! needs no network.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
+use http::StatusCode;
+use ruzstd::decoding::StreamingDecoder;
 use semel_model::digest::Digest;
 use semel_model::project::split_base;
+use semel_oci::archive::{self, ArchiveError};
+use semel_oci::bundle::Bundle;
+use semel_oci::client::RegistryClient;
+use semel_oci::closure::ManifestSource as _;
+use semel_oci::copy::{CopyError, Endpoint, Progress, Source, copy_found};
 use semel_oci::descriptor::Descriptor;
 use semel_oci::layout::{Layout, LayoutError, Select};
 use semel_oci::manifest::{InvalidManifest, ParsedManifest};
 use semel_oci::media_type;
+use semel_oci::reference::{InvalidReference, Place, Reference, TagOrDigest, registry_base};
+use semel_oci::sign_in::Logins;
+use semel_oci::transport::Transport;
 use serde_json::Value;
 
 use crate::collect::{PackFile, PackKind, lexical, parents};
 use crate::package::Platform;
 use crate::rootfs::Rootfs;
+
+/// Where bases are, besides the project's own directory.
+#[derive(Debug, Clone)]
+pub struct BaseSources {
+    /// An OCI layout that keeps what was fetched. It is made when it is needed, and may be removed at any time between
+    /// builds.
+    pub cache: PathBuf,
+    /// The store in use, which has the bases that are written as `component@sha256:…`.
+    pub store: Option<RegistryClient>,
+    /// Who one is at registries.
+    pub logins: Logins,
+}
 
 /// A base image, read.
 #[derive(Debug, Clone)]
@@ -47,6 +71,33 @@ pub enum BaseError {
         /// The cause.
         #[source]
         source: LayoutError,
+    },
+    /// It could not be fetched.
+    #[error("cannot fetch the base {name}")]
+    Fetch {
+        /// As the project file names it.
+        name: String,
+        /// The cause.
+        #[source]
+        source: CopyError,
+    },
+    /// The archive could not be read.
+    #[error("cannot read the base {name}")]
+    Archive {
+        /// As the project file names it.
+        name: String,
+        /// The cause.
+        #[source]
+        source: ArchiveError,
+    },
+    /// Its name leads nowhere.
+    #[error("the base {name} is neither a file or directory of the project nor an image")]
+    Place {
+        /// As the project file names it.
+        name: String,
+        /// The cause.
+        #[source]
+        source: InvalidReference,
     },
     /// What has the digest is no manifest.
     #[error("the base {name} has no manifest {digest}")]
@@ -80,15 +131,49 @@ pub enum BaseError {
     },
 }
 
+impl BaseError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Fetch { name, source: CopyError::Registry(error) }
+                if error.status() == Some(StatusCode::UNAUTHORIZED) =>
+            {
+                Some(format!("sign in to the registry of {name}: docker login, or podman login"))
+            }
+            Self::Fetch { .. } => Some("semel lock shows whether it is still there".to_owned()),
+            Self::Place { name, .. } => Some(format!("semel lock --update-base {name}")),
+            _ => None,
+        }
+    }
+}
+
 impl Base {
-    /// Opens the base that a definition names. An index is entered at the platform's manifest.
-    pub async fn open(project_dir: &Path, base: &str, platform: &Platform) -> Result<Self, BaseError> {
+    /// Opens the base that a definition names, and fetches it if need be. An index is entered at the platform's manifest.
+    pub async fn open(
+        project_dir: &Path,
+        base: &str,
+        platform: &Platform,
+        sources: &BaseSources,
+    ) -> Result<Self, BaseError> {
         let (name, digest) = split_base(base).ok_or_else(|| BaseError::Unusable {
             name: base.to_owned(),
-            problem: "is not pinned: write layout@sha256:…".to_owned(),
+            problem: "is not pinned: write name@sha256:…".to_owned(),
         })?;
-        let opened = Layout::open(project_dir.join(name)).await;
-        let reader = Reader { layout: opened.map_err(|source| unreadable(name, source))?, name };
+        let layout = match find(project_dir, name, sources).await? {
+            Found::Layout(layout) => layout,
+            Found::Elsewhere(elsewhere) => kept(name, &digest, platform, &elsewhere, &sources.cache).await?,
+        };
+        Self::in_layout(layout, name, digest, platform).await
+    }
+
+    /// Opens an image of a layout.
+    pub(crate) async fn in_layout(
+        layout: Layout,
+        name: &str,
+        digest: Digest,
+        platform: &Platform,
+    ) -> Result<Self, BaseError> {
+        let reader = Reader { layout, name };
         let manifest = reader.manifest(&digest, platform).await?;
         let config = reader.config(&manifest).await?;
         reader.verify(&manifest.layers).await?;
@@ -140,9 +225,127 @@ impl Base {
     }
 }
 
+/// Where a base is.
+enum Found {
+    /// Here, and it can be read where it lies.
+    Layout(Layout),
+    /// Where it must be copied from.
+    Elsewhere(Source),
+}
+
+async fn find(project_dir: &Path, name: &str, sources: &BaseSources) -> Result<Found, BaseError> {
+    match place_of(project_dir, name)? {
+        Place::Layout { directory, .. } => {
+            let opened = Layout::open(project_dir.join(directory)).await;
+            Ok(Found::Layout(opened.map_err(|source| unreadable(name, source))?))
+        }
+        Place::Archive { file, .. } => {
+            let bundle = open_archive(name, &project_dir.join(file)).await?;
+            Ok(Found::Elsewhere(Source::Bundle(bundle)))
+        }
+        Place::Registry(reference) | Place::Component(reference) => {
+            let client = sources.client(name, &reference)?;
+            Ok(Found::Elsewhere(Source::Endpoint(Endpoint::Registry { client, name: reference.name })))
+        }
+    }
+}
+
+/// What lies in the project comes first: a path can be written so that it is nothing else.
+fn place_of(project_dir: &Path, name: &str) -> Result<Place, BaseError> {
+    match std::fs::metadata(project_dir.join(name)) {
+        Ok(found) if found.is_dir() => Ok(Place::Layout { directory: name.into(), tag: None, digest: None }),
+        Ok(_) => Ok(Place::Archive { file: name.into(), tag: None, digest: None }),
+        Err(_) => name.parse().map_err(|source| BaseError::Place { name: name.to_owned(), source }),
+    }
+}
+
+async fn open_archive(name: &str, file: &Path) -> Result<Bundle, BaseError> {
+    archive::open(file).await.map_err(|source| BaseError::Archive { name: name.to_owned(), source })
+}
+
+/// Which image the name of a base means now; none where it has no tag, so that it can mean only one.
+pub async fn newest(
+    project_dir: &Path,
+    name: &str,
+    sources: &BaseSources,
+) -> Result<Option<Digest>, BaseError> {
+    match place_of(project_dir, name)? {
+        Place::Layout { directory, tag, .. } => {
+            let failed = |source| unreadable(name, source);
+            let layout = Layout::open(project_dir.join(directory)).await.map_err(failed)?;
+            let wanted = tag.as_deref().map_or(Select::Only, Select::Tag);
+            Ok(Some(layout.resolve(wanted).await.map_err(failed)?.digest))
+        }
+        Place::Archive { file, tag, .. } => {
+            let bundle = open_archive(name, &project_dir.join(file)).await?;
+            let wanted = tag.as_deref().map_or(Select::Only, Select::Tag);
+            let found = bundle.resolve(wanted).map(|entry| entry.digest.clone());
+            Ok(Some(found.map_err(|source| fetch_error(name, source.into()))?))
+        }
+        Place::Registry(reference) | Place::Component(reference) => {
+            let client = sources.client(name, &reference)?;
+            let Some(tag) = reference.tag else { return Ok(None) };
+            let manifest = client.get_manifest(&reference.name, &TagOrDigest::Tag(tag)).await;
+            Ok(Some(manifest.map_err(|source| fetch_error(name, source.into()))?.descriptor.digest))
+        }
+    }
+}
+
+fn fetch_error(name: &str, source: CopyError) -> BaseError {
+    BaseError::Fetch { name: name.to_owned(), source }
+}
+
+impl BaseSources {
+    /// The registry of a reference: the named one, or the store.
+    fn client(&self, name: &str, reference: &Reference) -> Result<RegistryClient, BaseError> {
+        let unusable = |problem: String| BaseError::Unusable { name: name.to_owned(), problem };
+        let Some(host) = &reference.host else {
+            return self
+                .store
+                .clone()
+                .ok_or_else(|| unusable("is of a store, and no store is in use".to_owned()));
+        };
+        let transport =
+            Transport::remote(&registry_base(host)).map_err(|error| unusable(error.to_string()))?;
+        Ok(RegistryClient::new(transport).with_logins(self.logins.clone()))
+    }
+}
+
+/// The layout that keeps what was fetched, with the base in it. What it has whole is not asked for again.
+async fn kept(
+    name: &str,
+    digest: &Digest,
+    platform: &Platform,
+    from: &Source,
+    cache: &Path,
+) -> Result<Layout, BaseError> {
+    let cache = Layout::create(cache).await.map_err(|source| unreadable(name, source))?;
+    let reader = Reader { layout: cache.clone(), name };
+    if reader.is_whole(digest, platform).await {
+        return Ok(cache);
+    }
+    let fetch = |source| fetch_error(name, source);
+    let mut found = from.find(digest).await.map_err(fetch)?;
+    for _ in 0..MOST_INDEXES {
+        let manifest = from.read_manifest(&found).await.map_err(fetch)?;
+        if !manifest.parsed.is_index() {
+            let to = Endpoint::Layout(cache.clone());
+            copy_found(from, &to, &found, None, &Progress::ignored()).await.map_err(fetch)?;
+            return Ok(cache);
+        }
+        let kept = cache.add_manifest(&found.digest, &found.media_type, &manifest.bytes).await;
+        kept.map_err(|source| unreadable(name, source))?;
+        found = reader.part(&manifest.parsed, platform)?;
+    }
+    Err(reader.unusable("is an index of indexes"))
+}
+
 fn unreadable(name: &str, source: LayoutError) -> BaseError {
     BaseError::Layout { name: name.to_owned(), source }
 }
+
+/// An index may list indexes, but not for ever.
+const MOST_INDEXES: usize = 3;
 
 struct Reader<'a> {
     layout: Layout,
@@ -152,7 +355,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     async fn manifest(&self, digest: &Digest, platform: &Platform) -> Result<ParsedManifest, BaseError> {
         let mut digest = digest.clone();
-        for _ in 0..3 {
+        for _ in 0..MOST_INDEXES {
             let found = self.layout.resolve(Select::Digest(&digest)).await;
             let descriptor = found.map_err(|source| unreadable(self.name, source))?;
             let bytes =
@@ -163,12 +366,28 @@ impl Reader<'_> {
             if !manifest.is_index() {
                 return Ok(manifest);
             }
-            let part = manifest.manifests.iter().find(|part| platform.is(part.platform.as_ref()));
-            digest = part.map(|part| part.digest.clone()).ok_or_else(|| {
-                self.unusable(format!("has no manifest for {}/{}", platform.os, platform.architecture))
-            })?;
+            digest = self.part(&manifest, platform)?.digest;
         }
         Err(self.unusable("is an index of indexes"))
+    }
+
+    /// The manifest of an index that is for the platform.
+    fn part(&self, index: &ParsedManifest, platform: &Platform) -> Result<Descriptor, BaseError> {
+        let part = index.manifests.iter().find(|part| platform.is(part.platform.as_ref()));
+        part.cloned().ok_or_else(|| {
+            self.unusable(format!("has no manifest for {}/{}", platform.os, platform.architecture))
+        })
+    }
+
+    /// Whether everything is here. What is damaged counts as missing, so that it is fetched again.
+    async fn is_whole(&self, digest: &Digest, platform: &Platform) -> bool {
+        let Ok(manifest) = self.manifest(digest, platform).await else { return false };
+        for blob in manifest.required_blobs() {
+            if !matches!(self.layout.holds(blob).await, Ok(true)) {
+                return false;
+            }
+        }
+        true
     }
 
     async fn config(&self, manifest: &ParsedManifest) -> Result<Value, BaseError> {
@@ -225,14 +444,21 @@ impl Reader<'_> {
 enum Compression {
     None,
     Gzip,
+    Zstd,
 }
 
 impl Compression {
     fn of(layer: &Descriptor) -> Option<Self> {
         match layer.media_type.as_str() {
-            media_type::OCI_LAYER_TAR => Some(Self::None),
-            media_type::OCI_LAYER_GZIP | "application/vnd.docker.image.rootfs.diff.tar.gzip" => {
-                Some(Self::Gzip)
+            media_type::OCI_LAYER_TAR
+            | "application/vnd.docker.image.rootfs.diff.tar"
+            | "application/vnd.oci.image.layer.nondistributable.v1.tar" => Some(Self::None),
+            media_type::OCI_LAYER_GZIP
+            | "application/vnd.docker.image.rootfs.diff.tar.gzip"
+            | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+            | "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip" => Some(Self::Gzip),
+            media_type::OCI_LAYER_ZSTD | "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd" => {
+                Some(Self::Zstd)
             }
             _ => None,
         }
@@ -240,10 +466,11 @@ impl Compression {
 
     /// The tar stream of a layer.
     fn open(self, path: &Path) -> io::Result<Box<dyn Read>> {
-        let file = BufReader::new(File::open(path)?);
+        let file = BufReader::with_capacity(256 * 1024, File::open(path)?);
         Ok(match self {
             Self::None => Box::new(file),
             Self::Gzip => Box::new(MultiGzDecoder::new(file)),
+            Self::Zstd => Box::new(StreamingDecoder::new(file).map_err(io::Error::other)?),
         })
     }
 }

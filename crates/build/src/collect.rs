@@ -180,6 +180,9 @@ pub(crate) fn tree(dir: &Path) -> Result<Vec<PackFile>, CollectError> {
         workdir: None,
         smoke: Vec::new(),
         closure: ClosureSpec::default(),
+        from: None,
+        expose: Vec::new(),
+        env: BTreeMap::new(),
     };
     collect(dir, &spec)
 }

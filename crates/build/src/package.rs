@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
+use std::num::NonZeroUsize;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -75,6 +76,8 @@ pub struct PackageRequest<'a> {
     pub base: Option<&'a Base>,
     /// A directory that does not exist yet, where the OCI layout goes.
     pub layout_dir: &'a Path,
+    /// How many threads compress; the bytes do not depend on it.
+    pub threads: NonZeroUsize,
 }
 
 /// An artefact in an OCI layout.
@@ -214,7 +217,7 @@ pub(crate) fn pack_tree(
 
 fn tree_plan(entries: &[PackFile], mtime: u64, scratch: &Path) -> LayerPlan {
     let entries = with_parents(entries.iter(), &HashSet::new());
-    LayerPlan { name: None, entries, mtime, scratch: scratch.to_owned() }
+    LayerPlan { name: None, entries, mtime, scratch: scratch.to_owned(), threads: cores() }
 }
 
 /// A layer to be written: entries sorted by path, each below a directory that is in it or in the base.
@@ -223,6 +226,12 @@ struct LayerPlan {
     entries: Vec<PackFile>,
     mtime: u64,
     scratch: PathBuf,
+    threads: NonZeroUsize,
+}
+
+/// How many threads can run at once here.
+pub(crate) fn cores() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
 /// Layers in the order in which their names first appear in the definition; files without a name come last. An archive
@@ -252,6 +261,7 @@ fn plan_layers(request: &PackageRequest<'_>) -> Vec<LayerPlan> {
         entries: with_parents(request.files.iter().filter(|file| belongs(file, name)), &below),
         mtime: u64::try_from(request.committed_seconds).unwrap_or(0),
         scratch: request.layout_dir.with_extension(format!("layer{at}")),
+        threads: request.threads,
     });
     // A manifest needs a layer (image-spec, manifest.md, "layers"), be it an empty one.
     let nothing = request.base.is_none() && request.files.is_empty();
@@ -295,7 +305,7 @@ pub(crate) fn put_in_place(scratch: &Path, place: &Path) -> Result<(), PackageEr
 fn write_entries(plan: &LayerPlan) -> Result<PackagedLayer, PackageError> {
     let unwritten = |source| PackageError::Write { path: plan.scratch.clone(), source };
     let file = OpenOptions::new().write(true).create_new(true).open(&plan.scratch).map_err(unwritten)?;
-    let mut layer = LayerWriter::new(BufWriter::with_capacity(256 * 1024, file), plan.mtime);
+    let mut layer = LayerWriter::new(BufWriter::with_capacity(256 * 1024, file), plan.mtime, plan.threads);
     let mut files = 0;
     for entry in &plan.entries {
         match &entry.kind {
@@ -317,7 +327,7 @@ fn write_entries(plan: &LayerPlan) -> Result<PackagedLayer, PackageError> {
     })
 }
 
-fn write_file<W: Write>(
+fn write_file<W: Write + Send + 'static>(
     layer: &mut LayerWriter<W>,
     entry: &PackFile,
     mode: u32,
@@ -382,6 +392,32 @@ fn set_run_fields(run: &mut Map<String, Value>, definition: &Definition) {
             run.insert(key.into(), json!(value));
         }
     }
+    if !spec.env.is_empty() {
+        run.insert("Env".into(), env_over(run.get("Env"), &spec.env));
+    }
+    for port in &spec.expose {
+        let port = if port.contains('/') { port.clone() } else { format!("{port}/tcp") };
+        let ports = run.entry("ExposedPorts").or_insert_with(|| json!({}));
+        // What a base has in this place and is no object is replaced.
+        let mut listed = ports.as_object().cloned().unwrap_or_default();
+        listed.insert(port, json!({}));
+        *ports = Value::Object(listed);
+    }
+}
+
+/// The variables of the base in their order, with these values, and then what it has not.
+fn env_over(below: Option<&Value>, own: &BTreeMap<String, String>) -> Value {
+    let below = below.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    let name = |line: &str| line.split('=').next().unwrap_or_default().to_owned();
+    let mut lines: Vec<String> = below.map(str::to_owned).collect();
+    for (key, value) in own {
+        let line = format!("{key}={value}");
+        match lines.iter_mut().find(|line| name(line) == *key) {
+            Some(known) => *known = line,
+            None => lines.push(line),
+        }
+    }
+    json!(lines)
 }
 
 /// One line per layer; where the base has none of its own, it gets them too, because readers pair them with layers.

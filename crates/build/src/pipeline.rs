@@ -16,12 +16,13 @@ use semel_model::statement::Claim;
 use semel_oci::layout::Layout;
 use serde_json::{Value, json};
 
-use crate::base::{Base, BaseError};
+use crate::base::{Base, BaseError, BaseSources};
 use crate::cache::{self, Cache, CacheError};
 use crate::checkout::{self, CheckoutError};
 use crate::closure::smoke::{self, SmokeError, SmokeRequest};
 use crate::closure::{self, ClosureError, Question, Smoked};
 use crate::collect::{self, CollectError, PackFile};
+use crate::finished::{self, FinishedError};
 use crate::lint::{self, LintError, LintRequest};
 use crate::log::{Bounds, BuildLog, Listener, Secret};
 use crate::package::{self, PackageError, PackageRequest, Packaged, Platform};
@@ -31,6 +32,9 @@ use crate::rootfs::Rootfs;
 use crate::sandbox::{HostEnvironment, Room, Sandbox};
 use crate::snapshot::{self, Packed};
 use crate::source::{Source, SourceError};
+
+/// The predicate type of a contract that stands beside an artefact: `{contract}`, as it would be in the annotation.
+pub const CONTRACT: &str = "https://semel.dev/contract/v1";
 
 /// What is built, and with what.
 #[derive(Debug, Clone)]
@@ -51,6 +55,8 @@ pub struct BuildRequest {
     pub semel: PathBuf,
     /// What the artefact runs on.
     pub platform: Platform,
+    /// Where base images are.
+    pub bases: BaseSources,
     /// Who builds.
     pub builder: BuilderInfo,
     /// The commits since the previous version, where they are known.
@@ -130,6 +136,8 @@ pub struct Built {
     pub packaged: Packaged,
     /// The manifest of the source snapshot beside it in the layout.
     pub snapshot: Option<Digest>,
+    /// Manifests in the layout that are about the artefact, and were made before by its builder.
+    pub attached: Vec<Digest>,
     /// What the builder says about it, provenance first.
     pub claims: Vec<Claim>,
     /// Whether the artefact has inside what it needs.
@@ -198,6 +206,9 @@ pub enum BuildError {
     /// A smoke command did not get to its end.
     #[error(transparent)]
     Smoke(#[from] SmokeError),
+    /// What the project's own builder wrote is no artefact.
+    #[error(transparent)]
+    Finished(#[from] FinishedError),
     /// The work directory could not be used.
     #[error("cannot use the work directory {}", .dir.display())]
     Work {
@@ -222,8 +233,9 @@ impl BuildError {
             }
             Self::Cache(CacheError::Io { .. }) => Some("semel build --no-cache".to_owned()),
             Self::Forbidden(report) => report.hint(),
-            Self::Base(_)
-            | Self::Package(_)
+            Self::Base(error) => error.hint(),
+            Self::Finished(error) => error.hint(),
+            Self::Package(_)
             | Self::Lint(_)
             | Self::Closure(_)
             | Self::Incomplete(_)
@@ -275,12 +287,14 @@ impl BuildError {
             | Self::Smoke(SmokeError::LayOut { .. } | SmokeError::Start { .. })
             | Self::Work { .. } => Blame::Fault,
             Self::Incomplete(_) | Self::Forbidden(_) => Blame::Artefact,
+            Self::Finished(error) if !error.is_callers() => Blame::Fault,
             Self::Source(_)
             | Self::Checkout(_)
             | Self::Cache(_)
             | Self::Run(_)
             | Self::Collect(_)
-            | Self::Base(_) => Blame::Caller,
+            | Self::Base(_)
+            | Self::Finished(_) => Blame::Caller,
         }
     }
 }
@@ -303,13 +317,8 @@ impl Build {
         let packed = self.step(Step::Checkout, lay_out).await?;
         let caches = self.take_caches().await?;
         let mut report = self.step(Step::Recipe, run_recipe).await?;
-        let files = self
-            .step(Step::Collect, |request, _, _| {
-                Ok(collect::collect(&request.tree(), &request.source.project.definition.artefact)?)
-            })
-            .await?;
-        let (packaged, base) = self.package(&files).await?;
-        let (files, base): (Arc<[PackFile]>, _) = (files.into(), base.map(Arc::new));
+        let Artefact { packaged, files, below, attached } = self.artefact().await?;
+        let (files, base): (Arc<[PackFile]>, _) = (files.into(), below.map(Arc::new));
         let config = self.config_of(&packaged).await?;
         let (linted_files, linted_base) = (Arc::clone(&files), base.clone());
         let linted = self
@@ -344,7 +353,8 @@ impl Build {
             layout_dir: self.request.layout_dir(),
             packaged,
             snapshot,
-            claims: vec![Claim::provenance(provenance), linted, closure_claim(&closure)],
+            attached,
+            claims: self.claims(provenance, [linted, closure_claim(&closure)]),
             closure,
             report,
             log: self.request.log(),
@@ -403,13 +413,52 @@ impl Build {
         Ok(done)
     }
 
+    /// The artefact: packaged from files, or as the project's own builder wrote it.
+    async fn artefact(&mut self) -> Result<Artefact, BuildError> {
+        if let Some(from) = self.request.source.project.definition.artefact.from.clone() {
+            return self.take(&from).await;
+        }
+        let files = self
+            .step(Step::Collect, |request, _, _| {
+                Ok(collect::collect(&request.tree(), &request.source.project.definition.artefact)?)
+            })
+            .await?;
+        let (packaged, below) = self.package(&files).await?;
+        Ok(Artefact { packaged, files, below, attached: Vec::new() })
+    }
+
+    async fn take(&mut self, from: &str) -> Result<Artefact, BuildError> {
+        let started = self.begin(Step::Package);
+        let request = Arc::clone(&self.request);
+        let path = checkout_path(&request.tree(), from)?;
+        let taken = finished::take(&path, &request.layout_dir(), &request.platform).await?;
+        taken.notes.iter().for_each(|note| self.progress.note(note));
+        self.end(Step::Package, started);
+        let finished::Finished { packaged, image, attached, .. } = taken;
+        Ok(Artefact { packaged, files: Vec::new(), below: Some(image), attached })
+    }
+
+    /// What the builder says. An image that is taken as it is cannot hold its contract, so that stands beside it.
+    fn claims(&self, provenance: Value, reports: [Claim; 2]) -> Vec<Claim> {
+        let definition = &self.request.source.project.definition;
+        let apart = definition.artefact.from.is_some() && !definition.config.0.is_empty();
+        let contract = apart.then(|| Claim {
+            predicate_type: CONTRACT.to_owned(),
+            predicate: json!({ "contract": definition.config }),
+            result: EvidenceResult::Info,
+        });
+        [Claim::provenance(provenance)].into_iter().chain(reports).chain(contract).collect()
+    }
+
     async fn package(&mut self, files: &[PackFile]) -> Result<(Packaged, Option<Base>), BuildError> {
         let started = self.begin(Step::Package);
         let request = Arc::clone(&self.request);
         let source = &request.source;
         let definition = &source.project.definition;
         let base = match &definition.artefact.base {
-            Some(base) => Some(Base::open(&source.project_dir(), base, &request.platform).await?),
+            Some(base) => {
+                Some(Base::open(&source.project_dir(), base, &request.platform, &request.bases).await?)
+            }
             None => None,
         };
         let packaged = package::package(&PackageRequest {
@@ -421,6 +470,7 @@ impl Build {
             platform: &request.platform,
             base: base.as_ref(),
             layout_dir: &request.layout_dir(),
+            threads: package::cores(),
         })
         .await?;
         self.end(Step::Package, started);
@@ -668,6 +718,32 @@ fn run_lint(
     }
     report.notes().for_each(|note| progress.note(&note));
     Ok(report.claim())
+}
+
+/// What a build made, in its layout.
+struct Artefact {
+    packaged: Packaged,
+    /// Its own files.
+    files: Vec<PackFile>,
+    /// What lies below them; of an image that was taken, all of it.
+    below: Option<Base>,
+    attached: Vec<Digest>,
+}
+
+/// A path of the tree that must not lead out of it.
+fn checkout_path(tree: &Path, from: &str) -> Result<PathBuf, BuildError> {
+    let path = tree.join(from);
+    let unread = |source| BuildError::Work { dir: path.clone(), source };
+    match std::fs::canonicalize(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(path),
+        real => {
+            let (real, root) = (real.map_err(unread)?, std::fs::canonicalize(tree).map_err(unread)?);
+            if real.starts_with(root) {
+                return Ok(real);
+            }
+            Err(CollectError::Outside { from: from.to_owned(), to: real }.into())
+        }
+    }
 }
 
 struct StopOnDrop(Cancel);

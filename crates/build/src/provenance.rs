@@ -10,7 +10,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use semel_model::digest::{Algorithm, Digest, Hasher};
-use semel_model::name::CommitId;
+use semel_model::name::{CommitId, ComponentName};
 use semel_model::version::Version;
 use serde_json::{Value, json};
 
@@ -134,6 +134,59 @@ fn sandbox(report: &RunReport) -> Value {
 
 fn cache(cache: &Cache) -> Value {
     json!({ "path": cache.path, "warm": cache.warm })
+}
+
+/// What `externalParameters` mean: an artefact that something else built, and the commit that its importer names.
+pub const IMPORT_TYPE: &str = "https://semel.dev/import/v1";
+
+/// Everything that the provenance of an import is made of. How the artefact came about is not known here.
+#[derive(Debug, Clone, Copy)]
+pub struct ImportFacts<'a> {
+    /// The component.
+    pub component: &'a ComponentName,
+    /// The commit that it was built from, which its importer claims.
+    pub commit: &'a CommitId,
+    /// In which form it came, such as `oci-archive`.
+    pub format: &'a str,
+    /// The artefact.
+    pub artefact: &'a Digest,
+    /// The id that it had, where its bytes had to be changed.
+    pub image_id: Option<&'a Digest>,
+    /// Why the commit got another artefact than it had.
+    pub again: Option<&'a str>,
+    /// The version of the program that imported it.
+    pub program_version: &'a str,
+    /// When.
+    pub time: Timestamp,
+}
+
+/// The predicate of an import.
+pub fn imported(facts: &ImportFacts<'_>) -> Value {
+    let mut imported = json!({ "format": facts.format, "digest": digest_set(facts.artefact) });
+    if let Some(id) = facts.image_id {
+        imported["image_id"] = json!(id);
+    }
+    if let Some(reason) = facts.again {
+        imported["again"] = json!(reason);
+    }
+    json!({
+        "buildDefinition": {
+            "buildType": IMPORT_TYPE,
+            "externalParameters": { "component": facts.component, "imported": imported },
+            "resolvedDependencies": [{
+                "name": "source",
+                "uri": format!("git:{}", facts.commit),
+                "digest": { "gitCommit": facts.commit },
+            }],
+        },
+        "runDetails": {
+            "builder": {
+                "id": "https://semel.dev/importer/local/v1",
+                "version": { "semel": facts.program_version },
+            },
+            "metadata": { "finishedOn": to_seconds(facts.time) },
+        },
+    })
 }
 
 fn range(range: &Range) -> Value {

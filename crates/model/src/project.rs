@@ -235,7 +235,8 @@ pub struct ArtefactSpec {
     /// The files of the artefact.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<FileSpec>,
-    /// For `image`: the OCI layout below the files, pinned: `path/to/layout@sha256:…`.
+    /// For `image`: the image below the files, pinned: `registry/name:tag@sha256:…`, `path/to/layout@sha256:…`,
+    /// `path/to/archive.tar@sha256:…` or `component@sha256:…`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<String>,
     /// For `archive`: programs that the host must have, such as `node >= 20`.
@@ -254,6 +255,15 @@ pub struct ArtefactSpec {
     /// What the check of the dependencies is told.
     #[serde(default, skip_serializing_if = "ClosureSpec::is_empty")]
     pub closure: ClosureSpec,
+    /// For `image`: the OCI layout or archive that the project's own builder writes, instead of files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// For `image`: ports that it listens on by itself, such as `8080/tcp`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expose: Vec<String>,
+    /// For `image`: variables that are the same in every environment, such as `PATH` and `LANG`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
 }
 
 /// `closure = { … }`: what nobody can see from the files about what the artefact needs.
@@ -523,7 +533,7 @@ impl Definition {
     }
 }
 
-/// `layout@sha256:…` → the layout's path and the digest of its manifest.
+/// `place@sha256:…` → where the base is, and the digest of its manifest.
 pub fn split_base(base: &str) -> Option<(&str, Digest)> {
     let (place, digest) = base.rsplit_once('@')?;
     (!place.is_empty()).then_some(())?;
@@ -535,7 +545,8 @@ fn binding(table: EnvironmentTable) -> Binding {
 }
 
 fn check_artefact(artefact: &ArtefactSpec) -> Result<(), (&'static str, String)> {
-    if artefact.files.is_empty() && artefact.base.is_none() {
+    check_taken(artefact)?;
+    if artefact.files.is_empty() && artefact.base.is_none() && artefact.from.is_none() {
         return Err(("[artefact", "an artefact needs `files = [{ from = \"…\", to = \"/…\" }]`".to_owned()));
     }
     if let Some(base) = &artefact.base {
@@ -543,15 +554,22 @@ fn check_artefact(artefact: &ArtefactSpec) -> Result<(), (&'static str, String)>
             return Err(("base", "only an image has a base".to_owned()));
         }
         if split_base(base).is_none() {
-            return Err(("base", format!("base `{base}` is not pinned: write layout@sha256:…")));
+            let problem = format!("base `{base}` is not pinned: semel lock --update-base {base}");
+            return Err(("base", problem));
         }
     }
     if artefact.kind == Kind::Image && !artefact.needs.is_empty() {
         return Err(("needs", "an image brings what it needs with it; `needs` is for archives".to_owned()));
     }
-    if artefact.kind == Kind::Archive && (artefact.user.is_some() || artefact.workdir.is_some()) {
-        return Err(("[artefact", "`user` and `workdir` are for images".to_owned()));
+    let has_run_fields = artefact.user.is_some()
+        || artefact.workdir.is_some()
+        || !artefact.expose.is_empty()
+        || !artefact.env.is_empty();
+    if artefact.kind == Kind::Archive && has_run_fields {
+        return Err(("[artefact", "`user`, `workdir`, `expose` and `env` are for images".to_owned()));
     }
+    artefact.expose.iter().try_for_each(|port| check_port(port))?;
+    artefact.env.iter().try_for_each(|(name, value)| check_constant(name, value))?;
     for file in &artefact.files {
         check_file(file)?;
     }
@@ -571,6 +589,91 @@ fn check_closure(artefact: &ArtefactSpec) -> Result<(), (&'static str, &'static 
     }
     if artefact.closure.roots.iter().any(|root| !root.starts_with('/')) {
         return Err(("closure", "`roots` are absolute paths inside the artefact"));
+    }
+    Ok(())
+}
+
+/// An image that the project's own builder writes is taken as it is: nothing else can be said about it here.
+fn check_taken(artefact: &ArtefactSpec) -> Result<(), (&'static str, String)> {
+    let Some(from) = &artefact.from else { return Ok(()) };
+    let said = [
+        ("files", !artefact.files.is_empty()),
+        ("base", artefact.base.is_some()),
+        ("entrypoint", !artefact.entrypoint.is_empty()),
+        ("user", artefact.user.is_some()),
+        ("workdir", artefact.workdir.is_some()),
+        ("expose", !artefact.expose.is_empty()),
+        ("env", !artefact.env.is_empty()),
+    ];
+    if artefact.kind != Kind::Image {
+        return Err(("from", "only an image can be taken `from` a builder of the project's own".to_owned()));
+    }
+    if from.starts_with('/') || from.split('/').any(|part| part == "..") {
+        return Err(("from", format!("`from = \"{from}\"` is not a path inside the source tree")));
+    }
+    match said.iter().find(|(_, said)| *said) {
+        Some((key, _)) => {
+            let problem =
+                format!("`{key}` would change the image that `from` takes as it is: say it to its builder");
+            Err((key, problem))
+        }
+        None => Ok(()),
+    }
+}
+
+/// image-spec 1.1, config.md, `ExposedPorts`: `port`, `port/tcp` or `port/udp`.
+fn check_port(text: &str) -> Result<(), (&'static str, String)> {
+    let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    match number.parse::<u16>() {
+        Ok(1..) if matches!(protocol, "tcp" | "udp") => Ok(()),
+        _ => Err(("expose", format!("`{text}` is no port: write \"8080\", \"8080/tcp\" or \"53/udp\""))),
+    }
+}
+
+/// Words in the name of a variable that differs between environments.
+const OF_ENVIRONMENTS: [&str; 22] = [
+    "ADDR",
+    "ADDRESS",
+    "CREDENTIAL",
+    "CREDENTIALS",
+    "DATABASE",
+    "DEBUG",
+    "DSN",
+    "ENDPOINT",
+    "ENVIRONMENT",
+    "HOST",
+    "KEY",
+    "LEVEL",
+    "PASSWORD",
+    "PASSWD",
+    "PORT",
+    "REGION",
+    "SECRET",
+    "STAGE",
+    "TOKEN",
+    "URI",
+    "URL",
+    "USERNAME",
+];
+
+/// What is in an image is the same everywhere. What looks like configuration is refused here, where it is cheap.
+fn check_constant(name: &str, value: &str) -> Result<(), (&'static str, String)> {
+    let is_name = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && !name.starts_with(|first: char| first.is_ascii_digit())
+        && !name.is_empty();
+    if !is_name || name.starts_with("SEMEL_") || value.contains('\0') {
+        return Err(("env", format!("`{name}` cannot be set in [artefact] env")));
+    }
+    let upper = name.to_ascii_uppercase();
+    let named = upper.split('_').any(|word| OF_ENVIRONMENTS.contains(&word));
+    if named || value.contains("://") {
+        return Err((
+            "env",
+            format!(
+                "`{name}` looks like configuration, which differs between environments and must not be in the image: \
+                 declare it in [config]; [artefact] env is for constants such as PATH and LANG"
+            ),
+        ));
     }
     Ok(())
 }
@@ -794,6 +897,42 @@ target = { kind = "directory", health = "http://127.0.0.1:${PORT}/healthz" }
             project.definition.digest().as_str(),
             "sha256:4eaa0c1d86add6dce91b686fe5be650f8c2d6a2c4ae28d387bc924b0244a61a4"
         );
+    }
+
+    #[test]
+    fn an_image_holds_no_configuration_and_one_that_is_taken_nothing_of_ours() {
+        let with = |artefact: &str| {
+            let text = format!("format = 1\ncomponent = \"a\"\n[artefact]\nkind = \"image\"\n{artefact}\n");
+            Project::parse("semel.toml", &text).map(drop).map_err(|error| error.problem)
+        };
+        let files = "files = [{ from = \"a\", to = \"/a\" }]";
+        for good in [
+            "from = \"image.oci\"".to_owned(),
+            format!(
+                "{files}\nexpose = [\"8080\", \"53/udp\"]\nenv = {{ PATH = \"/app:/bin\", LANG = \"C.UTF-8\" }}"
+            ),
+            format!("{files}\nbase = \"docker.io/library/debian:12@{}\"", Digest::of(b"base")),
+        ] {
+            assert_eq!(with(&good), Ok(()), "{good}");
+        }
+        for (bad, expected) in [
+            (
+                format!("from = \"image.oci\"\n{files}"),
+                "`files` would change the image that `from` takes as it is",
+            ),
+            ("from = \"../image.oci\"".to_owned(), "`from = \"../image.oci\"` is not a path inside"),
+            (format!("{files}\nexpose = [\"http\"]"), "`http` is no port"),
+            (format!("{files}\nenv = {{ DATABASE_URL = \"x\" }}"), "`DATABASE_URL` looks like configuration"),
+            (format!("{files}\nenv = {{ api = \"https://api.example\" }}"), "`api` looks like configuration"),
+            (format!("{files}\nenv = {{ SEMEL_X = \"1\" }}"), "`SEMEL_X` cannot be set"),
+            (
+                format!("{files}\nbase = \"debian:12\""),
+                "base `debian:12` is not pinned: semel lock --update-base debian:12",
+            ),
+        ] {
+            let problem = with(&bad).unwrap_err();
+            assert!(problem.starts_with(expected), "{bad}: {problem}");
+        }
     }
 
     #[test]

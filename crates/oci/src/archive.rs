@@ -254,7 +254,7 @@ impl Contents {
                 entries.push(manifest.descriptor);
             }
         }
-        Ok(Bundle::claimed(path.display().to_string(), entries, blobs))
+        Ok(Bundle::claimed(path.display().to_string(), entries, blobs).of_docker())
     }
 
     async fn docker_manifest(

@@ -27,6 +27,8 @@ pub struct Bundle {
     hashed: bool,
     /// The artefacts in it.
     entries: Vec<Descriptor>,
+    /// Whether it is what `docker save` writes.
+    docker: bool,
 }
 
 /// Where a blob is.
@@ -111,12 +113,28 @@ impl Bundle {
     pub fn of(place: String, root: &EncodedManifest, blobs: HashMap<Digest, Content>) -> Self {
         let mut contents = blobs;
         contents.insert(root.descriptor.digest.clone(), Content::Bytes(root.bytes.clone()));
-        Self { place, contents: Arc::new(contents), hashed: true, entries: vec![root.descriptor.clone()] }
+        Self {
+            place,
+            contents: Arc::new(contents),
+            hashed: true,
+            entries: vec![root.descriptor.clone()],
+            docker: false,
+        }
     }
 
     /// What somebody else's archive says that it holds.
     pub(crate) fn claimed(place: String, entries: Vec<Descriptor>, blobs: HashMap<Digest, Content>) -> Self {
-        Self { place, contents: Arc::new(blobs), hashed: false, entries }
+        Self { place, contents: Arc::new(blobs), hashed: false, entries, docker: false }
+    }
+
+    /// The same, as what `docker save` writes.
+    pub(crate) fn of_docker(self) -> Self {
+        Self { docker: true, ..self }
+    }
+
+    /// Whether this is what `docker save` writes: its manifests were made here, and nobody else knows their digests.
+    pub fn is_docker(&self) -> bool {
+        self.docker
     }
 
     /// Finds one artefact.

@@ -2,7 +2,8 @@
 //!
 //! It believes nothing that it has not hashed: a manifest is compared with its digest before it is handed out, a blob
 //! while it streams. What passes is waited out: after a broken connection or an answer like 503 the same is asked again,
-//! an upload goes on from where the server says it is, a download from where it broke off. It does not sign in.
+//! an upload goes on from where the server says it is, a download from where it broke off. It signs in where it is asked to
+//! for reading.
 
 use std::fmt;
 use std::io;
@@ -15,9 +16,10 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes};
 use futures_util::stream;
 use http::header::{
-    ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, LINK, LOCATION, RANGE, RETRY_AFTER,
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, LINK, LOCATION,
+    RANGE, RETRY_AFTER,
 };
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt as _;
 use semel_model::digest::Digest;
 use semel_model::name::{ComponentName, Tag};
@@ -33,6 +35,7 @@ use crate::media_type;
 use crate::range;
 use crate::reference::TagOrDigest;
 use crate::route::Route;
+use crate::sign_in::{self, Challenge, Logins};
 use crate::transport::{Body, BodyError, BoxError, BoxRead, Forbearance, Transport, TransportError};
 use crate::verify::{Mismatch, VerifyingReader};
 
@@ -61,6 +64,9 @@ pub struct RegistryClient {
     retry: Retry,
     /// Whether the registry has ever answered. One that never did is not waited for: its address may be wrong.
     reached: Arc<AtomicBool>,
+    logins: Logins,
+    /// What the registry was last content with.
+    authorisation: Arc<Mutex<Option<HeaderValue>>>,
 }
 
 /// How often something that failed in passing is tried again without getting on.
@@ -232,7 +238,19 @@ impl RegistryClient {
     /// A client that tries again four times, after 0.5, 1, 2 and 4 seconds.
     pub fn new(transport: Transport) -> Self {
         let retry = Retry { times: 4, pause: Duration::from_millis(500) };
-        Self { transport, retry, reached: Arc::default() }
+        Self {
+            transport,
+            retry,
+            reached: Arc::default(),
+            logins: Logins::none(),
+            authorisation: Arc::default(),
+        }
+    }
+
+    /// The same client as somebody who may be known to the registry.
+    #[must_use]
+    pub fn with_logins(self, logins: Logins) -> Self {
+        Self { logins, ..self }
     }
 
     /// The same client with another patience.
@@ -669,9 +687,51 @@ impl RegistryClient {
             operation: operation.to_owned(),
             problem: format!("the request cannot be made: {error}"),
         })?;
+        // Only what has no body can be asked again, and only reading needs it.
+        let again = matches!(*request.method(), Method::GET | Method::HEAD).then(|| {
+            let mut again = Request::new(Body::empty());
+            (*again.method_mut(), *again.uri_mut()) = (request.method().clone(), request.uri().clone());
+            *again.headers_mut() = request.headers().clone();
+            again
+        });
+        let answer = self.exchange(operation, request).await?;
+        match again {
+            Some(again) if answer.status() == StatusCode::UNAUTHORIZED => {
+                match Challenge::of(answer.headers()) {
+                    Some(challenge) if self.sign_in(&challenge).await => {
+                        self.exchange(operation, again).await
+                    }
+                    _ => Ok(answer),
+                }
+            }
+            _ => Ok(answer),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        operation: &str,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, ClientError> {
+        let known = self.authorisation.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // An absolute address is one that the registry gave, and may be anybody's.
+        if let Some(known) = known.filter(|_| request.uri().authority().is_none()) {
+            request.headers_mut().insert(AUTHORIZATION, known);
+        }
         let answer = self.transport.send(request).await;
         self.reached.fetch_or(answer.is_ok(), Ordering::Relaxed);
         answer.map_err(|source| ClientError::Transport { operation: operation.to_owned(), source })
+    }
+
+    /// Whether there is now something to say to a registry that asks who this is.
+    async fn sign_in(&self, challenge: &Challenge) -> bool {
+        let Some(base) = self.transport.base() else { return false };
+        let host = base.split_once("://").map_or(base, |(_, host)| host).to_owned();
+        let logins = self.logins.clone();
+        let login = tokio::task::spawn_blocking(move || logins.of(&host)).await.unwrap_or(None);
+        let Some(known) = sign_in::authorise(challenge, base, login.as_ref()).await else { return false };
+        *self.authorisation.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
+        true
     }
 
     async fn expect(

@@ -170,19 +170,30 @@ pub async fn copy(
     name: Option<&str>,
     progress: &Progress,
 ) -> Result<Copied, CopyError> {
-    let source = &source.into();
-    let name = Name::check(destination, digest, name)?;
+    let source = source.into();
+    Name::check(destination, digest, name)?;
     let root = source.find(digest).await?;
-    let closure = closure::walk(source, &root).await?;
+    copy_found(&source, destination, &root, name, progress).await
+}
+
+/// Copies an artefact as [`copy`] does, of which the source said before where it is: also one that only an index names.
+pub async fn copy_found(
+    source: &Source,
+    destination: &Endpoint,
+    root: &Descriptor,
+    name: Option<&str>,
+    progress: &Progress,
+) -> Result<Copied, CopyError> {
+    let name = Name::check(destination, &root.digest, name)?;
+    let closure = closure::walk(source, root).await?;
     let blobs = source.blobs_to_copy(&closure).await?;
     let all = Tally::of(blobs.iter().map(|blob| blob.size));
     progress.tell(Event::Planned { blobs: all.blobs, bytes: all.bytes });
 
-    let done: Vec<(Pushed, u64)> = stream::iter(&blobs)
-        .map(|blob| copy_blob(source, destination, blob, progress))
-        .buffer_unordered(PARALLEL)
-        .try_collect()
-        .await?;
+    // Boxed, so that the compiler sees that a task may do this.
+    let copies = blobs.iter().map(|blob| copy_blob(source, destination, blob, progress).boxed());
+    let done: Vec<(Pushed, u64)> =
+        stream::iter(copies.collect::<Vec<_>>()).buffer_unordered(PARALLEL).try_collect().await?;
     let descriptor = write_manifests(destination, &closure, &name).await?;
     let tally = |way| Tally::of(done.iter().filter(|(pushed, _)| *pushed == way).map(|(_, bytes)| *bytes));
     Ok(Copied {

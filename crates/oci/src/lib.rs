@@ -28,6 +28,7 @@ pub mod verify;
 
 mod body;
 pub mod client;
+pub mod sign_in;
 pub mod transport;
 
 pub mod copy;

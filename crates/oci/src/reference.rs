@@ -130,7 +130,11 @@ impl Reference {
 }
 
 /// The address of a registry: plain HTTP on the loopback interface, where nothing can listen in, HTTPS everywhere else.
+/// Docker Hub answers at another name than it has in references.
 pub fn registry_base(host: &str) -> String {
+    if is_docker_hub(host) {
+        return "https://registry-1.docker.io".to_owned();
+    }
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),
@@ -138,6 +142,10 @@ pub fn registry_base(host: &str) -> String {
     let address = name.parse::<std::net::IpAddr>();
     let local = name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback());
     format!("{}://{host}", if local { "http" } else { "https" })
+}
+
+fn is_docker_hub(host: &str) -> bool {
+    matches!(host, "docker.io" | "index.docker.io")
 }
 
 impl FromStr for TagOrDigest {
@@ -174,6 +182,9 @@ impl FromStr for Reference {
             Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
             _ => (rest, None),
         };
+        // Docker Hub's own images: `docker.io/debian` is `docker.io/library/debian`.
+        let official = host.as_deref().is_some_and(is_docker_hub) && !name.contains('/');
+        let name = if official { format!("library/{name}") } else { name.to_owned() };
         let name = name.parse().map_err(|source| InvalidReference::Name { text: shown(text), source })?;
         let tag = tag
             .map(|tag| tag.parse().map_err(|source| InvalidReference::Tag { text: shown(text), source }))

@@ -24,8 +24,8 @@ First steps:
   semel init       write a semel.toml for the project here
   semel build      turn its newest commit into an artefact, once
 
-Less often: doctor, hold, reject, accept, deprecate, stop, publish, finalise, component, gc, scrub, backup, restore,
-recover, rebuild, sample, completions, man
+Less often: doctor, lock, import, hold, reject, accept, deprecate, stop, publish, finalise, component, gc, scrub,
+backup, restore, recover, rebuild, sample, completions, man
 (semel help VERB explains each)";
 
 const PUSH_HELP: &str = "\
@@ -34,6 +34,12 @@ chart (.tgz), a directory (kind archive); everything else is kind file.
 
 What the store has already is not sent again. After a broken connection it goes on where it was; after a
 broken-off command, run it again.";
+
+const IMPORT_HELP: &str = "\
+What something else built from a commit becomes that commit's artefact, with a version and a build number. Images
+of OCI layouts and archives keep their digest. docker save keeps none, so its images get a new one.
+
+A commit has one artefact: the same one again changes nothing, another one is refused without --again.";
 
 const PULL_HELP: &str = "\
 An archive is unpacked into the directory, other files are written under their names; an image is taken out as
@@ -154,6 +160,12 @@ pub(crate) enum Verb {
     /// Set the configuration of environments
     #[command(subcommand)]
     Config(ConfigVerb),
+    /// Show which image the base is, and whether its tag means another one by now; or pin that
+    #[command(hide = true)]
+    Lock(LockArgs),
+    /// Make what something else built from a commit that commit's artefact, once
+    #[command(hide = true)]
+    Import(ImportArgs),
     /// Store an artefact: files, a directory, an image from a layout, an archive or a registry
     #[command(after_help = PUSH_HELP)]
     Push(PushArgs),
@@ -331,6 +343,40 @@ pub(crate) struct VersionArgs {
 pub(crate) enum BuildVerb {
     /// Print what a build printed
     Log(BuildLogArgs),
+}
+
+/// `semel lock`
+#[derive(Debug, Args)]
+pub(crate) struct LockArgs {
+    /// Pin what a tag means now; without an image, that of the base in semel.toml
+    #[arg(long, value_name = "IMAGE:TAG")]
+    #[expect(clippy::option_option, reason = "not given, given without a value, given with one")]
+    pub(crate) update_base: Option<Option<String>>,
+}
+
+/// `semel import`
+#[derive(Debug, Args)]
+#[command(after_help = IMPORT_HELP)]
+pub(crate) struct ImportArgs {
+    /// oci:DIR, oci-archive:FILE, docker-archive:FILE, zip:FILE, qcow2:FILE or raw:FILE
+    #[arg(value_name = "FORMAT:PATH")]
+    pub(crate) from: String,
+
+    /// The commit that it was built from
+    #[arg(long, value_name = "SHA")]
+    pub(crate) commit: String,
+
+    /// The branch that it was built for, where git cannot tell
+    #[arg(long, value_name = "NAME")]
+    pub(crate) branch: Option<String>,
+
+    /// Give the commit another artefact than it has
+    #[arg(long, requires = "reason")]
+    pub(crate) again: bool,
+
+    /// Why, for --again
+    #[arg(long, value_name = "TEXT", requires = "again")]
+    pub(crate) reason: Option<String>,
 }
 
 /// `semel build log`

@@ -9,6 +9,7 @@
 
 mod cli;
 mod commands;
+mod credentials;
 mod project;
 mod session;
 mod workdir;

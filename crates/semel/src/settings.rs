@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::credentials;
+
 /// Everything that comes from outside the command line.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -91,6 +93,17 @@ impl Settings {
     /// What builds leave for later ones.
     pub(crate) fn caches(&self) -> PathBuf {
         self.xdg("XDG_CACHE_HOME", ".cache").join("semel/caches")
+    }
+
+    /// What was fetched of base images.
+    pub(crate) fn bases(&self) -> PathBuf {
+        self.xdg("XDG_CACHE_HOME", ".cache").join("semel/bases")
+    }
+
+    /// Where other programs keep who one is at registries.
+    pub(crate) fn registry_logins(&self) -> Vec<PathBuf> {
+        let home = PathBuf::from(self.variable("HOME").unwrap_or("/"));
+        credentials::files(|name| self.variable(name).map(PathBuf::from), &home)
     }
 
     /// The keys of all stores.

@@ -1,6 +1,7 @@
 //! What comes out: files, layers, manifests, and the bytes that never change.
 
 use std::fs;
+use std::num::NonZeroUsize;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
@@ -115,10 +116,11 @@ fn the_digest_of_an_image_is_frozen() {
         platform: &request(source.clone(), into.path().to_owned()).platform,
         base: None,
         layout_dir: &into.path().join("layout"),
+        threads: NonZeroUsize::MIN,
     }));
     assert_eq!(
         packaged.unwrap().manifest.as_str(),
-        "sha256:397b10c160fc1f1d64dc6317e64fff988e7d7eae672984436ba736c7d9449ecf"
+        "sha256:0a6958540e3e38784c63e20621931c7f9bba61949857af5565a46fb76530cdab"
     );
 }
 
@@ -139,9 +141,78 @@ fn the_digest_of_an_archive_is_frozen() {
     assert_eq!(packaged.bytes, packaged.size + length(&manifest["config"]) + length(&manifest["layers"][0]));
     assert_eq!(
         packaged.manifest.as_str(),
-        "sha256:083a7e1a878008dff878652477a7ae4485ecc46949e03d61a6e1e8c42fb0a02d"
+        "sha256:41d7af902ee9ff7c615dc2c2f21d13948459172dac33a834f1c1cc235531fbc3"
     );
 }
+
+/// Everything that format 1 has a rule for: names of more than 100 and 255 bytes, names that are no text, links, empty files
+/// and directories, modes that it drops, layers by name, a file of several compressed blocks.
+fn every_rule(dir: &Path) {
+    use std::os::unix::ffi::OsStringExt;
+    let long = format!("long/{}/{}", "d".repeat(120), "n".repeat(90));
+    let longest = format!("long/{}/{}", "d".repeat(200), "n".repeat(200));
+    for (path, mode) in [
+        ("program", 0o4755),
+        ("open", 0o666),
+        ("closed", 0o400),
+        ("shared/lib.so", 0o755),
+        ("ö/\u{1f600}", 0o644),
+        (&long, 0o644),
+        (&longest, 0o644),
+    ] {
+        write(dir, path, mode);
+    }
+    fs::write(dir.join("empty"), "").unwrap();
+    fs::create_dir(dir.join("nothing")).unwrap();
+    let unreadable = std::ffi::OsString::from_vec(b"not \xff text\n".to_vec());
+    fs::write(dir.join(unreadable), "x").unwrap();
+    symlink("program", dir.join("link")).unwrap();
+    symlink(format!("long/{}/../../open", "d".repeat(120)), dir.join("far")).unwrap();
+    let numbers = (0..700_000_u32).flat_map(|n| (n % 5_003).wrapping_mul(2_654_435_761).to_le_bytes());
+    fs::write(dir.join("large"), numbers.collect::<Vec<u8>>()).unwrap();
+}
+
+#[test]
+fn the_bytes_of_format_1_are_frozen_for_every_kind() {
+    let dir = TempDir::new().unwrap();
+    every_rule(dir.path());
+    let shown = |packaged: &Packaged| {
+        let layers = packaged.layers.iter().flat_map(|layer| [&layer.diff_id, &layer.digest]);
+        let all = layers.chain([&packaged.config, &packaged.manifest]);
+        all.map(|digest| digest.hex()[..16].to_owned()).collect::<Vec<_>>()
+    };
+    let frozen = |artefact: &str| {
+        let definition = definition(artefact);
+        let files = collect::collect(dir.path(), &definition.artefact).unwrap();
+        let into = TempDir::new().unwrap();
+        shown(&pack(&files, &definition, into.path()).unwrap())
+    };
+    let image = r#"kind = "image"
+entrypoint = ["/srv/program"]
+user = "7:8"
+workdir = "/srv"
+files = [{ from = ".", to = "/srv" }, { from = "shared", to = "/usr/lib", layer = "lib" }, { from = "open", to = "/bin/x", mode = "0755", layer = "tools" }]"#;
+    assert_eq!(frozen(image), GOLDEN_IMAGE);
+    let archive = r#"kind = "archive"
+entrypoint = ["node", "/srv/program"]
+needs = ["node >= 20"]
+files = [{ from = ".", to = "/srv" }]"#;
+    assert_eq!(frozen(archive), GOLDEN_ARCHIVE);
+}
+
+/// The first digits of: uncompressed and compressed digest of each layer, configuration, manifest.
+const GOLDEN_IMAGE: [&str; 8] = [
+    "e25e6a90798b3178",
+    "41456063e8d3924a",
+    "6cb4dc65e3474726",
+    "90d602a430296d7f",
+    "3d88facdf322ca74",
+    "7434fe050e5b8f67",
+    "08852b354877fb47",
+    "dacbf39826a587ea",
+];
+const GOLDEN_ARCHIVE: [&str; 4] =
+    ["3d88facdf322ca74", "7434fe050e5b8f67", "dfa3ed6e99c84bd4", "4ae9d79a66d692fe"];
 
 #[test]
 fn building_twice_gives_the_same_digest_and_no_clock_is_in_the_bytes() {
@@ -376,6 +447,7 @@ fn pack(files: &[PackFile], definition: &Definition, into: &Path) -> Result<Pack
         platform: &platform,
         base: None,
         layout_dir: &into.join("layout"),
+        threads: NonZeroUsize::new(3).unwrap(),
     }))
 }
 

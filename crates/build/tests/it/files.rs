@@ -126,7 +126,7 @@ fn the_digests_of_all_kinds_are_frozen() {
             &["tree"],
             FileKind::Archive,
             "application/vnd.semel.archive.v1",
-            "sha256:6bd3b4aab7ddc5ff32f23142fcabb92e122628f18c195614cf56b9b1264f3b73",
+            "sha256:6a335ddfe57067353f0ec7b67b231f4c13f2102d3a6995d4f2bb29cde5da6603",
         ),
     ];
     let found: Vec<_> = cases.iter().map(|(names, ..)| files.manifest(names)).collect();

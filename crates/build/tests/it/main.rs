@@ -8,6 +8,7 @@ mod commands;
 mod caches;
 mod detection;
 mod files;
+mod images;
 mod lint;
 mod rootfs;
 mod sandbox;

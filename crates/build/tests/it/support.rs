@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use semel_build::base::BaseSources;
 use semel_build::checkout::{CheckoutError, LaidOut, materialise};
 use semel_build::package::Platform;
 use semel_build::pipeline::{self, BuildError, BuildRequest, Built, Progress, Step};
@@ -15,6 +16,7 @@ use semel_build::provenance::BuilderInfo;
 use semel_build::sandbox::{HostEnvironment, Level, Sandbox, preflight};
 use semel_build::source::{self, Resolve, Source, SourceError};
 use semel_model::digest::Digest;
+use semel_oci::sign_in::Logins;
 use tempfile::TempDir;
 
 pub(crate) struct Repo {
@@ -258,13 +260,14 @@ pub(crate) fn host_with_toolchains() -> HostEnvironment {
 pub(crate) fn request(source: Source, work: PathBuf) -> BuildRequest {
     BuildRequest {
         source,
-        work,
+        work: work.clone(),
         host: host(),
         sandbox: sandbox(None),
         secrets: Vec::new(),
         caches: None,
         semel: PathBuf::from(HELPER),
         platform: Platform { os: "linux".to_owned(), architecture: "amd64".to_owned() },
+        bases: BaseSources { cache: work.join("bases"), store: None, logins: Logins::none() },
         builder: BuilderInfo {
             id: "https://semel.dev/builder/test".to_owned(),
             version: "0.1.0".to_owned(),

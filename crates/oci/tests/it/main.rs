@@ -5,6 +5,7 @@
 
 mod artefacts;
 mod registry;
+mod sign_in;
 
 mod client;
 mod copy;

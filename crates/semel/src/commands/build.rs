@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use semel_build::base::BaseSources;
 use semel_build::closure::{self, Severity};
 use semel_build::package::Platform;
 use semel_build::pipeline::{self, Blame, BuildError, BuildRequest, Built, Progress, Step};
@@ -29,6 +30,7 @@ use super::live_log::{Following, LiveLog};
 use super::surroundings::{self, Asked, Surroundings};
 use super::{Outcome, build_log, version};
 use crate::cli::{BuildArgs, BuildVerb, Cli};
+use crate::credentials;
 use crate::output::{self, Output};
 use crate::progress;
 use crate::report::{Exit, Failure};
@@ -48,6 +50,19 @@ pub(super) struct Report {
     pub(super) digest: Digest,
     pub(super) commit: semel_model::name::CommitId,
     pub(super) reused: bool,
+}
+
+impl Report {
+    pub(super) fn of(component: ComponentName, built: reserve::Built, reused: bool) -> Self {
+        Self {
+            component,
+            version: built.version,
+            number: built.number,
+            digest: built.digest,
+            commit: built.commit,
+            reused,
+        }
+    }
 }
 
 pub(super) async fn run(args: &BuildArgs, cli: &Cli, settings: Settings, output: Output) -> Outcome {
@@ -163,14 +178,7 @@ fn reused(wanted: &Wanted, source: &Source, built: reserve::Built, session: &Ses
     if !wanted.within {
         session.output.next(format!("semel deploy {} ENV", built.version));
     }
-    Report {
-        component: component.clone(),
-        version: built.version,
-        number: built.number,
-        digest: built.digest,
-        commit: built.commit,
-        reused: true,
-    }
+    Report::of(component.clone(), built, true)
 }
 
 /// Asks for the right to build, and waits while somebody else has it.
@@ -208,6 +216,11 @@ async fn reservation(wanted: &Wanted, source: &Source, session: &Session) -> Res
             }
         }
     }
+}
+
+/// Who this is, for people who wait.
+pub(super) fn holder(session: &Session) -> String {
+    format!("{} (process {})", session.settings.user(), std::process::id())
 }
 
 async fn build_reserved(
@@ -256,14 +269,7 @@ async fn build_reserved(
         let version = &finished.version;
         session.output.next(format!("semel deploy {version} ENV   or   semel inspect {version}"));
     }
-    Ok(Report {
-        component,
-        version: finished.version,
-        number: finished.number,
-        digest: finished.digest,
-        commit: finished.commit,
-        reused: false,
-    })
+    Ok(Report::of(component, finished, false))
 }
 
 async fn run_build(
@@ -285,6 +291,7 @@ async fn run_build(
         caches: surroundings.caches,
         semel: program,
         platform: Platform::host(),
+        bases: base_sources(&session.settings, Some(session)),
         builder: BuilderInfo {
             id: "https://semel.dev/builder/local/v1".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -321,6 +328,15 @@ fn say_closure(closure: &closure::Report, output: Output) {
     });
 }
 
+/// Where bases are fetched from, and kept.
+pub(super) fn base_sources(settings: &Settings, session: Option<&Session>) -> BaseSources {
+    BaseSources {
+        cache: settings.bases(),
+        store: session.map(|session| session.client.registry()),
+        logins: credentials::logins(settings),
+    }
+}
+
 /// Tells a person how far the build is.
 struct Told {
     output: Output,
@@ -353,13 +369,11 @@ async fn publish(built: &Built, holding: Holding, session: &Session) -> Result<r
     let from = Endpoint::Layout(layout);
     let to = Endpoint::Registry { client: registry.clone(), name: holding.component.clone() };
     let transfer = progress::Transfer::new(&session.output, "store");
-    let copied = copy(&from, &to, &built.packaged.manifest, None, &transfer.listener()).await;
-    transfer.finish();
-    copied.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
-    if let Some(snapshot) = &built.snapshot {
-        let copied = copy(&from, &to, snapshot, None, &transfer.listener()).await;
+    for digest in [&built.packaged.manifest].into_iter().chain(&built.attached).chain(&built.snapshot) {
+        let copied = copy(&from, &to, digest, None, &transfer.listener()).await;
         copied.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
     }
+    transfer.finish();
     let log = put_log(&holding.component, &built.log, session).await?;
     let commit = reserve::Commit {
         holding,
@@ -463,10 +477,10 @@ async fn record_failure(failed: Failed, holding: &Holding, session: &Session) ->
 }
 
 /// Renews the lease until it is dropped.
-struct Lease(AbortHandle);
+pub(super) struct Lease(AbortHandle);
 
 impl Lease {
-    fn keep(session: &Session, holding: Holding) -> Self {
+    pub(super) fn keep(session: &Session, holding: Holding) -> Self {
         let client = session.client.clone();
         let renew = async move {
             loop {

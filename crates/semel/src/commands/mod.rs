@@ -8,6 +8,8 @@ mod build_log;
 mod version;
 mod live_log;
 mod surroundings;
+mod lock;
+mod import;
 mod versions;
 mod channels;
 mod inspect;
@@ -101,6 +103,7 @@ async fn dispatch(cli: &Cli, settings: Settings, output: Output) -> Outcome {
         Verb::Man(args) => shell::man(args, output),
         Verb::Build(args) => build::run(args, cli, settings, output).await,
         Verb::Version(args) => version::run(args, cli, settings, output).await,
+        Verb::Lock(args) => lock::run(args, cli, settings, output).await,
         _ => with_session(cli, Session::open(cli, settings, output).await?).await,
     }
 }
@@ -131,6 +134,7 @@ async fn with_session(cli: &Cli, session: Session) -> Outcome {
         Verb::Component(verb) => component::run(verb, &session).await,
         Verb::Pipeline(verb) => pipeline::run(verb, cli, &session).await,
         Verb::Config(verb) => config::run(verb, cli, &session).await,
+        Verb::Import(args) => import::run(args, cli, &session).await,
         Verb::Push(args) => push::run(args, cli, &session).await,
         Verb::Source(args) => source::run(args, cli, &session).await,
         Verb::Publish(args) => publish::run(args, cli, &session).await,

@@ -82,7 +82,7 @@ pub(super) fn request(wanted: &Wanted, source: &Source, history: History, sessio
         head: source.head.clone(),
         scheme: source.project.version.scheme,
         bump: wanted.bump,
-        holder: format!("{} (process {})", session.settings.user(), std::process::id()),
+        holder: build::holder(session),
     }
 }
 

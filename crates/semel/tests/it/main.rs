@@ -18,6 +18,7 @@ mod transcript;
 mod bad_input;
 mod clients;
 mod formats;
+mod images;
 mod kill;
 mod output;
 mod push;

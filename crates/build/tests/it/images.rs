@@ -1,0 +1,230 @@
+//! Images that others made: as bases, and as what a build gives.
+
+use std::fs;
+use std::path::Path;
+
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+use semel_build::finished;
+use semel_build::package::Platform;
+use semel_model::digest::Digest;
+use semel_oci::archive;
+use semel_oci::descriptor::{Annotations, Descriptor};
+use semel_oci::layout::Layout;
+use semel_oci::manifest::{ImageManifest, Index};
+use semel_oci::media_type;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::{Repo, runtime, told};
+
+/// A tar file with one file in it.
+fn tar(path: &str, mode: u32) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_ustar();
+    header.set_size(3);
+    header.set_mode(mode);
+    builder.append_data(&mut header, path, &b"abc"[..]).unwrap();
+    builder.into_inner().unwrap()
+}
+
+/// An image of one layer in a layout, without an entry in its index.
+async fn image(layout: &Layout, media_type: &str, plain: &[u8], stored: &[u8]) -> Descriptor {
+    let config = json!({
+        "os": "linux",
+        "architecture": "amd64",
+        "config": { "Entrypoint": ["/bin/run"] },
+        "rootfs": { "type": "layers", "diff_ids": [Digest::of(plain)] },
+    });
+    let config = layout.add_bytes(media_type::OCI_CONFIG, config.to_string().as_bytes()).await.unwrap();
+    let layer = layout.add_bytes(media_type, stored).await.unwrap();
+    let manifest = manifest(config, vec![layer]).encode();
+    let (descriptor, bytes) = (&manifest.descriptor, &manifest.bytes);
+    layout.add_manifest(&descriptor.digest, &descriptor.media_type, bytes).await.unwrap()
+}
+
+fn manifest(config: Descriptor, layers: Vec<Descriptor>) -> ImageManifest {
+    ImageManifest { artifact_type: None, config, layers, subject: None, annotations: Annotations::new() }
+}
+
+fn for_platform(mut descriptor: Descriptor, os: &str, architecture: &str) -> Descriptor {
+    descriptor.platform = Some(json!({ "os": os, "architecture": architecture }));
+    descriptor
+}
+
+/// The one entry of a layout: an index, as buildx writes it.
+async fn enter(layout: &Layout, manifests: Vec<Descriptor>) -> Digest {
+    let index =
+        Index { artifact_type: None, manifests, subject: None, annotations: Annotations::new() }.encode();
+    let (digest, kind) = (&index.descriptor.digest, &index.descriptor.media_type);
+    layout.put_manifest(digest, kind, &index.bytes, Some("latest")).await.unwrap().digest
+}
+
+/// A statement about an image, as BuildKit stores it.
+async fn attestation(layout: &Layout, image: &Descriptor, media_type: &str) -> Descriptor {
+    let statement = json!({ "_type": "https://in-toto.io/Statement/v0.1", "predicate": {} }).to_string();
+    let mut layer = layout.add_bytes(media_type, statement.as_bytes()).await.unwrap();
+    layer.annotations.insert("in-toto.io/predicate-type".into(), "https://slsa.dev/provenance/v0.2".into());
+    let config = layout.add_bytes(media_type::OCI_CONFIG, b"{}").await.unwrap();
+    let encoded = manifest(config, vec![layer]).encode();
+    let (descriptor, bytes) = (&encoded.descriptor, &encoded.bytes);
+    let added = layout.add_manifest(&descriptor.digest, &descriptor.media_type, bytes).await.unwrap();
+    let mut listed = for_platform(added, "unknown", "unknown");
+    listed.annotations.insert("vnd.docker.reference.type".into(), "attestation-manifest".into());
+    listed.annotations.insert("vnd.docker.reference.digest".into(), image.digest.to_string());
+    listed
+}
+
+const TAKEN: &str = r#"format = 1
+component = "shop/api"
+
+[artefact]
+kind = "image"
+from = "image.oci"
+
+[config]
+PORT = { type = "port" }
+"#;
+
+#[test]
+fn an_image_keeps_its_digest_and_what_buildx_said_about_it_refers_to_it() {
+    let repo = Repo::with(TAKEN, &[]);
+    let root = runtime().block_on(async {
+        let layout = Layout::create(repo.path().join("image.oci")).await.unwrap();
+        let plain = tar("bin/run", 0o755);
+        let image = image(&layout, media_type::OCI_LAYER_TAR, &plain, &plain).await;
+        let about = attestation(&layout, &image, "application/vnd.in-toto+json").await;
+        let odd = attestation(&layout, &image, "application/x-odd").await;
+        enter(&layout, vec![for_platform(image.clone(), "linux", "amd64"), about, odd]).await;
+        image.digest
+    });
+    repo.commit("feat: begin");
+    let done = repo.built();
+    assert_eq!(done.built.packaged.manifest, root);
+    assert_eq!(done.built.packaged.diff_ids, [Digest::of(&tar("bin/run", 0o755)).to_string()]);
+    let claims: Vec<_> = done.built.claims.iter().map(|claim| claim.predicate_type.as_str()).collect();
+    assert!(claims.contains(&"https://semel.dev/contract/v1"), "{claims:?}");
+    let [attached] = done.built.attached.as_slice() else { panic!("{:?}", done.built.attached) };
+    let referrer: Value = done.json(attached);
+    assert_eq!(referrer["subject"]["digest"], json!(root));
+    assert_eq!(referrer["artifactType"], "application/vnd.in-toto+json");
+    assert_eq!(referrer["annotations"]["in-toto.io/predicate-type"], "https://slsa.dev/provenance/v0.2");
+}
+
+#[test]
+fn what_cannot_be_taken_as_it_is_is_refused_with_the_way_out() {
+    let take = |path: &Path| {
+        let into = TempDir::new().unwrap();
+        let taken = runtime().block_on(finished::take(path, &into.path().join("l"), &platform()));
+        taken.map(drop).map_err(|error| (told(&error), error.hint().unwrap_or_default()))
+    };
+    let dir = TempDir::new().unwrap();
+    let (error, _) = take(&dir.path().join("nothing")).unwrap_err();
+    assert!(error.starts_with("the build left no "), "{error}");
+
+    let saved = dir.path().join("saved.tar");
+    fs::write(&saved, docker_save()).unwrap();
+    let (error, hint) = take(&saved).unwrap_err();
+    assert!(error.contains("docker save") && hint.contains("type=oci"), "{error} {hint}");
+
+    let several = dir.path().join("several");
+    runtime().block_on(async {
+        let layout = Layout::create(&several).await.unwrap();
+        let plain = tar("a", 0o644);
+        let one = image(&layout, media_type::OCI_LAYER_TAR, &plain, &plain).await;
+        let two = for_platform(one.clone(), "linux", "arm64");
+        enter(&layout, vec![for_platform(one, "linux", "amd64"), two]).await;
+    });
+    let (error, hint) = take(&several).unwrap_err();
+    assert!(
+        error.contains("2 images, for linux/amd64, linux/arm64") && hint.contains("--platform"),
+        "{error}"
+    );
+
+    let repo = Repo::with(&TAKEN.replace("image.oci", "out"), &[("x", "")]);
+    std::os::unix::fs::symlink("/etc", repo.path().join("out")).unwrap();
+    repo.commit("feat: begin");
+    let error = told(&repo.build().err().unwrap());
+    assert!(error.contains("leads out of the source tree"), "{error}");
+}
+
+fn platform() -> Platform {
+    Platform { os: "linux".to_owned(), architecture: "amd64".to_owned() }
+}
+
+/// What `docker save` writes: a configuration, plain layers, and a list.
+fn docker_save() -> Vec<u8> {
+    let layer = tar("bin/run", 0o755);
+    let config = json!({
+        "os": "linux", "architecture": "amd64", "config": {},
+        "rootfs": { "type": "layers", "diff_ids": [Digest::of(&layer)] },
+    })
+    .to_string();
+    let list = json!([{ "Config": "c.json", "RepoTags": ["api:1"], "Layers": ["l/layer.tar"] }]).to_string();
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, bytes) in
+        [("c.json", config.as_bytes()), ("l/layer.tar", &layer), ("manifest.json", list.as_bytes())]
+    {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, name, bytes).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+#[test]
+fn what_docker_saved_is_compressed_once_and_always_the_same() {
+    let dir = TempDir::new().unwrap();
+    let saved = dir.path().join("saved.tar");
+    fs::write(&saved, docker_save()).unwrap();
+    let repack = |name: &str| {
+        let layout = dir.path().join(name);
+        runtime().block_on(finished::repack(&saved, &layout, &platform())).unwrap()
+    };
+    let ((one, id), (two, _)) = (repack("one"), repack("two"));
+    assert_eq!(one.packaged, two.packaged);
+    assert_eq!(one.packaged.config, id, "the configuration, which gives an image its old id, is kept");
+    assert_eq!(one.packaged.layers[0].diff_id, Digest::of(&tar("bin/run", 0o755)));
+    assert_ne!(one.packaged.layers[0].digest, one.packaged.layers[0].diff_id);
+}
+
+#[test]
+fn a_base_may_be_an_archive_with_zstd_layers_and_is_read_once() {
+    let repo = Repo::with("", &[("tool", "x")]);
+    let digest = runtime().block_on(async {
+        let dir = TempDir::new().unwrap();
+        let layout = Layout::create(dir.path()).await.unwrap();
+        let plain = tar("bin/run", 0o755);
+        let stored = compress_to_vec(plain.as_slice(), CompressionLevel::Fastest);
+        let image = image(&layout, media_type::OCI_LAYER_ZSTD, &plain, &stored).await;
+        let digest = enter(&layout, vec![for_platform(image, "linux", "amd64")]).await;
+        archive::write(&layout, &digest, Some("latest"), &repo.path().join("base.tar")).await.unwrap();
+        digest
+    });
+    repo.write(".gitignore", "base.tar\n");
+    let project = |name: &str| {
+        format!(
+            "format = 1\ncomponent = \"a\"\n[artefact]\nkind = \"image\"\nbase = \"{name}@{digest}\"\nenv = {{ PATH = \"/bin\" }}\nexpose = [\"8080\"]\nfiles = [{{ from = \"tool\", to = \"/bin/tool\" }}]\n"
+        )
+    };
+    repo.write("semel.toml", &project("base.tar"));
+    repo.commit("feat: begin");
+    let done = repo.built();
+    let config = done.json(&done.built.packaged.config);
+    assert_eq!(config["config"]["Entrypoint"], json!(["/bin/run"]));
+    assert_eq!(config["config"]["Env"], json!(["PATH=/bin"]));
+    assert_eq!(config["config"]["ExposedPorts"], json!({ "8080/tcp": {} }));
+    assert_eq!(done.manifest()["layers"][0]["mediaType"], media_type::OCI_LAYER_ZSTD);
+
+    repo.write("semel.toml", &project("shop/base"));
+    repo.commit("fix: base");
+    let error = told(&repo.build().err().unwrap());
+    assert_eq!(error, "the base shop/base is of a store, and no store is in use");
+    repo.write("semel.toml", &project("no base at all"));
+    repo.commit("fix: base");
+    let error = told(&repo.build().err().unwrap());
+    assert!(
+        error.starts_with("the base no base at all is neither a file or directory of the project"),
+        "{error}"
+    );
+}

@@ -1,0 +1,405 @@
+//! `semel import`: what something else built from a commit becomes that commit's artefact, once.
+//!
+//! It gets number and version like a build. Its key is the commit alone: the first artefact that is imported for a commit
+//! answers for it from then on, and another one needs a reason.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use semel_build::files::{self, FilesRequest};
+use semel_build::finished::{self, Finished, FinishedError};
+use semel_build::package::Platform;
+use semel_build::provenance::{self, ImportFacts};
+use semel_build::source;
+use semel_engine::reserve::{self, Granted, Holding, Lookup, Reservation, Reserve};
+use semel_model::build::{BuildInputs, Bump, CommitFact, History, Line};
+use semel_model::canonical;
+use semel_model::digest::Digest;
+use semel_model::name::{CommitId, ComponentName};
+use semel_model::project::NEWEST_FORMAT;
+use semel_model::statement::Claim;
+use semel_oci::copy::{Endpoint, Source, copy};
+use semel_oci::layout::{Layout, Select};
+use serde_json::json;
+
+use super::build::{Report, Wanted};
+use super::{Outcome, build, component, push, version};
+use crate::cli::{Cli, ImportArgs};
+use crate::progress::Transfer;
+use crate::report::{Exit, Failure};
+use crate::session::{Session, now};
+use crate::workdir::WorkDir;
+
+/// The most artefacts that one commit can have been given on purpose.
+const MOST_AGAIN: u32 = 1000;
+
+pub(super) async fn run(args: &ImportArgs, cli: &Cli, session: &Session) -> Outcome {
+    let place: Place = args.from.parse()?;
+    let commit: CommitId = args.commit.parse().map_err(|error| Failure::from_error(Exit::Usage, &error))?;
+    let origin = Origin::of(&commit, args.branch.as_deref(), cli, session).await?;
+    let work = WorkDir::new(&session.settings.work(), now().into())
+        .map_err(|error| Failure::from_error(Exit::Fault, &error))?;
+    let imported = take(&place, &origin.component, &work.path(), session).await?;
+    let report = match reserved(args, &origin, &imported.digest, session).await? {
+        Reserved::Already(report) => report,
+        Reserved::Yours(granted) => {
+            let reason = args.reason.as_deref();
+            publish(&place, reason, &imported, &origin, granted, session).await?
+        }
+    };
+    if session.output.is_json() {
+        session.output.json(&report);
+    } else {
+        session.output.data(&format!("{}@{}", report.component, report.digest));
+    }
+    Ok(Exit::Done)
+}
+
+/// `FORMAT:PATH`.
+struct Place {
+    format: Format,
+    path: PathBuf,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Oci,
+    OciArchive,
+    DockerArchive,
+    Zip,
+    Disk,
+}
+
+const FORMATS: [(&str, Format); 6] = [
+    ("oci", Format::Oci),
+    ("oci-archive", Format::OciArchive),
+    ("docker-archive", Format::DockerArchive),
+    ("zip", Format::Zip),
+    ("qcow2", Format::Disk),
+    ("raw", Format::Disk),
+];
+
+impl std::str::FromStr for Place {
+    type Err = Failure;
+
+    fn from_str(text: &str) -> Result<Self, Failure> {
+        let found = text.split_once(':').and_then(|(word, path)| {
+            let (_, format) = FORMATS.iter().find(|(known, _)| *known == word)?;
+            (!path.is_empty()).then(|| Self { format: *format, path: path.into() })
+        });
+        found.ok_or_else(|| {
+            let known: Vec<_> = FORMATS.iter().map(|(word, _)| format!("{word}:PATH")).collect();
+            Failure::usage(format!("`{text}` does not say what it is")).hint(known.join(", "))
+        })
+    }
+}
+
+impl Format {
+    fn as_str(self) -> &'static str {
+        FORMATS.iter().find(|(_, format)| *format == self).map_or("", |(word, _)| word)
+    }
+}
+
+/// The commit, and what is known about it.
+struct Origin {
+    component: ComponentName,
+    commit: CommitId,
+    /// The repository that has it, if this is one.
+    source: Option<source::Source>,
+    /// How it asks for a version.
+    request: Reserve,
+}
+
+impl Origin {
+    /// What the repository here says about the commit; where there is none, the commit stands alone.
+    async fn of(
+        commit: &CommitId,
+        branch: Option<&str>,
+        cli: &Cli,
+        session: &Session,
+    ) -> Result<Self, Failure> {
+        let wanted = Wanted {
+            revision: Some(commit.to_string()),
+            branch: branch.map(str::to_owned),
+            ..Wanted::default()
+        };
+        let Ok(found) = build::resolve(&wanted, &session.settings).await else {
+            let component = component(cli, session)?;
+            let request = alone(&component, commit, branch, session);
+            return Ok(Self { component, commit: commit.clone(), source: None, request });
+        };
+        let component = cli.component.clone().unwrap_or_else(|| found.project.component.clone());
+        let history = version::tell(&found, None).await?;
+        let mut request = version::request(&wanted, &found, history, session);
+        request.inputs = inputs(&component, &found.commit, 0);
+        Ok(Self { component, commit: found.commit.clone(), source: Some(found), request })
+    }
+}
+
+/// What the key is made of: the commit, and that something was imported for it.
+fn inputs(component: &ComponentName, commit: &CommitId, salt: u32) -> BuildInputs {
+    BuildInputs {
+        v: 1,
+        component: component.clone(),
+        format: NEWEST_FORMAT,
+        source: Digest::of(commit.as_str().as_bytes()),
+        definition: canonical::digest(&json!({ "v": 1, "import": true })),
+        bases: Vec::new(),
+        salt,
+    }
+}
+
+/// A commit of which nothing is known but its name.
+fn alone(component: &ComponentName, commit: &CommitId, branch: Option<&str>, session: &Session) -> Reserve {
+    let fact = CommitFact {
+        id: commit.clone(),
+        parents: Vec::new(),
+        author: "unknown".to_owned(),
+        subject: "imported".to_owned(),
+        bump: Bump::Patch,
+        outside: false,
+    };
+    let history = History {
+        commits: vec![fact],
+        tags: BTreeMap::new(),
+        manifest: None,
+        truncated: false,
+        tips: true,
+        releases: Vec::new(),
+    };
+    Reserve {
+        inputs: inputs(component, commit, 0),
+        commit: commit.clone(),
+        tree: String::new(),
+        line: Line::Main(branch.unwrap_or("main").to_owned()),
+        history,
+        head: None,
+        scheme: None,
+        bump: None,
+        holder: build::holder(session),
+    }
+}
+
+/// What is going to be stored.
+struct Imported {
+    source: Source,
+    digest: Digest,
+    attached: Vec<Digest>,
+    /// The id that an image had where `docker save` wrote it.
+    image_id: Option<Digest>,
+    bytes: u64,
+}
+
+async fn take(
+    place: &Place,
+    component: &ComponentName,
+    work: &Path,
+    session: &Session,
+) -> Result<Imported, Failure> {
+    let path = session.settings.directory().join(&place.path);
+    if !path.exists() {
+        return Err(Failure::new(Exit::NotFound, format!("{} is not there", path.display())));
+    }
+    let layout_dir = work.join("layout");
+    match place.format {
+        Format::Oci | Format::OciArchive => take_image(place, &path, &layout_dir, session).await,
+        Format::DockerArchive => {
+            let repacked = finished::repack(&path, &layout_dir, &Platform::host()).await;
+            let (image, image_id) = repacked.map_err(|error| finished_failure(&error))?;
+            session.output.warn(format!(
+                "docker save keeps no digest of an image: it was {image_id} and is {} now",
+                image.packaged.manifest
+            ));
+            session
+                .output
+                .say("  hint: docker buildx build --output type=oci,dest=image.oci writes one that is kept");
+            Ok(Imported { image_id: Some(image_id), ..Imported::of(image, &layout_dir).await? })
+        }
+        Format::Zip => take_file(files::FileKind::Zip, path, component, work).await,
+        Format::Disk => take_file(files::FileKind::Vm, path, component, work).await,
+    }
+}
+
+/// An image keeps its bytes. An index for several platforms is taken whole.
+async fn take_image(
+    place: &Place,
+    path: &Path,
+    layout_dir: &Path,
+    session: &Session,
+) -> Result<Imported, Failure> {
+    match finished::take(path, layout_dir, &Platform::host()).await {
+        Ok(image) => {
+            image.notes.iter().for_each(|note| session.output.warn(note));
+            Imported::of(image, layout_dir).await
+        }
+        Err(FinishedError::Several { .. }) => {
+            let from = push::open(&format!("{}:{}", place.format.as_str(), path.display()), session).await?;
+            let (digest, source) = (from.digest, from.source);
+            Ok(Imported { source, digest, attached: Vec::new(), image_id: None, bytes: 0 })
+        }
+        Err(error) => Err(finished_failure(&error)),
+    }
+}
+
+async fn take_file(
+    kind: files::FileKind,
+    path: PathBuf,
+    component: &ComponentName,
+    work: &Path,
+) -> Result<Imported, Failure> {
+    let tag = "imported".parse().expect("it is a tag");
+    let packaged = files::package(&FilesRequest {
+        paths: &[path],
+        kind: Some(kind),
+        artifact_type: None,
+        component,
+        tag: &tag,
+        scratch: &work.join("layer"),
+    })
+    .await;
+    let bundle = packaged.map_err(|error| Failure::from_error(Exit::Usage, &error))?.bundle;
+    let entry = bundle.resolve(Select::Only).map_err(|error| Failure::from_error(Exit::Fault, &error))?;
+    let digest = entry.digest.clone();
+    Ok(Imported { source: Source::Bundle(bundle), digest, attached: Vec::new(), image_id: None, bytes: 0 })
+}
+
+fn finished_failure(error: &FinishedError) -> Failure {
+    let exit = if error.is_callers() { Exit::Usage } else { Exit::Fault };
+    Failure::from_error(exit, error).hints(error.hint())
+}
+
+impl Imported {
+    async fn of(image: Finished, layout_dir: &Path) -> Result<Self, Failure> {
+        let layout =
+            Layout::open(layout_dir).await.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
+        Ok(Self {
+            source: Source::Endpoint(Endpoint::Layout(layout)),
+            digest: image.packaged.manifest,
+            attached: image.attached,
+            image_id: None,
+            bytes: image.packaged.bytes,
+        })
+    }
+}
+
+enum Reserved {
+    Already(Report),
+    Yours(Granted),
+}
+
+/// The right to be the commit's artefact: taken, had already, or refused because another one has it.
+async fn reserved(
+    args: &ImportArgs,
+    origin: &Origin,
+    digest: &Digest,
+    session: &Session,
+) -> Result<Reserved, Failure> {
+    for salt in 0..MOST_AGAIN {
+        let inputs = inputs(&origin.component, &origin.commit, salt);
+        let lookup = Lookup { inputs: inputs.clone(), commit: origin.commit.clone() };
+        match session.client.call(&lookup).await? {
+            Reservation::Built(built) if built.digest == *digest => {
+                session.output.done(format!(
+                    "{} (build {}) was already imported: nothing to do",
+                    built.version, built.number
+                ));
+                return Ok(Reserved::Already(Report::of(origin.component.clone(), built, true)));
+            }
+            Reservation::Built(_) if args.again => {}
+            Reservation::Built(built) => return Err(other_artefact(origin, &built, digest)),
+            _ => return reserve(origin, inputs, session).await,
+        }
+    }
+    Err(Failure::usage(format!("{MOST_AGAIN} artefacts were imported for this commit")))
+}
+
+fn other_artefact(origin: &Origin, built: &reserve::Built, digest: &Digest) -> Failure {
+    let commit = origin.commit.short();
+    Failure::new(
+        Exit::Conflict,
+        format!("{commit} has an artefact already: {} {}", origin.component, built.version),
+    )
+    .because([format!("that is {}, and this is {digest}", built.digest)])
+    .hint("the same commit gives the same artefact; another one needs a reason: --again --reason TEXT")
+}
+
+async fn reserve(origin: &Origin, inputs: BuildInputs, session: &Session) -> Result<Reserved, Failure> {
+    let mut request = Reserve { inputs, ..origin.request.clone() };
+    loop {
+        let failure = match (session.client.call(&request).await?, &origin.source) {
+            (Reservation::Yours(granted), _) => return Ok(Reserved::Yours(granted)),
+            (Reservation::HistoryNeeded { .. }, Some(source)) => {
+                request.history = version::tell(source, Some(&request.history)).await?;
+                continue;
+            }
+            (Reservation::HistoryNeeded { .. }, None) => {
+                Failure::usage(format!("no version for {}: its history is not here", origin.commit.short()))
+                    .hint("run it in a clone of the project that has the commit")
+            }
+            (Reservation::Built(built), _) => Failure::new(
+                Exit::TryAgain,
+                format!("{} was imported for this commit at this moment", built.version),
+            ),
+            (Reservation::Running { holder, version, .. }, _) => {
+                Failure::new(Exit::TryAgain, format!("{version} is being imported by {holder}"))
+            }
+            (Reservation::Unknown, _) => Failure::fault("the reservation has no outcome"),
+        };
+        return Err(failure);
+    }
+}
+
+async fn publish(
+    place: &Place,
+    reason: Option<&str>,
+    imported: &Imported,
+    origin: &Origin,
+    granted: Granted,
+    session: &Session,
+) -> Result<Report, Failure> {
+    let component = origin.component.clone();
+    session.output.done(format!("reserved {} (build {})", granted.version, granted.number));
+    let holding = Holding { component: component.clone(), number: granted.number, token: granted.token };
+    let lease = build::Lease::keep(session, holding.clone());
+    let to = Endpoint::Registry { client: session.client.registry(), name: component.clone() };
+    let transfer = Transfer::told(&session.output, "store");
+    for digest in [&imported.digest].into_iter().chain(&imported.attached) {
+        let copied = copy(&imported.source, &to, digest, None, &transfer.listener()).await;
+        copied.map_err(|error| Failure::from_error(Exit::Verification, &error))?;
+    }
+    transfer.finish();
+    let predicate = provenance::imported(&ImportFacts {
+        component: &component,
+        commit: &origin.commit,
+        format: place.format.as_str(),
+        artefact: &imported.digest,
+        image_id: imported.image_id.as_ref(),
+        again: reason,
+        program_version: env!("CARGO_PKG_VERSION"),
+        time: now(),
+    });
+    let commit = reserve::Commit {
+        holding,
+        digest: imported.digest.clone(),
+        claims: vec![Claim::provenance(predicate)],
+        log: None,
+    };
+    // A renewal that came after the commit would bring the lease back.
+    drop(lease);
+    let built = session.client.call(&commit).await?;
+    session.output.done(format!(
+        "imported {component} {} (build {}){}",
+        built.version,
+        built.number,
+        size(imported)
+    ));
+    session.output.next(format!("semel deploy {} ENV   or   semel inspect {}", built.version, built.version));
+    Ok(Report::of(component, built, false))
+}
+
+fn size(imported: &Imported) -> String {
+    match imported.bytes {
+        0 => String::new(),
+        bytes => format!(", {}", crate::output::bytes(bytes)),
+    }
+}
