@@ -1,7 +1,7 @@
 //! Allocate: which version a commit gets next.
 //!
-//! The rule is [`semel_model::allocation`]; here is gathered what it is told, and what the ledger keeps of that. [`next`] asks without
-//! giving anything.
+//! The rule is [`semel_model::allocation`]; here is gathered what it is told, and what the ledger keeps of that. [`next`]
+//! asks without giving anything.
 
 use std::collections::{BTreeMap, HashSet};
 

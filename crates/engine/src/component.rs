@@ -32,8 +32,8 @@ pub(crate) async fn ensure(
     }
 }
 
-/// The same for a component that is about to be built. What its project proposes of its versions is taken with its first build, unless
-/// somebody has said something else.
+/// The same for a component that is about to be built. What its project proposes of its versions is taken with its first
+/// build, unless somebody has said something else.
 pub(crate) async fn ensure_building(
     conn: &mut Conn,
     batch: &mut Batch,

@@ -48,7 +48,8 @@ pub enum Finalised {
     Refused(Overwrite),
 }
 
-/// Gives a candidate its final name. The same again changes nothing; where the name means other bytes, that is refused and recorded.
+/// Gives a candidate its final name. The same again changes nothing; where the name means other bytes, that is refused and
+/// recorded.
 pub async fn finalise(
     store: &Store,
     who: &Actor,

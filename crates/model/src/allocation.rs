@@ -215,7 +215,7 @@ pub fn allocate(ask: &Ask<'_>, known: &Known) -> Outcome {
     let since = view.since(&base);
     let unknown: Vec<CommitId> =
         since.iter().filter(|at| !graph.nodes[**at].known).map(|at| graph.id(*at)).collect();
-    if ask.history.truncated && !unknown.is_empty() {
+    if ask.history.truncated && !unknown.is_empty() && !view.is_beginning(&base) {
         return Outcome::HistoryNeeded(unknown);
     }
     if !ask.history.tips && view.may_lie_behind_what_is_recorded() {
@@ -224,8 +224,8 @@ pub fn allocate(ask: &Ask<'_>, known: &Known) -> Outcome {
     Outcome::Given(Box::new(view.allocation(base, &since)))
 }
 
-/// The commits that are known, by number: those that were sent in their order, then those that were recorded, then those that are only
-/// named as parents.
+/// The commits that are known, by number: those that were sent in their order, then those that were recorded, then those
+/// that are only named as parents.
 struct Graph<'a> {
     index: HashMap<&'a CommitId, usize>,
     nodes: Vec<Node<'a>>,
@@ -365,8 +365,8 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The commits that the base does not have, newest first: those that were sent in their order, then the others, children before
-    /// their parents.
+    /// The commits that the base does not have, newest first: those that were sent in their order, then the others, children
+    /// before their parents.
     fn since(&self, base: &Base) -> Vec<usize> {
         let place = base.commit().and_then(|commit| self.graph.index.get(commit).copied());
         let had = reach(&self.graph.parents, place);
@@ -380,8 +380,13 @@ impl<'a> View<'a> {
         since
     }
 
-    /// Whether a recorded commit may be a descendant although nobody has told so: it and its own relatives are new, and there are
-    /// recorded commits with parents that are not known.
+    /// Whether nothing was ever given and nothing is tagged: then the newest commits say what the first version is.
+    fn is_beginning(&self, base: &Base) -> bool {
+        self.known.given.is_empty() && base.follows().is_none() && !self.ask.history.shallow
+    }
+
+    /// Whether a recorded commit may be a descendant although nobody has told so: it and its own relatives are new, and
+    /// there are recorded commits with parents that are not known.
     fn may_lie_behind_what_is_recorded(&self) -> bool {
         let nodes = &self.graph.nodes;
         let related = |at: usize| nodes[at].recorded && (self.behind[at] || self.ahead[at]);
@@ -730,6 +735,7 @@ mod tests {
                 commits: sent.iter().map(fact).collect(),
                 tags: tags.map(|(at, version)| (id(*at), version.clone())).collect(),
                 manifest: self.manifest.clone(),
+                shallow: false,
                 tips,
                 releases: Vec::new(),
             }
@@ -909,7 +915,12 @@ mod tests {
     #[test]
     fn a_history_that_ends_too_early_is_asked_for() {
         let mut world = World::of(&["feat: a", "fix: b", "fix: c", "fix: d"]);
-        let short = world.history(3, Some(2), false);
+        let mut short = world.history(3, Some(2), false);
+        let Outcome::Given(given) = world.ask(3, &main_line(), &short, None) else {
+            panic!("nothing was given")
+        };
+        assert_eq!(given.version, version("0.0.1"), "the newest commits say what the first version is");
+        short.shallow = true;
         assert_eq!(world.ask(3, &main_line(), &short, None), Outcome::HistoryNeeded(vec![id(1)]));
         world.build(1, &main_line());
         let Outcome::Given(given) = world.ask(3, &main_line(), &short, None) else { panic!("it connects") };

@@ -231,6 +231,9 @@ pub struct History {
     pub manifest: Option<Version>,
     /// Whether the history ends where it does because no more was sent.
     pub truncated: bool,
+    /// Whether the clone has no more, and therefore not all tags either.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shallow: bool,
     /// Whether what other branches have was sent too, so that the commit's descendants are among the commits.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tips: bool,

@@ -23,7 +23,7 @@ pub enum Depth {
 
 /// How many commits are read where the newest will do.
 const NEAR: usize = 500;
-/// How many are read at most. What is older has no part in any version that is given now, unless nothing was ever given.
+/// How many are read at most: what is asked over the network stays below the server's limit.
 const MOST: usize = 20_000;
 /// How long completing a clone may take.
 const DEEPENING: Duration = Duration::from_secs(120);
@@ -63,6 +63,7 @@ pub fn history(source: &Source, depth: Depth) -> Result<History, SourceError> {
         tags: read_tags(tags, own_prefix, source.project.component.as_str())?,
         manifest,
         truncated: source.shallow || more,
+        shallow: source.shallow,
         tips: depth == Depth::Whole && !source.shallow,
         releases: read_releases(branches, &source.project.version.release)?,
     })

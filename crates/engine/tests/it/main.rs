@@ -348,6 +348,7 @@ fn request(n: u8, tree: &str) -> Reserve {
             tags: BTreeMap::new(),
             manifest: None,
             truncated: false,
+            shallow: false,
             tips: false,
             releases: Vec::new(),
         },

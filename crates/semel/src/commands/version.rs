@@ -1,5 +1,5 @@
-//! `semel version`: which version a commit has or would get, and why. Also how the history of a commit is told, which a build needs
-//! for its version too.
+//! `semel version`: which version a commit has or would get, and why. Also how the history of a commit is told, which a
+//! build needs for its version too.
 
 use semel_build::source::{self, Depth, Source};
 use semel_engine::allocate::{Forecast, Next, NextVersion};
@@ -86,8 +86,8 @@ pub(super) fn request(wanted: &Wanted, source: &Source, history: History, sessio
     }
 }
 
-/// The history of a commit: at first its newest part; when that was told and is not enough, everything that there is. A shallow clone is
-/// completed for that.
+/// The history of a commit: at first its newest part; when that was told and is not enough, everything that there is. A
+/// shallow clone is completed for that.
 pub(super) async fn tell(source: &Source, before: Option<&History>) -> Result<History, Failure> {
     if before.is_some_and(|before| before.tips) {
         let message = format!(

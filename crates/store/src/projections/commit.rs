@@ -44,7 +44,8 @@ pub async fn known(conn: &mut Conn, component: &ComponentName) -> Result<Vec<Kno
     Ok(read.collect())
 }
 
-/// The versions that commits of a component have: by a build of theirs, by one that they share, or by a name that somebody gave.
+/// The versions that commits of a component have: by a build of theirs, by one that they share, or by a name that somebody
+/// gave.
 pub async fn given(conn: &mut Conn, component: &ComponentName) -> Result<Vec<Given>, SqlError> {
     let rows = conn
         .rows(
