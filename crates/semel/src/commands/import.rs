@@ -164,6 +164,7 @@ fn alone(component: &ComponentName, commit: &CommitId, branch: Option<&str>, ses
         tags: BTreeMap::new(),
         manifest: None,
         truncated: false,
+        shallow: false,
         tips: true,
         releases: Vec::new(),
     };
