@@ -171,6 +171,10 @@ fn remembered(one: &KnownCommit) -> CommitFact {
 }
 
 fn unrecorded(store: &Store, request: &Reserve, known: &Known) -> Result<Vec<KnownCommit>, EngineError> {
+    // Of an import whose commit is only a name, nothing is known that could be relied on later.
+    if request.tree.is_empty() {
+        return Ok(Vec::new());
+    }
     let recorded: HashSet<&CommitId> = known.commits.iter().map(|one| &one.id).collect();
     let new = request.history.commits.iter().filter(|fact| !recorded.contains(&fact.id));
     new.take(RECORDED_AT_ONCE)
