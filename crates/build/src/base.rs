@@ -79,7 +79,7 @@ pub enum BaseError {
         name: String,
         /// The cause.
         #[source]
-        source: CopyError,
+        source: Box<CopyError>,
     },
     /// The archive could not be read.
     #[error("cannot read the base {name}")]
@@ -88,7 +88,7 @@ pub enum BaseError {
         name: String,
         /// The cause.
         #[source]
-        source: ArchiveError,
+        source: Box<ArchiveError>,
     },
     /// Its name leads nowhere.
     #[error("the base {name} is neither a file or directory of the project nor an image")]
@@ -135,9 +135,7 @@ impl BaseError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Fetch { name, source: CopyError::Registry(error) }
-                if error.status() == Some(StatusCode::UNAUTHORIZED) =>
-            {
+            Self::Fetch { name, source } if is_unauthorised(source) => {
                 Some(format!("sign in to the registry of {name}: docker login, or podman login"))
             }
             Self::Fetch { .. } => Some("semel lock shows whether it is still there".to_owned()),
@@ -145,6 +143,10 @@ impl BaseError {
             _ => None,
         }
     }
+}
+
+fn is_unauthorised(error: &CopyError) -> bool {
+    matches!(error, CopyError::Registry(error) if error.status() == Some(StatusCode::UNAUTHORIZED))
 }
 
 impl Base {
@@ -260,7 +262,9 @@ fn place_of(project_dir: &Path, name: &str) -> Result<Place, BaseError> {
 }
 
 async fn open_archive(name: &str, file: &Path) -> Result<Bundle, BaseError> {
-    archive::open(file).await.map_err(|source| BaseError::Archive { name: name.to_owned(), source })
+    archive::open(file)
+        .await
+        .map_err(|source| BaseError::Archive { name: name.to_owned(), source: Box::new(source) })
 }
 
 /// Which image the name of a base means now; none where it has no tag, so that it can mean only one.
@@ -292,7 +296,7 @@ pub async fn newest(
 }
 
 fn fetch_error(name: &str, source: CopyError) -> BaseError {
-    BaseError::Fetch { name: name.to_owned(), source }
+    BaseError::Fetch { name: name.to_owned(), source: Box::new(source) }
 }
 
 impl BaseSources {

@@ -74,7 +74,7 @@ pub enum FinishedError {
         path: PathBuf,
         /// Why.
         #[source]
-        source: CopyError,
+        source: Box<CopyError>,
     },
     /// What `docker save` writes is no image yet.
     #[error("{} is what `docker save` writes: it has no manifest and no compressed layers, so it has no digest to keep", .path.display())]
@@ -153,7 +153,7 @@ pub async fn repack(
     platform: &Platform,
 ) -> Result<(Finished, Digest), FinishedError> {
     let bundle = archive::open(path).await?;
-    let copy = |source: CopyError| FinishedError::Copy { path: path.to_owned(), source };
+    let copy = |source: CopyError| FinishedError::Copy { path: path.to_owned(), source: Box::new(source) };
     let found = bundle.resolve(Select::Only).map_err(|error| copy(error.into()))?.clone();
     let read = bundle.read_manifest(&found).await.map_err(|error| copy(error.into()))?;
     let layout = new_layout(path, layout_dir).await?;
@@ -215,7 +215,7 @@ async fn compress(
     let reader = bundle
         .open(layer, 0)
         .await
-        .map_err(|error| FinishedError::Copy { path: path.to_owned(), source: error.into() })?;
+        .map_err(|error| FinishedError::Copy { path: path.to_owned(), source: Box::new(error.into()) })?;
     let was_gzip = layer.media_type == media_type::OCI_LAYER_GZIP;
     let (reader, to) = (SyncIoBridge::new(reader), scratch.to_owned());
     let compressed = tokio::task::spawn_blocking(move || {
@@ -380,7 +380,7 @@ impl Taking<'_> {
     }
 
     fn failed(&self, source: CopyError) -> FinishedError {
-        FinishedError::Copy { path: self.path.to_owned(), source }
+        FinishedError::Copy { path: self.path.to_owned(), source: Box::new(source) }
     }
 
     fn unwritten(&self, source: LayoutError) -> FinishedError {

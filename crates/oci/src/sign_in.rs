@@ -46,7 +46,9 @@ impl Login {
 
 /// Who one is at which registry.
 #[derive(Clone)]
-pub struct Logins(Arc<dyn Fn(&str) -> Option<Login> + Send + Sync>);
+pub struct Logins(Arc<Lookup>);
+
+type Lookup = dyn Fn(&str) -> Option<Login> + Send + Sync;
 
 impl Logins {
     /// Nobody, anywhere.

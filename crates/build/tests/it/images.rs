@@ -32,7 +32,7 @@ async fn image(layout: &Layout, media_type: &str, plain: &[u8], stored: &[u8]) -
     let config = json!({
         "os": "linux",
         "architecture": "amd64",
-        "config": { "Entrypoint": ["/bin/run"] },
+        "config": { "Labels": { "a": "b" } },
         "rootfs": { "type": "layers", "diff_ids": [Digest::of(plain)] },
     });
     let config = layout.add_bytes(media_type::OCI_CONFIG, config.to_string().as_bytes()).await.unwrap();
@@ -211,7 +211,7 @@ fn a_base_may_be_an_archive_with_zstd_layers_and_is_read_once() {
     repo.commit("feat: begin");
     let done = repo.built();
     let config = done.json(&done.built.packaged.config);
-    assert_eq!(config["config"]["Entrypoint"], json!(["/bin/run"]));
+    assert_eq!(config["config"]["Labels"], json!({ "a": "b" }));
     assert_eq!(config["config"]["Env"], json!(["PATH=/bin"]));
     assert_eq!(config["config"]["ExposedPorts"], json!({ "8080/tcp": {} }));
     assert_eq!(done.manifest()["layers"][0]["mediaType"], media_type::OCI_LAYER_ZSTD);

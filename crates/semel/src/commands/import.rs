@@ -4,6 +4,7 @@
 //! answers for it from then on, and another one needs a reason.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use semel_build::files::{self, FilesRequest};
@@ -67,7 +68,8 @@ enum Format {
     OciArchive,
     DockerArchive,
     Zip,
-    Disk,
+    Qcow2,
+    Raw,
 }
 
 const FORMATS: [(&str, Format); 6] = [
@@ -75,8 +77,8 @@ const FORMATS: [(&str, Format); 6] = [
     ("oci-archive", Format::OciArchive),
     ("docker-archive", Format::DockerArchive),
     ("zip", Format::Zip),
-    ("qcow2", Format::Disk),
-    ("raw", Format::Disk),
+    ("qcow2", Format::Qcow2),
+    ("raw", Format::Raw),
 ];
 
 impl std::str::FromStr for Place {
@@ -217,8 +219,19 @@ async fn take(
             Ok(Imported { image_id: Some(image_id), ..Imported::of(image, &layout_dir).await? })
         }
         Format::Zip => take_file(files::FileKind::Zip, path, component, work).await,
-        Format::Disk => take_file(files::FileKind::Vm, path, component, work).await,
+        Format::Qcow2 if !is_qcow2(&path) => {
+            Err(Failure::usage(format!("{} is no qcow2 image", path.display()))
+                .hint("raw:FILE, if it is a raw one"))
+        }
+        Format::Qcow2 | Format::Raw => take_file(files::FileKind::Vm, path, component, work).await,
     }
+}
+
+/// QEMU, docs/interop/qcow2.rst, "Header": the magic. A file that cannot be read is told of when it is.
+fn is_qcow2(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic));
+    read.is_ok() && magic == *b"QFI\xfb"
 }
 
 /// An image keeps its bytes. An index for several platforms is taken whole.

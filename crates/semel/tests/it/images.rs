@@ -11,8 +11,7 @@ component = "tiny/image"
 
 [artefact]
 kind = "image"
-entrypoint = ["/run.sh"]
-files = [{ from = "run.sh", to = "/run.sh", mode = "0755" }, { from = "share", to = "/share", layer = "share" }]
+files = [{ from = "run.sh", to = "/run.sh" }, { from = "share", to = "/share", layer = "share" }]
 "#;
 
 const COMMIT: &str = "1234567890123456789012345678901234567890";
@@ -154,10 +153,10 @@ fn a_base_is_pinned_by_one_command_that_changes_one_value() {
 
 /// An image of busybox, made by buildah, in three forms.
 fn by_buildah(environment: &TestEnvironment) {
-    let script = "b='buildah --storage-driver vfs --isolation chroot --root ../s --runroot ../r'
-        c=$($b from scratch) && $b add -q $c run.sh /run.sh && $b config --entrypoint '[\"/run.sh\"]' $c
+    let script = "b='buildah --storage-driver vfs --root ../s --runroot ../r'
+        c=$($b from scratch) && $b add -q $c run.sh /run.sh
         $b commit -q $c made && $b push -q made oci-archive:../made.oci:v1
-        $b push -q made oci:../zstd:v1 --compression-format zstd && $b push -q made docker-archive:../made.tar:made:v1";
+        $b push -q --compression-format zstd made oci:../zstd:v1 && $b push -q made docker-archive:../made.tar:made:v1";
     let mut command = environment.program("sh");
     command.args(["-ec", script]);
     let ran = finish(command, "");
