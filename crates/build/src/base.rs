@@ -9,6 +9,7 @@ use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
 use semel_model::digest::Digest;
+use semel_model::platform::Platform;
 use semel_model::project::split_base;
 use semel_oci::descriptor::Descriptor;
 use semel_oci::layout::{Layout, LayoutError, Select};
@@ -17,7 +18,6 @@ use semel_oci::media_type;
 use serde_json::Value;
 
 use crate::collect::{PackFile, PackKind, lexical, parents};
-use crate::package::Platform;
 use crate::rootfs::Rootfs;
 
 /// A base image, read.
@@ -163,10 +163,11 @@ impl Reader<'_> {
             if !manifest.is_index() {
                 return Ok(manifest);
             }
-            let part = manifest.manifests.iter().find(|part| platform.is(part.platform.as_ref()));
-            digest = part.map(|part| part.digest.clone()).ok_or_else(|| {
-                self.unusable(format!("has no manifest for {}/{}", platform.os, platform.architecture))
-            })?;
+            let is_met = |platform_of: &Value| platform.is_met_by(platform_of);
+            let part = manifest.manifests.iter().find(|part| part.platform.as_ref().is_some_and(is_met));
+            digest = part
+                .map(|part| part.digest.clone())
+                .ok_or_else(|| self.unusable(format!("has no manifest for {platform}")))?;
         }
         Err(self.unusable("is an index of indexes"))
     }

@@ -180,6 +180,7 @@ pub(crate) fn tree(dir: &Path) -> Result<Vec<PackFile>, CollectError> {
         workdir: None,
         smoke: Vec::new(),
         closure: ClosureSpec::default(),
+        platforms: Vec::new(),
     };
     collect(dir, &spec)
 }

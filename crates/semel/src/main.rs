@@ -12,6 +12,7 @@ mod commands;
 mod project;
 mod session;
 mod workdir;
+mod process;
 mod settings;
 
 mod output;
