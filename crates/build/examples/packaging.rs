@@ -13,7 +13,8 @@ use std::process::Command;
 use std::time::Instant;
 
 use semel_build::collect;
-use semel_build::package::{self, PackageRequest, Platform};
+use semel_build::package::{self, PackageRequest};
+use semel_model::platform::Platform;
 use semel_model::project::Project;
 
 type Failed = Box<dyn Error>;

@@ -13,6 +13,7 @@ use flate2::read::MultiGzDecoder;
 use http::StatusCode;
 use ruzstd::decoding::StreamingDecoder;
 use semel_model::digest::Digest;
+use semel_model::platform::Platform;
 use semel_model::project::split_base;
 use semel_oci::archive::{self, ArchiveError};
 use semel_oci::bundle::Bundle;
@@ -29,7 +30,6 @@ use semel_oci::transport::Transport;
 use serde_json::Value;
 
 use crate::collect::{PackFile, PackKind, lexical, parents};
-use crate::package::Platform;
 use crate::rootfs::Rootfs;
 
 /// Where bases are, besides the project's own directory.
@@ -377,7 +377,10 @@ impl Reader<'_> {
 
     /// The manifest of an index that is for the platform.
     fn part(&self, index: &ParsedManifest, platform: &Platform) -> Result<Descriptor, BaseError> {
-        let part = index.manifests.iter().find(|part| platform.is(part.platform.as_ref()));
+        let part = index
+            .manifests
+            .iter()
+            .find(|part| part.platform.as_ref().is_some_and(|of| platform.is_met_by(of)));
         part.cloned().ok_or_else(|| {
             self.unusable(format!("has no manifest for {}/{}", platform.os, platform.architecture))
         })

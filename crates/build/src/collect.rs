@@ -183,6 +183,7 @@ pub(crate) fn tree(dir: &Path) -> Result<Vec<PackFile>, CollectError> {
         from: None,
         expose: Vec::new(),
         env: BTreeMap::new(),
+        platforms: Vec::new(),
     };
     collect(dir, &spec)
 }

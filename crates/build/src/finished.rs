@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 use semel_model::digest::{Digest, InvalidDigest};
+use semel_model::platform::Platform;
 use semel_oci::archive::{self, ArchiveError};
 use semel_oci::bundle::Bundle;
 use semel_oci::closure::{ManifestSource as _, ReadManifest};
@@ -25,7 +26,7 @@ use tokio_util::io::SyncIoBridge;
 
 use crate::base::{Base, BaseError};
 use crate::gzip::Gzip;
-use crate::package::{Packaged, PackagedLayer, Platform, cores};
+use crate::package::{Packaged, PackagedLayer, cores};
 
 /// Statements of buildx (BuildKit, "Image attestation storage").
 const IN_TOTO: &str = "application/vnd.in-toto+json";

@@ -17,6 +17,7 @@ use semel_model::canonical;
 use semel_model::config::CONTRACT_ANNOTATION;
 use semel_model::digest::Digest;
 use semel_model::name::CommitId;
+use semel_model::platform::Platform;
 use semel_model::project::{Definition, Kind};
 use semel_oci::descriptor::{Annotations, Descriptor};
 use semel_oci::layout::{Layout, LayoutError};
@@ -30,32 +31,6 @@ use crate::collect::{PackFile, PackKind, parents, stamp};
 
 /// The configuration of an artefact of kind `archive`: `{v, entrypoint, needs}` in canonical JSON.
 pub const ARCHIVE_CONFIG: &str = "application/vnd.semel.archive.config.v1+json";
-
-/// What an artefact runs on, in the words of the OCI image specification (config.md).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Platform {
-    /// Such as `linux`.
-    pub os: String,
-    /// Such as `amd64`.
-    pub architecture: String,
-}
-
-impl Platform {
-    /// The platform of images that are built here: Linux, on the processor that this program was compiled for.
-    pub fn host() -> Self {
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
-        Self { os: "linux".to_owned(), architecture: architecture.to_owned() }
-    }
-
-    pub(crate) fn is(&self, platform: Option<&Value>) -> bool {
-        let text = |key: &str| platform.and_then(|platform| platform.get(key)).and_then(Value::as_str);
-        text("os") == Some(&self.os) && text("architecture") == Some(&self.architecture)
-    }
-}
 
 /// What is packaged.
 #[derive(Debug, Clone, Copy)]
@@ -366,9 +341,11 @@ fn image_config(
     let diff_ids: Vec<String> = below.into_iter().chain(own_diff_ids(layers)).collect();
     let mut run = config.remove("config").and_then(|run| run.as_object().cloned()).unwrap_or_default();
     set_run_fields(&mut run, request.definition);
-    let defaults = [("os", &request.platform.os), ("architecture", &request.platform.architecture)];
-    for (key, value) in defaults {
-        config.entry(key).or_insert_with(|| json!(value));
+    let has_architecture = config.contains_key("architecture");
+    for (key, value) in request.platform.to_oci().as_object().into_iter().flatten() {
+        if key == "os" || !has_architecture {
+            config.entry(key).or_insert_with(|| value.clone());
+        }
     }
     config.retain(|key, _| {
         matches!(key.as_str(), "os" | "architecture" | "variant" | "os.version" | "os.features")

@@ -11,6 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use semel_model::digest::Digest;
 use semel_model::name::EnvironmentName;
 use semel_model::pipeline::EvidenceResult;
+use semel_model::platform::Platform;
 use semel_model::project::Kind;
 use semel_model::statement::Claim;
 use semel_oci::layout::Layout;
@@ -25,7 +26,7 @@ use crate::collect::{self, CollectError, PackFile};
 use crate::finished::{self, FinishedError};
 use crate::lint::{self, LintError, LintRequest};
 use crate::log::{Bounds, BuildLog, Listener, Secret};
-use crate::package::{self, PackageError, PackageRequest, Packaged, Platform};
+use crate::package::{self, PackageError, PackageRequest, Packaged};
 use crate::provenance::{self, BuilderInfo, Facts, Range, digest_of_file};
 use crate::recipe::{self, Cancel, Phase, RunError, RunReport, RunRequest};
 use crate::rootfs::Rootfs;
@@ -343,6 +344,7 @@ impl Build {
             caches: &caches,
             packaged: &packaged,
             snapshot: snapshot.as_ref(),
+            platform: &self.request.platform,
             builder: &self.request.builder,
             range: self.request.range.as_ref(),
             started: self.request.started,
@@ -687,6 +689,7 @@ fn run_recipe(
         build: &request.source.project.definition.build,
         commit: &request.source.commit,
         committed_seconds: request.source.committed_seconds,
+        platform: &request.platform,
         host: &request.host,
         semel: &request.semel,
         log: &request.log(),

@@ -11,6 +11,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use semel_model::digest::{Algorithm, Digest, Hasher};
 use semel_model::name::{CommitId, ComponentName};
+use semel_model::platform::Platform;
 use semel_model::version::Version;
 use serde_json::{Value, json};
 
@@ -55,6 +56,8 @@ pub struct Facts<'a> {
     pub packaged: &'a Packaged,
     /// The manifest of the source snapshot, if one is kept.
     pub snapshot: Option<&'a Digest>,
+    /// What it runs on.
+    pub platform: &'a Platform,
     /// Who built.
     pub builder: &'a BuilderInfo,
     /// The commits since the previous version, where they are known.
@@ -95,6 +98,7 @@ pub fn predicate(facts: &Facts<'_>) -> Value {
                 "secrets": facts.report.secrets,
                 "caches": facts.caches.iter().map(cache).collect::<Vec<_>>(),
                 "line": source.line.name(),
+                "platform": facts.platform,
                 "range": facts.range.map(range),
             },
             "resolvedDependencies": dependencies(facts),

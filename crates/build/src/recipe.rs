@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use semel_model::digest::Digest;
 use semel_model::name::CommitId;
+use semel_model::platform::Platform;
 use semel_model::project::{BuildSpec, Command as Recipe};
 
 use crate::log::{self, BuildLog, Listener, Secret};
@@ -38,6 +39,8 @@ pub struct RunRequest<'a> {
     pub commit: &'a CommitId,
     /// Its time, for `SOURCE_DATE_EPOCH`.
     pub committed_seconds: i64,
+    /// What the artefact runs on, for `SEMEL_PLATFORM`, `TARGETOS` and `TARGETARCH`.
+    pub platform: &'a Platform,
     /// What the host provides.
     pub host: &'a HostEnvironment,
     /// The running program: its hidden verb guards and confines the commands, and they find it in `SEMEL`.
@@ -288,6 +291,9 @@ fn environment(request: &RunRequest<'_>) -> BTreeMap<String, String> {
         ("SOURCE_DATE_EPOCH", request.committed_seconds.max(0).to_string()),
         ("SOURCE_COMMIT", request.commit.to_string()),
         ("SEMEL", text(inside.semel)),
+        ("SEMEL_PLATFORM", request.platform.to_string()),
+        ("TARGETOS", request.platform.os.clone()),
+        ("TARGETARCH", request.platform.architecture.clone()),
     ];
     environment.extend(fixed.map(|(name, value)| (name.to_owned(), value)));
     environment.extend(request.build.env.clone());

@@ -5,14 +5,16 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
+use semel_model::actor::Actor;
 use semel_model::allocation::{self as rule, Allocation, Ask, Base, Known, KnownCommit, Outcome, Scheme};
 use semel_model::build::{Bump, CommitFact, Line};
 use semel_model::entry::{Change, CommitsRecorded};
 use semel_model::name::{CommitId, ComponentName};
 use semel_model::version::Version;
 use semel_store::Store;
-use semel_store::projections::build::{self, BuildState};
+use semel_store::projections::build::BuildState;
 use semel_store::projections::component::Component;
 use semel_store::projections::{commit, component as components};
 use semel_store::sql::Conn;
@@ -21,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::batch::Batch;
 use crate::component;
 use crate::error::EngineError;
-use crate::reserve::{Reserve, SourceDocument, refuse_foreign_home};
+use crate::reserve::{Had, Reserve, SourceDocument, had, refuse_foreign_home};
 
 /// How many new commits one reservation records, the newest first. The others can be told again.
 const RECORDED_AT_ONCE: usize = 2_000;
@@ -242,14 +244,18 @@ pub struct Forecast {
 }
 
 /// Says which version a commit has or would get now. Nothing is reserved: another build may take it first.
-pub async fn next(store: &Store, request: &NextVersion) -> Result<Next, EngineError> {
+pub async fn next(
+    store: &Store,
+    who: &Actor,
+    request: &NextVersion,
+    now: Timestamp,
+) -> Result<Next, EngineError> {
     let NextVersion(request) = request;
     let name = &request.inputs.component;
     let mut conn = store.reader().await?;
     refuse_foreign_home(store, &mut conn, name).await?;
-    if let Some(found) = build::by_key(&mut conn, name, &request.inputs.key()).await? {
-        let published = found.state == BuildState::Published;
-        return Ok(Next::Had { version: found.version, number: found.number, published });
+    if let Had::Version(number, version, state) = had(store, &mut conn, who, request, now).await? {
+        return Ok(Next::Had { version, number, published: state == BuildState::Published });
     }
     let known = components::get(&mut conn, name).await?;
     let to = known.unwrap_or_else(|| component::new(name.clone(), store.id()));

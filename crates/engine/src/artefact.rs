@@ -17,6 +17,7 @@ use semel_store::sql::Conn;
 use serde::{Deserialize, Serialize};
 
 use crate::error::EngineError;
+use crate::home;
 
 /// An artefact that was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -67,9 +68,11 @@ impl Artefact {
     pub fn gone(&self) -> Option<(String, String)> {
         let Expired { time, rule } = self.expired.as_ref()?;
         let name = self.name();
-        let what = format!(
-            "the bytes of {name} were removed on {time} by the rule {rule}; its name and digest stay"
-        );
+        let what = if rule == home::ELSEWHERE {
+            format!("the bytes of {name} are in the store that was its home until {time}")
+        } else {
+            format!("the bytes of {name} were removed on {time} by the rule {rule}; its name and digest stay")
+        };
         let hint = format!("pushing {} again, from wherever it still is, brings it back", self.digest);
         Some((what, hint))
     }
@@ -340,6 +343,21 @@ pub(crate) async fn manifest(
     };
     let parsed = parse(store, digest, Some(&row.media_type))?;
     Ok((Descriptor::new(row.media_type, digest.clone(), row.size), parsed))
+}
+
+/// What is inside an artefact that was found; one whose bytes never were here says where they are.
+pub(crate) async fn manifest_of(
+    store: &Store,
+    conn: &mut Conn,
+    found: &Artefact,
+) -> Result<(Descriptor, ParsedManifest), EngineError> {
+    match manifest(store, conn, &found.component, &found.digest).await {
+        Err(EngineError::NotFound { .. }) if found.expired.is_some() => {
+            found.require_bytes()?;
+            Err(EngineError::not_found(format!("{} has no manifest any more", found.name())))
+        }
+        read => read,
+    }
 }
 
 /// What is inside a manifest whose bytes are here, recorded or about to be.

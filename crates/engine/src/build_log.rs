@@ -6,10 +6,12 @@
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use semel_model::name::ComponentName;
+use semel_model::platform::Platform;
 use semel_store::Store;
+use semel_store::lease::{self, Leased};
+use semel_store::ledger::Turn;
 use semel_store::live_log::{self, Piece, Running};
 use semel_store::projections::build::{self, BuildState};
-use semel_store::{lease, ledger::Turn};
 use serde::{Deserialize, Serialize};
 
 use crate::error::EngineError;
@@ -50,7 +52,9 @@ pub async fn add(store: &Store, request: AddToLog, now: Timestamp) -> Result<Add
     }
     let mut turn = store.turn().await?;
     let (build, lease) = reserve::held(&mut turn, &request.holding).await?;
-    let log = Running { component: &build.component, number: build.number, part: "", attempt: lease.attempt };
+    let part = part_of(request.holding.platform.as_ref());
+    let log =
+        Running { component: &build.component, number: build.number, part: &part, attempt: lease.attempt };
     let length = live_log::length(turn.db(), log).await?;
     let piece = unknown(length, request.at_byte, request.text);
     let full = piece.at_byte + piece.text.len() as u64 > MOST_BYTES;
@@ -83,6 +87,9 @@ pub struct ReadLog {
     pub attempt: u64,
     /// How many bytes of that were read.
     pub from_byte: u64,
+    /// The part, for a build that has parts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
 }
 
 /// What a running build has printed.
@@ -108,10 +115,13 @@ pub async fn read(store: &Store, request: &ReadLog, now: Timestamp) -> Result<Lo
         let (component, number) = (&request.component, request.number);
         return Err(EngineError::not_found(format!("{component} has no build {number}")));
     };
-    let lease = lease::get(&mut conn, &build.component, &build.key).await?;
+    let platform = request.platform.as_ref();
+    let leased = Leased { component: &build.component, key: &build.key, platform };
+    let lease = lease::newest(&mut conn, leased).await?;
     let attempt = lease.as_ref().map_or(request.attempt, |lease| lease.attempt);
     let from = if attempt == request.attempt { request.from_byte } else { 0 };
-    let log = Running { component: &build.component, number: build.number, part: "", attempt };
+    let part = part_of(platform);
+    let log = Running { component: &build.component, number: build.number, part: &part, attempt };
     let piece = live_log::read(&mut conn, log, from, PIECES).await?;
     let live = lease.filter(|lease| build.state != BuildState::Published && lease.is_live(now));
     Ok(LogSoFar {
@@ -123,7 +133,12 @@ pub async fn read(store: &Store, request: &ReadLog, now: Timestamp) -> Result<Lo
     })
 }
 
+fn part_of(platform: Option<&Platform>) -> String {
+    platform.map(ToString::to_string).unwrap_or_default()
+}
+
 /// Forgets what a build printed, in the turn that ends it.
-pub(crate) async fn forget(turn: &mut Turn, build: &build::Build) -> Result<(), EngineError> {
-    Ok(live_log::forget(turn.db(), &build.component, build.number).await?)
+pub(crate) async fn forget(turn: &mut Turn, ended: &Holding) -> Result<(), EngineError> {
+    let part = part_of(ended.platform.as_ref());
+    Ok(live_log::forget(turn.db(), &ended.component, ended.number, &part).await?)
 }

@@ -67,7 +67,8 @@ fn record(batch: &mut Batch, name: &ComponentName, policy: TagPolicy, home: &str
 /// A component as it is when nothing else was said.
 pub(crate) fn new(name: ComponentName, home: &str) -> Component {
     let (policy, keep, patterns) = (TagPolicy::Release, Keep::default(), Vec::new());
-    Component { name, policy, home: home.to_owned(), last_build: 0, keep, patterns, scheme: None }
+    let (scheme, moved, place) = (None, None, None);
+    Component { name, policy, home: home.to_owned(), last_build: 0, keep, patterns, scheme, moved, place }
 }
 
 /// A component that must be there.
@@ -136,7 +137,7 @@ pub struct ComponentFacts {
 
 impl From<Component> for ComponentFacts {
     fn from(known: Component) -> Self {
-        let Component { name, policy, home, last_build, keep, patterns, scheme } = known;
+        let Component { name, policy, home, last_build, keep, patterns, scheme, .. } = known;
         Self { name, home, last_build, policy, patterns, keep, scheme: scheme.unwrap_or_default() }
     }
 }

@@ -3,9 +3,10 @@
 //! | step | function | entry |
 //! |---|---|---|
 //! | reserve | [`reserve::reserve`], [`allocate`] | `CommitsRecorded`, `BuildReserved` |
+//! | move a home | [`home::inherit`], [`home::leave`], [`home::take`] | `HomeMoved`, `HomeTaken` |
 //! | store a manifest | [`store_manifest::store_manifest`] | `ManifestStored` |
 //! | push | [`store_manifest::push`], [`content`] | `ManifestStored`, `VersionPublished`, `ChannelMoved`, … |
-//! | publish | [`publish::bind`], [`draft::publish`], [`reserve::commit`] | `VersionPublished` |
+//! | publish | [`publish::bind`], [`draft::publish`], [`reserve::commit`] | `VersionPublished`, `PartBuilt` |
 //! | finalise | [`finalise::finalise`] | `VersionFinalised` |
 //! | pull | [`pull::find`] | |
 //! | log of a running build | [`build_log::add`], [`build_log::read`] | nothing |
@@ -27,6 +28,7 @@ pub mod error;
 mod batch;
 pub mod artefact;
 pub mod component;
+pub mod home;
 
 pub mod allocate;
 pub mod reserve;

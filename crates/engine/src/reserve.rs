@@ -6,7 +6,11 @@
 //! free, failed, lapsed → build, with the same number and version as before
 //! ```
 //!
-//! The reservation is recorded in the ledger; the lease is operational. The result is committed by who holds the lease.
+//! The reservation is recorded in the ledger; the lease is operational. The result is committed by who holds the lease
+//! ([`mod@commit`]). A build for several platforms has one reservation and a lease for each of its parts.
+
+mod commit;
+mod parts;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -14,32 +18,38 @@ use semel_model::actor::Actor;
 use semel_model::allocation::Scheme;
 use semel_model::build::{BuildInputs, Bump, CommitFact, History, Line};
 use semel_model::digest::Digest;
-use semel_model::entry::{
-    BuildFailed, BuildReserved, Change, CommitMatched, EvidenceAttached, VersionPublished,
-};
+use semel_model::entry::{Again, BuildFailed, BuildReserved, Change, CommitMatched, VersionPublished};
 use semel_model::name::{CommitId, ComponentName};
-use semel_model::statement::{Claim, PROVENANCE, Statement, check_claims};
+use semel_model::platform::Platform;
+use semel_model::reservation::{Choice, Maker, Process, Relative, choose, is_branch, may_take};
+use semel_model::statement::{Envelope, PROVENANCE};
 use semel_model::version::Version;
 use semel_store::Store;
 use semel_store::keys::Role;
-use semel_store::lease::{self, Lease};
+use semel_store::lease::{self, Lease, Leased};
 use semel_store::ledger::Turn;
-use semel_store::projections::build::{self, Build, BuildState};
+use semel_store::projections::build::{self, Build, BuildState, Part};
 use semel_store::projections::component as components;
+use semel_store::projections::{artefact as artefacts, evidence};
 use semel_store::sql::Conn;
 use serde::{Deserialize, Serialize};
 
 use crate::allocate::{self, Allotted};
-use crate::artefact;
 use crate::batch::{Batch, put_document, read_document};
 use crate::build_log;
 use crate::component;
 use crate::error::EngineError;
 
+pub use commit::{Commit, Committed, Comparison, Finished, commit};
+
 /// How long a holder may be silent, in milliseconds.
 pub const LEASE_MILLIS: i64 = 45_000;
 /// How soon a waiter asks again, in milliseconds.
 pub const RETRY_MILLIS: u64 = 250;
+/// The most platforms that one build has parts for: their names stand in the ledger.
+const PLATFORMS_MAX: usize = 32;
+/// The longest reason to build again, in characters.
+const REASON_CHARS_MAX: usize = 500;
 
 /// Asks whether a key was built, without reserving it.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -49,13 +59,15 @@ pub struct Lookup {
     pub inputs: BuildInputs,
     /// The commit that asks.
     pub commit: CommitId,
+    /// The line that it asks for.
+    pub line: Line,
 }
 
 /// Asks for the right to build a key.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Reserve {
-    /// What the key is made of.
+    /// What the key is made of. Its salt is the store's to choose.
     pub inputs: BuildInputs,
     /// The commit.
     pub commit: CommitId,
@@ -76,27 +88,44 @@ pub struct Reserve {
     pub bump: Option<Bump>,
     /// Who builds, for people who wait.
     pub holder: String,
+    /// The process that builds, so that others on its machine see when it is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<Process>,
+    /// Why the same source is to be built once more; none: what was built is good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again: Option<String>,
+    /// The platforms that the artefact has parts for, in the order of its index; none: it is one artefact for one platform.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub platforms: Vec<Platform>,
+    /// Which part is asked for; one of the platforms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
+    /// The attempt that the caller has waited for: if that failed, so has this call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waited_for: Option<u64>,
+    /// The attempt whose process the caller, on the same machine, has found to be gone. Believed, because it gains nothing
+    /// but the right to build: a false word costs a repeated build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone: Option<u64>,
+    /// Only this build, whatever else there is of its source: the caller has begun it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
 }
 
 /// How a reservation stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "state")]
 pub enum Reservation {
-    /// The key was never reserved; only a lookup says so.
+    /// There is nothing to take as it is; only a lookup says so.
     Unknown,
     /// It is built; nothing needs to be done.
     Built(Built),
+    /// The part is built; others are missing.
+    Part(BuiltPart),
     /// Somebody else is building it.
-    Running {
-        /// Who.
-        holder: String,
-        /// The build number.
-        number: u64,
-        /// The version that it will have.
-        version: Version,
-        /// When to ask again, in milliseconds.
-        retry_millis: u64,
-    },
+    Running(Running),
+    /// The attempt that was waited for failed.
+    Failed(FailedAttempt),
     /// The caller may build it.
     Yours(Granted),
     /// The version depends on more of the history than was sent.
@@ -104,6 +133,39 @@ pub enum Reservation {
         /// On these commits, or on how they relate to what is known.
         commits: Vec<CommitId>,
     },
+}
+
+/// Somebody is building.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Running {
+    /// Who.
+    pub holder: String,
+    /// The build number.
+    pub number: u64,
+    /// The version that it will have.
+    pub version: Version,
+    /// Which attempt it is.
+    pub attempt: u64,
+    /// The process that builds, where it said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<Process>,
+    /// When to ask again, in milliseconds.
+    pub retry_millis: u64,
+}
+
+/// An attempt that failed while somebody waited for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FailedAttempt {
+    /// Who built.
+    pub holder: String,
+    /// The build number; it stays with the key.
+    pub number: u64,
+    /// The version, which stays with the key too.
+    pub version: Version,
+    /// What failed, in one line.
+    pub reason: String,
+    /// Whether what it printed is kept.
+    pub has_log: bool,
 }
 
 /// A finished build.
@@ -121,6 +183,23 @@ pub struct Built {
     pub time: String,
 }
 
+/// A finished part of a build that has others to come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BuiltPart {
+    /// The build number.
+    pub number: u64,
+    /// The version that the whole will have.
+    pub version: Version,
+    /// What the part runs on.
+    pub platform: Platform,
+    /// The part.
+    pub digest: Digest,
+    /// The commit that was built first.
+    pub commit: CommitId,
+    /// The platforms whose parts are not built yet.
+    pub missing: Vec<Platform>,
+}
+
 /// The right to build a key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Granted {
@@ -128,6 +207,8 @@ pub struct Granted {
     pub number: u64,
     /// The version that the result will get.
     pub version: Version,
+    /// The salt of its key: how often the same source was built before on purpose.
+    pub salt: u32,
     /// Counts the attempts at this key.
     pub attempt: u64,
     /// Must be shown to go on and to commit.
@@ -172,50 +253,53 @@ pub struct SourceDocument {
     pub since: Vec<CommitFact>,
 }
 
-/// Looks a key up. A commit that shares an earlier commit's tree is recorded as such.
+/// Looks a key up: what can be taken as it is. A commit that shares an earlier commit's tree is recorded as such.
 pub async fn lookup(
     store: &Store,
     who: &Actor,
     request: &Lookup,
     now: Timestamp,
 ) -> Result<Reservation, EngineError> {
-    let (name, key) = (&request.inputs.component, request.inputs.key());
+    let question = Question::new(who, &request.inputs, &request.line);
     let mut reader = store.reader().await?;
-    let Some(found) = build::by_key(&mut reader, name, &key).await? else { return Ok(Reservation::Unknown) };
-    let Some(built) = built(&found) else { return Ok(Reservation::Unknown) };
-    if !build::is_matched(&mut reader, name, &request.commit, found.number).await? {
+    let Standing::Built(build, built) = standing(store, &mut reader, &question, now).await? else {
+        return Ok(Reservation::Unknown);
+    };
+    if !build::is_matched(&mut reader, &build.component, &request.commit, build.number).await? {
+        drop(reader);
         let turn = store.turn().await?;
-        match_commit(turn, who, name, &request.commit, found.number, now).await?;
+        match_commit(turn, who, &build, &request.commit, now).await?;
     }
     Ok(Reservation::Built(built))
 }
 
-/// Ends a turn by recording that a commit shares a build, unless that is known.
-async fn match_commit(
-    mut turn: Turn,
-    who: &Actor,
-    component: &ComponentName,
-    commit: &CommitId,
-    number: u64,
-    now: Timestamp,
-) -> Result<(), EngineError> {
-    let mut batch = Batch::new(who, now);
-    if !build::is_matched(turn.db(), component, commit, number).await? {
-        let (component, commit) = (component.clone(), commit.clone());
-        batch.change(Change::CommitMatched(CommitMatched { component, commit, number }));
-    }
-    turn.append(batch.into_leaves()).await?;
-    Ok(())
+/// What a source has got for a line already, reserved or published.
+pub(crate) enum Had {
+    /// This build and this version.
+    Version(u64, Version, BuildState),
+    /// Nothing that answers, or no name for the line.
+    Nothing,
 }
 
-fn built(build: &Build) -> Option<Built> {
-    let digest = build.digest.clone()?;
-    Some(Built {
-        number: build.number,
-        version: build.version.clone(),
-        digest,
-        commit: build.commit.clone(),
-        time: build.time.clone(),
+/// What a reservation would find. Nothing is changed.
+pub(crate) async fn had(
+    store: &Store,
+    conn: &mut Conn,
+    who: &Actor,
+    request: &Reserve,
+    now: Timestamp,
+) -> Result<Had, EngineError> {
+    let question =
+        Question { again: request.again.as_deref(), ..Question::new(who, &request.inputs, &request.line) };
+    Ok(match standing(store, conn, &question, now).await? {
+        Standing::Built(_, built) => Had::Version(built.number, built.version, BuildState::Published),
+        Standing::Part(build, _) | Standing::Free(build, _) => {
+            Had::Version(build.number, build.version, build.state)
+        }
+        Standing::Busy(Reservation::Running(Running { number, version, .. })) => {
+            Had::Version(number, version, BuildState::Reserved)
+        }
+        Standing::Busy(_) | Standing::Unnamed(..) | Standing::New { .. } => Had::Nothing,
     })
 }
 
@@ -226,19 +310,337 @@ pub async fn reserve(
     request: Reserve,
     now: Timestamp,
 ) -> Result<Reservation, EngineError> {
-    let (name, key) = (request.inputs.component.clone(), request.inputs.key());
+    check_request(&request)?;
+    let question = Question {
+        again: request.again.as_deref(),
+        platform: request.platform.as_ref(),
+        waited_for: request.waited_for,
+        gone: request.gone.zip(request.process.as_ref()),
+        number: request.number,
+        ..Question::new(who, &request.inputs, &request.line)
+    };
+    // Who waits asks often, and changes nothing.
+    let at_first = standing(store, &mut store.reader().await?, &question, now).await?;
+    if let Standing::Busy(answer) = at_first {
+        return Ok(answer);
+    }
     let mut turn = store.turn().await?;
-    refuse_foreign_home(store, turn.db(), &name).await?;
-    match build::by_key(turn.db(), &name, &key).await? {
-        Some(found) if found.state == BuildState::Published => {
-            let built =
-                built(&found).ok_or_else(|| EngineError::not_found("a published build has no digest"))?;
-            match_commit(turn, who, &name, &request.commit, found.number, now).await?;
+    refuse_foreign_home(store, turn.db(), &request.inputs.component).await?;
+    match standing(store, turn.db(), &question, now).await? {
+        Standing::Busy(answer) => Ok(answer),
+        Standing::Built(build, built) => {
+            match_commit(turn, who, &build, &request.commit, now).await?;
             Ok(Reservation::Built(built))
         }
-        Some(found) => take_over(store, turn, who, &found, &request, now).await,
-        None => first_reservation(store, turn, who, request, key, now).await,
+        Standing::Part(build, part) => {
+            match_commit(turn, who, &build, &request.commit, now).await?;
+            Ok(Reservation::Part(part))
+        }
+        Standing::Unnamed(build, digest) => {
+            name_for_line(store, turn, who, *build, digest, &request, now).await
+        }
+        Standing::Free(build, salt) => take_over(store, turn, who, *build, salt, &request, now).await,
+        Standing::New { salt, reason } => {
+            first_reservation(store, turn, who, request, salt, reason, now).await
+        }
     }
+}
+
+fn check_request(request: &Reserve) -> Result<(), EngineError> {
+    let Reserve { platforms, platform, again, .. } = request;
+    let distinct: std::collections::BTreeSet<_> = platforms.iter().collect();
+    if distinct.len() != platforms.len() || platforms.len() > PLATFORMS_MAX {
+        return Err(EngineError::invalid(format!(
+            "a build names each of its platforms once, and at most {PLATFORMS_MAX}"
+        )));
+    }
+    match platform {
+        Some(platform) if !platforms.contains(platform) => {
+            return Err(EngineError::invalid(format!("{platform} is none of the platforms of this build")));
+        }
+        None if !platforms.is_empty() => {
+            return Err(EngineError::invalid("a build with platforms is reserved part by part"));
+        }
+        _ => {}
+    }
+    let is_reason = |text: &String| !text.trim().is_empty() && text.chars().count() <= REASON_CHARS_MAX;
+    match again.as_ref().filter(|text| !is_reason(text)) {
+        Some(_) => Err(EngineError::precondition(format!(
+            "building again needs a reason of 1 to {REASON_CHARS_MAX} characters: it is recorded"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// What is asked about a key.
+#[derive(Debug, Clone)]
+struct Question<'a> {
+    who: &'a Actor,
+    component: &'a ComponentName,
+    /// The key with salt 0.
+    first: Digest,
+    line: &'a Line,
+    again: Option<&'a str>,
+    platform: Option<&'a Platform>,
+    waited_for: Option<u64>,
+    gone: Option<(u64, &'a Process)>,
+    number: Option<u64>,
+}
+
+impl<'a> Question<'a> {
+    fn new(who: &'a Actor, inputs: &'a BuildInputs, line: &'a Line) -> Self {
+        Self {
+            who,
+            component: &inputs.component,
+            first: BuildInputs { salt: 0, ..inputs.clone() }.key(),
+            line,
+            again: None,
+            platform: None,
+            waited_for: None,
+            gone: None,
+            number: None,
+        }
+    }
+}
+
+/// How a key stands. Finding it out changes nothing.
+enum Standing {
+    /// It is published, with a name that serves the line that asks.
+    Built(Box<Build>, Built),
+    /// It is published, and the line that asks has no name for it yet.
+    Unnamed(Box<Build>, Digest),
+    /// The part that is asked for is built, the whole is not.
+    Part(Box<Build>, BuiltPart),
+    /// Somebody is building it, or has just failed to.
+    Busy(Reservation),
+    /// It is reserved, with this salt, and nobody is building it.
+    Free(Box<Build>, u32),
+    /// Nothing that is there answers.
+    New { salt: u32, reason: Option<String> },
+}
+
+async fn standing(
+    store: &Store,
+    conn: &mut Conn,
+    question: &Question<'_>,
+    now: Timestamp,
+) -> Result<Standing, EngineError> {
+    let mut family = build::family(conn, question.component, &question.first).await?;
+    let mut relatives = Vec::with_capacity(family.len());
+    for build in &family {
+        relatives.push(Relative {
+            is_published: build.digest.is_some(),
+            may_be_taken: build.digest.is_none() || is_takable(store, conn, question, build).await?,
+            reason: build.again.clone(),
+        });
+    }
+    match choice(question, &family, &relatives)? {
+        Choice::New { salt, distrusted } => {
+            let reason =
+                if distrusted { Some(distrust(question.line)) } else { question.again.map(str::to_owned) };
+            Ok(Standing::New { salt, reason })
+        }
+        Choice::Member(place) => {
+            let salt = u32::try_from(place).unwrap_or(u32::MAX);
+            let may_be_taken = relatives[place].may_be_taken;
+            let build = Box::new(family.swap_remove(place));
+            match build.digest.clone() {
+                Some(digest) if may_be_taken => published(conn, question, build, digest).await,
+                Some(digest) => {
+                    let built = built(&build, build.version.clone(), digest);
+                    Ok(Standing::Built(build, built))
+                }
+                None => unpublished(conn, question, build, salt, now).await,
+            }
+        }
+    }
+}
+
+/// Which of the builds of a source answers: the one that is named, or the one that the rule chooses.
+fn choice(question: &Question<'_>, family: &[Build], relatives: &[Relative]) -> Result<Choice, EngineError> {
+    let Some(number) = question.number else { return Ok(choose(relatives, question.again)) };
+    let place = family.iter().position(|build| build.number == number);
+    place.map(Choice::Member).ok_or_else(|| {
+        EngineError::not_found(format!("{} has no build {number} of this source", question.component))
+    })
+}
+
+fn distrust(line: &Line) -> String {
+    format!("what there is was built by somebody who may not build {}", line.name())
+}
+
+/// Whether a published build may be taken for the line that asks. How it was made is looked up only where that decides.
+async fn is_takable(
+    store: &Store,
+    conn: &mut Conn,
+    question: &Question<'_>,
+    build: &Build,
+) -> Result<bool, EngineError> {
+    if is_branch(question.line) || !is_branch(&build.line) {
+        return Ok(true);
+    }
+    let makers = makers(conn, build).await?;
+    if makers.is_empty() {
+        return Ok(false);
+    }
+    for (actor, digest) in makers {
+        let builder = builder_of(store, conn, &build.component, &digest).await?;
+        let maker = Maker { line: &build.line, actor: &actor, builder: builder.as_deref() };
+        if !may_take(question.line, question.who, maker) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Who made which bytes of a published build: one, or one for each part.
+async fn makers(conn: &mut Conn, build: &Build) -> Result<Vec<(Actor, Digest)>, EngineError> {
+    if build.platforms.is_empty() {
+        return Ok(build.actor.clone().zip(build.digest.clone()).into_iter().collect());
+    }
+    let parts = build::parts(conn, &build.component, build.number).await?;
+    Ok(parts.into_iter().filter_map(|part| part.actor.zip(part.digest)).collect())
+}
+
+/// Who an artefact's provenance says built it (SLSA, `runDetails.builder.id`). Only what the builder's key signed counts.
+async fn builder_of(
+    store: &Store,
+    conn: &mut Conn,
+    component: &ComponentName,
+    digest: &Digest,
+) -> Result<Option<String>, EngineError> {
+    let key = store.keys().role_key(&Role::Builder)?;
+    for one in evidence::about(conn, component, digest).await? {
+        if one.fact.predicate_type != PROVENANCE {
+            continue;
+        }
+        let envelope: Envelope = read_document(store, &one.fact.envelope)?;
+        let said = envelope.verify(key.verifying_key()).ok().filter(|said| said.is_about(digest));
+        let id = said.as_ref().and_then(|said| said.predicate.pointer("/runDetails/builder/id"));
+        if let Some(id) = id.and_then(|id| id.as_str()) {
+            return Ok(Some(id.to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+async fn published(
+    conn: &mut Conn,
+    question: &Question<'_>,
+    build: Box<Build>,
+    digest: Digest,
+) -> Result<Standing, EngineError> {
+    let names = artefacts::names_of_build(conn, &build.component, build.number).await?;
+    let given_since = names.into_iter().rfind(|name| *name != build.version);
+    let is_of_branch = is_branch(&build.line) && !is_number(&build.version, build.number);
+    let version = match (is_branch(question.line), is_of_branch, given_since) {
+        (false, true, None) => return Ok(Standing::Unnamed(build, digest)),
+        (false, true, Some(version)) => version,
+        _ => build.version.clone(),
+    };
+    let built = built(&build, version, digest);
+    Ok(Standing::Built(build, built))
+}
+
+/// Whether a version is the build's number: that name is the same on every line.
+fn is_number(version: &Version, number: u64) -> bool {
+    version.to_string() == number.to_string()
+}
+
+fn built(build: &Build, version: Version, digest: Digest) -> Built {
+    let (commit, time) = (build.commit.clone(), build.time.clone());
+    Built { number: build.number, version, digest, commit, time }
+}
+
+async fn unpublished(
+    conn: &mut Conn,
+    question: &Question<'_>,
+    build: Box<Build>,
+    salt: u32,
+    now: Timestamp,
+) -> Result<Standing, EngineError> {
+    let parts = build::parts(conn, &build.component, build.number).await?;
+    let here = parts.iter().find(|part| Some(&part.platform) == question.platform);
+    if let Some(part) = here
+        && let Some(digest) = &part.digest
+        && artefacts::manifest(conn, &build.component, digest).await?.is_some()
+    {
+        let part = parts::built(&build, part.platform.clone(), digest.clone(), &parts);
+        return Ok(Standing::Part(build, part));
+    }
+    let leased = Leased { component: &build.component, key: &build.key, platform: question.platform };
+    let newest = lease::newest(conn, leased).await?;
+    if let Some(held) = newest.filter(|lease| lease.is_live(now) && !question.found_gone(lease)) {
+        return Ok(Standing::Busy(running(&build, held)));
+    }
+    if let Some(attempt) = question.waited_for
+        && let Some(waited_for) = lease::of_attempt(conn, leased, attempt).await?
+        && waited_for.failed
+    {
+        return Ok(Standing::Busy(failed_attempt(&build, here, waited_for)));
+    }
+    Ok(Standing::Free(build, salt))
+}
+
+impl Question<'_> {
+    /// Whether the holder is a process of the caller's machine that the caller looked for in vain.
+    fn found_gone(&self, lease: &Lease) -> bool {
+        let Some((attempt, own)) = self.gone else { return false };
+        attempt == lease.attempt && lease.process.as_ref().is_some_and(|holder| holder.host == own.host)
+    }
+}
+
+fn running(build: &Build, lease: Lease) -> Reservation {
+    Reservation::Running(Running {
+        holder: lease.holder,
+        number: build.number,
+        version: build.version.clone(),
+        attempt: lease.attempt,
+        process: lease.process,
+        retry_millis: RETRY_MILLIS,
+    })
+}
+
+fn failed_attempt(build: &Build, part: Option<&Part>, lease: Lease) -> Reservation {
+    let (reason, log) = match part {
+        Some(part) => (part.reason.clone(), part.log.is_some()),
+        None => (build.reason.clone(), build.log.is_some()),
+    };
+    Reservation::Failed(FailedAttempt {
+        holder: lease.holder,
+        number: build.number,
+        version: build.version.clone(),
+        reason: reason.unwrap_or_else(|| "it came to nothing".to_owned()),
+        has_log: log,
+    })
+}
+
+/// Ends a turn by recording that a commit shares a build, unless that is known.
+async fn match_commit(
+    mut turn: Turn,
+    who: &Actor,
+    build: &Build,
+    commit: &CommitId,
+    now: Timestamp,
+) -> Result<(), EngineError> {
+    let mut batch = Batch::new(who, now);
+    record_match(&mut turn, &mut batch, build, commit).await?;
+    turn.append(batch.into_leaves()).await?;
+    Ok(())
+}
+
+async fn record_match(
+    turn: &mut Turn,
+    batch: &mut Batch,
+    build: &Build,
+    commit: &CommitId,
+) -> Result<(), EngineError> {
+    let (component, number) = (&build.component, build.number);
+    if !build::is_matched(turn.db(), component, commit, number).await? {
+        let (component, commit) = (component.clone(), commit.clone());
+        batch.change(Change::CommitMatched(CommitMatched { component, commit, number }));
+    }
+    Ok(())
 }
 
 /// Versions of a component come from its home alone (invariant I3).
@@ -247,43 +649,72 @@ pub(crate) async fn refuse_foreign_home(
     conn: &mut Conn,
     name: &ComponentName,
 ) -> Result<(), EngineError> {
-    match components::get(conn, name).await? {
-        Some(known) if known.home != store.id() => Err(EngineError::NotAllowed {
-            what: format!(
-                "{name} gets its versions from store {}; this store holds copies and gives none",
-                known.home
-            ),
-            hint: Some("build against that store: --store DIR or --server URL".to_owned()),
-        }),
-        _ => Ok(()),
+    let Some(known) = components::get(conn, name).await? else { return Ok(()) };
+    if known.home == store.id() {
+        return Ok(());
     }
+    let what = if known.moved.is_some() {
+        format!("the home of {name} has moved to store {}; this store gives it no versions", known.home)
+    } else {
+        format!("{name} gets its versions from store {}; this store holds copies and gives none", known.home)
+    };
+    let hint = match &known.place {
+        Some(url) => format!("build against that store: --server {url}"),
+        None => "build against that store: --store DIR or --server URL".to_owned(),
+    };
+    Err(EngineError::NotAllowed { what, hint: Some(hint) })
 }
 
-/// The key is reserved and not built: wait for its holder, or build it with the same number and version.
+/// The artefact of a branch gets a version of the line that asks for the same tree: another name for the same digest.
+async fn name_for_line(
+    store: &Store,
+    mut turn: Turn,
+    who: &Actor,
+    build: Build,
+    digest: Digest,
+    request: &Reserve,
+    now: Timestamp,
+) -> Result<Reservation, EngineError> {
+    let mut batch = Batch::new(who, now);
+    record_match(&mut turn, &mut batch, &build, &request.commit).await?;
+    let known = component::get(turn.db(), &build.component).await?;
+    let mut allotment = match allocate::allot(store, turn.db(), &known, request).await? {
+        Allotted::Version(allotment) => allotment,
+        Allotted::HistoryNeeded(commits) => return Ok(Reservation::HistoryNeeded { commits }),
+    };
+    allotment.record(&mut batch, &build.component);
+    let allocation = allotment.allocation;
+    batch.change(Change::VersionPublished(VersionPublished {
+        component: build.component.clone(),
+        version: allocation.version.clone(),
+        digest: digest.clone(),
+        number: Some(build.number),
+        commit: Some(request.commit.clone()),
+        log: build.log.clone(),
+    }));
+    turn.append(batch.into_leaves()).await?;
+    Ok(Reservation::Built(built(&build, allocation.version, digest)))
+}
+
+/// The key is reserved and nobody is building it: build it with the same number and version.
 async fn take_over(
     store: &Store,
     mut turn: Turn,
     who: &Actor,
-    found: &Build,
+    build: Build,
+    salt: u32,
     request: &Reserve,
     now: Timestamp,
 ) -> Result<Reservation, EngineError> {
-    let before = lease::get(turn.db(), &found.component, &found.key).await?;
-    if let Some(held) = before.as_ref().filter(|lease| lease.is_live(now)) {
-        return Ok(Reservation::Running {
-            holder: held.holder.clone(),
-            number: found.number,
-            version: found.version.clone(),
-            retry_millis: RETRY_MILLIS,
-        });
-    }
-    let source: SourceDocument = read_document(store, &found.source)?;
-    let attempt = before.map_or(1, |lease| lease.attempt + 1);
-    let token = grant_lease(&mut turn, found, attempt, &request.holder, now).await?;
-    match_commit(turn, who, &found.component, &request.commit, found.number, now).await?;
+    let source: SourceDocument = read_document(store, &build.source)?;
+    let leased = Leased { component: &build.component, key: &build.key, platform: request.platform.as_ref() };
+    let attempt = lease::newest(turn.db(), leased).await?.map_or(1, |lease| lease.attempt + 1);
+    let token = grant_lease(&mut turn, leased, attempt, request, now).await?;
+    match_commit(turn, who, &build, &request.commit, now).await?;
     Ok(Reservation::Yours(Granted {
-        number: found.number,
-        version: found.version.clone(),
+        number: build.number,
+        version: build.version,
+        salt,
         attempt,
         token,
         follows: source.follows,
@@ -296,15 +727,22 @@ async fn take_over(
 
 async fn grant_lease(
     turn: &mut Turn,
-    build: &Build,
+    leased: Leased<'_>,
     attempt: u64,
-    holder: &str,
+    request: &Reserve,
     now: Timestamp,
 ) -> Result<String, EngineError> {
     let token = lease::new_token();
-    let until_millis = now.as_millisecond() + LEASE_MILLIS;
-    let granted = Lease { attempt, token: token.clone(), holder: holder.to_owned(), until_millis };
-    lease::set(turn.db(), &build.component, &build.key, &granted).await?;
+    let granted = Lease {
+        attempt,
+        token: token.clone(),
+        holder: request.holder.clone(),
+        process: request.process.clone(),
+        until_millis: now.as_millisecond() + LEASE_MILLIS,
+        delivered: None,
+        failed: false,
+    };
+    lease::set(turn.db(), leased, &granted).await?;
     Ok(token)
 }
 
@@ -312,11 +750,15 @@ async fn first_reservation(
     store: &Store,
     mut turn: Turn,
     who: &Actor,
-    request: Reserve,
-    key: Digest,
+    mut request: Reserve,
+    salt: u32,
+    reason: Option<String>,
     now: Timestamp,
 ) -> Result<Reservation, EngineError> {
     let name = request.inputs.component.clone();
+    let first = BuildInputs { salt: 0, ..request.inputs.clone() }.key();
+    request.inputs.salt = salt;
+    let key = request.inputs.key();
     let mut batch = Batch::new(who, now);
     let known = component::ensure_building(turn.db(), &mut batch, &name, store.id(), request.scheme).await?;
     let mut allotment = match allocate::allot(store, turn.db(), &known, &request).await? {
@@ -326,7 +768,6 @@ async fn first_reservation(
     allotment.record(&mut batch, &name);
     let allocation = allotment.allocation;
     let number = allocation.number;
-    let source = put_document(store, &allotment.source)?;
     batch.change(Change::BuildReserved(BuildReserved {
         component: name.clone(),
         number,
@@ -334,27 +775,17 @@ async fn first_reservation(
         key: key.clone(),
         commit: request.commit.clone(),
         line: request.line.clone(),
-        source: source.clone(),
+        source: put_document(store, &allotment.source)?,
+        platforms: request.platforms.clone(),
+        again: reason.map(|reason| Again { of: first, reason }),
     }));
-    let build = Build {
-        component: name,
-        number,
-        key,
-        version: allocation.version.clone(),
-        commit: request.commit,
-        line: request.line,
-        source,
-        state: BuildState::Reserved,
-        digest: None,
-        log: None,
-        reason: None,
-        time: now.to_string(),
-    };
-    let token = grant_lease(&mut turn, &build, 1, &request.holder, now).await?;
+    let leased = Leased { component: &name, key: &key, platform: request.platform.as_ref() };
+    let token = grant_lease(&mut turn, leased, 1, &request, now).await?;
     turn.append(batch.into_leaves()).await?;
     Ok(Reservation::Yours(Granted {
         number,
         version: allocation.version,
+        salt,
         attempt: 1,
         token,
         follows: allocation.base.follows().cloned(),
@@ -373,133 +804,65 @@ pub struct Holding {
     pub component: ComponentName,
     /// The build number.
     pub number: u64,
+    /// The part, for a build that has parts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
     /// The lease's token.
     pub token: String,
 }
 
 /// Renews the lease on a running build.
 pub async fn heartbeat(store: &Store, holding: &Holding, now: Timestamp) -> Result<(), EngineError> {
+    change_lease(store, holding, |lease| lease.until_millis = now.as_millisecond() + LEASE_MILLIS).await
+}
+
+/// Gives the lease on a build up without a result: the build was broken off.
+pub async fn release(store: &Store, holding: &Holding) -> Result<(), EngineError> {
+    change_lease(store, holding, |lease| lease.until_millis = 0).await
+}
+
+async fn change_lease(
+    store: &Store,
+    holding: &Holding,
+    change: impl FnOnce(&mut Lease),
+) -> Result<(), EngineError> {
     let mut turn = store.turn().await?;
-    let (build, mut held) = held(&mut turn, holding).await?;
-    held.until_millis = now.as_millisecond() + LEASE_MILLIS;
-    lease::set(turn.db(), &build.component, &build.key, &held).await?;
+    let (build, mut lease) = held(&mut turn, holding).await?;
+    change(&mut lease);
+    lease::set(turn.db(), leased(&build, holding), &lease).await?;
+    if lease.until_millis == 0 {
+        build_log::forget(&mut turn, holding).await?;
+    }
     turn.append(Vec::new()).await?;
     Ok(())
 }
 
+fn leased<'a>(build: &'a Build, holding: &'a Holding) -> Leased<'a> {
+    Leased { component: &build.component, key: &build.key, platform: holding.platform.as_ref() }
+}
+
+/// The build, and the lease if it is still the caller's.
 pub(crate) async fn held(turn: &mut Turn, holding: &Holding) -> Result<(Build, Lease), EngineError> {
-    let Some(build) = build::by_number(turn.db(), &holding.component, holding.number).await? else {
-        return Err(EngineError::not_found(format!("{} has no build {}", holding.component, holding.number)));
-    };
-    match lease::get(turn.db(), &build.component, &build.key).await? {
+    let build = held_build(turn.db(), holding).await?;
+    match lease::newest(turn.db(), leased(&build, holding)).await? {
         Some(lease) if lease.token == holding.token => Ok((build, lease)),
-        _ => Err(EngineError::Conflict {
-            what: format!(
-                "build {} of {} was taken over by somebody else",
-                holding.number, holding.component
-            ),
-            hint: Some("run `semel build` again: it takes the result that was committed".to_owned()),
-        }),
+        newest => Err(taken_over(holding, newest.as_ref())),
     }
 }
 
-/// A build's result.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Commit {
-    /// The running build.
-    #[serde(flatten)]
-    pub holding: Holding,
-    /// The artefact's manifest, stored before.
-    pub digest: Digest,
-    /// What the builder says about the artefact: its provenance, and every report once. Signed here.
-    pub claims: Vec<Claim>,
-    /// What the build printed, stored before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub log: Option<Digest>,
-}
-
-/// Binds a build's version to its result, and signs and attaches what its builder says. Repeating it succeeds.
-///
-/// A claim becomes three leaves (the stored bundle, its signature, the evidence) that name the bytes by digest, so an append
-/// holds at most three times [`CLAIMS_MAX`](semel_model::statement::CLAIMS_MAX) leaves and the version.
-pub async fn commit(
-    store: &Store,
-    who: &Actor,
-    request: Commit,
-    now: Timestamp,
-) -> Result<Built, EngineError> {
-    check_claims(&request.claims).map_err(|error| EngineError::invalid(error.to_string()))?;
-    let component = &request.holding.component;
-    let mut batch = Batch::new(who, now);
-    attach_claims(store, &mut batch, component, &request).await?;
-    let mut turn = store.turn().await?;
-    let (build, mut lease) = match held(&mut turn, &request.holding).await {
-        Ok(found) => found,
-        Err(error) => return committed_before(&mut turn, &request, error).await,
-    };
-    if let Some(built) = built(&build) {
-        return Ok(built);
-    }
-    artefact::manifest(store, turn.db(), component, &request.digest).await?;
-    batch.change_first(Change::VersionPublished(VersionPublished {
-        component: build.component.clone(),
-        version: build.version.clone(),
-        digest: request.digest.clone(),
-        number: Some(build.number),
-        commit: Some(build.commit.clone()),
-        log: request.log.clone(),
-    }));
-    lease.until_millis = 0;
-    lease::set(turn.db(), &build.component, &build.key, &lease).await?;
-    build_log::forget(&mut turn, &build).await?;
-    turn.append(batch.into_leaves()).await?;
-    Ok(Built {
-        number: build.number,
-        version: build.version,
-        digest: request.digest,
-        commit: build.commit,
-        time: build.time,
+async fn held_build(conn: &mut Conn, holding: &Holding) -> Result<Build, EngineError> {
+    let found = build::by_number(conn, &holding.component, holding.number).await?;
+    found.ok_or_else(|| {
+        EngineError::not_found(format!("{} has no build {}", holding.component, holding.number))
     })
 }
 
-/// Signs what a builder says, before the turn: signing writes files.
-async fn attach_claims(
-    store: &Store,
-    batch: &mut Batch,
-    component: &ComponentName,
-    request: &Commit,
-) -> Result<(), EngineError> {
-    let mut reader = store.reader().await?;
-    let (subject, _) = artefact::manifest(store, &mut reader, component, &request.digest).await?;
-    drop(reader);
-    for claim in &request.claims {
-        let Claim { predicate_type, predicate, result } = claim.clone();
-        let statement = Statement::about(component.as_str(), &request.digest, &predicate_type, predicate);
-        let signed = batch.sign(store, &Role::Builder, component, &subject, &statement)?;
-        let attachment = request.log.clone().filter(|_| predicate_type == PROVENANCE);
-        batch.change(Change::EvidenceAttached(EvidenceAttached {
-            component: component.clone(),
-            digest: request.digest.clone(),
-            envelope: signed.envelope,
-            predicate_type,
-            result,
-            signer: signed.signer,
-            environment: None,
-            attachment,
-        }));
+fn taken_over(holding: &Holding, newest: Option<&Lease>) -> EngineError {
+    let heir = newest.map_or("somebody else", |lease| lease.holder.as_str());
+    EngineError::Conflict {
+        what: format!("build {} of {} was taken over by {heir}", holding.number, holding.component),
+        hint: Some("run `semel build` again: it takes the result that was committed".to_owned()),
     }
-    Ok(())
-}
-
-/// A holder whose lease lapsed and whose key was built by another takes that result.
-async fn committed_before(
-    turn: &mut Turn,
-    request: &Commit,
-    error: EngineError,
-) -> Result<Built, EngineError> {
-    let found = build::by_number(turn.db(), &request.holding.component, request.holding.number).await?;
-    found.as_ref().and_then(built).ok_or(error)
 }
 
 /// A build that failed.
@@ -524,23 +887,14 @@ pub async fn fail(store: &Store, who: &Actor, request: Fail, now: Timestamp) -> 
     batch.change(Change::BuildFailed(BuildFailed {
         component: build.component.clone(),
         number: build.number,
-        reason: request.reason.chars().take(500).collect(),
+        reason: request.reason.chars().take(REASON_CHARS_MAX).collect(),
         log: request.log,
+        platform: request.holding.platform.clone(),
     }));
     lease.until_millis = 0;
-    lease::set(turn.db(), &build.component, &build.key, &lease).await?;
-    build_log::forget(&mut turn, &build).await?;
+    lease.failed = true;
+    lease::set(turn.db(), leased(&build, &request.holding), &lease).await?;
+    build_log::forget(&mut turn, &request.holding).await?;
     turn.append(batch.into_leaves()).await?;
-    Ok(())
-}
-
-/// Gives the lease on a build up without a result: the build was broken off.
-pub async fn release(store: &Store, holding: &Holding) -> Result<(), EngineError> {
-    let mut turn = store.turn().await?;
-    let (build, mut lease) = held(&mut turn, holding).await?;
-    lease.until_millis = 0;
-    lease::set(turn.db(), &build.component, &build.key, &lease).await?;
-    build_log::forget(&mut turn, &build).await?;
-    turn.append(Vec::new()).await?;
     Ok(())
 }

@@ -14,6 +14,7 @@ use crate::digest::Digest;
 use crate::keep::Keep;
 use crate::name::{CommitId, ComponentName, EnvironmentName, Tag};
 use crate::pipeline::EvidenceResult;
+use crate::platform::Platform;
 use crate::version::{NamePattern, TagPolicy, Version};
 
 /// The format number of entries.
@@ -47,6 +48,8 @@ pub enum Change {
     BuildReserved(BuildReserved),
     /// A build's command failed; number and version stay with the key.
     BuildFailed(BuildFailed),
+    /// A build's result for one of its platforms is stored; it has no version of its own.
+    PartBuilt(PartBuilt),
     /// Another commit turned out to have the source tree of a build.
     CommitMatched(CommitMatched),
     /// A manifest and everything that it needs is stored.
@@ -93,6 +96,10 @@ pub enum Change {
     VersionDeprecated(VersionDeprecated),
     /// The bytes of a version are gone by rule; its name and meaning stay.
     VersionExpired(VersionExpired),
+    /// Another store becomes a component's home: this one gives it no versions any more.
+    HomeMoved(HomeMoved),
+    /// This store is a component's home from now on.
+    HomeTaken(HomeTaken),
     /// The bytes of an expired version are back.
     VersionRevived(VersionRevived),
     /// A manifest that nothing held is no longer here.
@@ -126,7 +133,7 @@ pub struct ComponentCreated {
 }
 
 /// See [`Change::BuildReserved`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct BuildReserved {
     /// Which component.
     pub component: ComponentName,
@@ -142,6 +149,21 @@ pub struct BuildReserved {
     pub line: Line,
     /// The source document: commit, range of commits, authors' pseudonyms.
     pub source: Digest,
+    /// The platforms that it has a part for, in the order of its index; none: it is one artefact for one platform.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub platforms: Vec<Platform>,
+    /// What it builds once more, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again: Option<Again>,
+}
+
+/// The same source, built once more on purpose.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Again {
+    /// The build key of the first build of this source: the one with salt 0.
+    pub of: Digest,
+    /// Why.
+    pub reason: String,
 }
 
 /// See [`Change::BuildFailed`].
@@ -154,6 +176,25 @@ pub struct BuildFailed {
     /// What failed, in one line.
     pub reason: String,
     /// What the build printed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<Digest>,
+    /// The platform whose part failed, for a build that has parts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
+}
+
+/// See [`Change::PartBuilt`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartBuilt {
+    /// Which component.
+    pub component: ComponentName,
+    /// The build number.
+    pub number: u64,
+    /// What it runs on.
+    pub platform: Platform,
+    /// The part's manifest.
+    pub digest: Digest,
+    /// What its build printed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<Digest>,
 }
@@ -195,7 +236,7 @@ pub struct ManifestStored {
 }
 
 /// See [`Change::VersionPublished`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct VersionPublished {
     /// Which component.
     pub component: ComponentName,
@@ -515,6 +556,35 @@ pub struct VersionExpired {
     pub rule: String,
 }
 
+/// See [`Change::HomeMoved`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HomeMoved {
+    /// Which component.
+    pub component: ComponentName,
+    /// The id of this store.
+    pub from: String,
+    /// The id of the store that becomes the home.
+    pub to: String,
+    /// The URL of that store, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
+    /// The newest build number given.
+    pub last_build: u64,
+}
+
+/// See [`Change::HomeTaken`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HomeTaken {
+    /// Which component.
+    pub component: ComponentName,
+    /// The id of the store that was its home.
+    pub from: String,
+    /// The id of this store.
+    pub home: String,
+    /// The proof that the other store records the same.
+    pub proof: Digest,
+}
+
 /// See [`Change::VersionRevived`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VersionRevived {
@@ -627,6 +697,9 @@ impl Change {
             Self::ComponentCreated(_) => "ComponentCreated",
             Self::BuildReserved(_) => "BuildReserved",
             Self::BuildFailed(_) => "BuildFailed",
+            Self::PartBuilt(_) => "PartBuilt",
+            Self::HomeMoved(_) => "HomeMoved",
+            Self::HomeTaken(_) => "HomeTaken",
             Self::CommitMatched(_) => "CommitMatched",
             Self::ManifestStored(_) => "ManifestStored",
             Self::VersionPublished(_) => "VersionPublished",

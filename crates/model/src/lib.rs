@@ -4,8 +4,8 @@
 //! Time is an argument. What the other crates may do is decided here; doing it is their work.
 //!
 //! Reading order: the identities ([`digest`], [`name`], [`version`]), what a project asks for ([`project`],
-//! [`config`], [`pipeline`]), what is recorded ([`actor`], [`entry`], [`merkle`], [`note`], [`statement`]), and the rules
-//! ([`build`], [`allocation`], [`promotion`], [`deployment`], [`keep`]).
+//! [`platform`], [`config`], [`pipeline`]), what is recorded ([`actor`], [`entry`], [`merkle`], [`note`],
+//! [`statement`]), and the rules ([`build`], [`allocation`], [`reservation`], [`promotion`], [`deployment`], [`keep`]).
 
 pub mod digest;
 pub mod name;
@@ -13,6 +13,7 @@ pub mod version;
 pub mod canonical;
 
 pub mod project;
+pub mod platform;
 pub mod config;
 pub mod pipeline;
 pub mod duration;
@@ -25,6 +26,7 @@ pub mod statement;
 
 pub mod build;
 pub mod allocation;
+pub mod reservation;
 pub mod promotion;
 pub mod deployment;
 pub mod keep;

@@ -3,7 +3,7 @@
 //! Unknown keys are errors that name the line, the column and the nearest key. Nothing in an `[environment.*]` table can
 //! reach the artefact: the build sees only the [`Definition`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use jiff::civil::Date;
@@ -15,6 +15,7 @@ use crate::digest::Digest;
 use crate::duration::Span;
 use crate::name::{ComponentName, EnvironmentName};
 use crate::pipeline::{Binding, Gate, InvalidPipeline, Pipeline, Target};
+use crate::platform::Platform;
 
 /// The name of the project file, at the root of the project.
 pub const FILE_NAME: &str = "semel.toml";
@@ -264,6 +265,9 @@ pub struct ArtefactSpec {
     /// For `image`: variables that are the same in every environment, such as `PATH` and `LANG`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// The platforms that it has a part for, in the order of its index; none: it is one artefact for one platform.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub platforms: Vec<Platform>,
 }
 
 /// `closure = { … }`: what nobody can see from the files about what the artefact needs.
@@ -570,6 +574,10 @@ fn check_artefact(artefact: &ArtefactSpec) -> Result<(), (&'static str, String)>
     }
     artefact.expose.iter().try_for_each(|port| check_port(port))?;
     artefact.env.iter().try_for_each(|(name, value)| check_constant(name, value))?;
+    let distinct: BTreeSet<_> = artefact.platforms.iter().collect();
+    if distinct.len() != artefact.platforms.len() {
+        return Err(("platforms", "`platforms` names one of them twice".to_owned()));
+    }
     for file in &artefact.files {
         check_file(file)?;
     }

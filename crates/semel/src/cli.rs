@@ -16,6 +16,7 @@ use semel_model::build::Bump;
 use semel_model::duration::Span;
 use semel_model::keep::Terms;
 use semel_model::name::{ComponentName, ConfigKey, EnvironmentName, Tag};
+use semel_model::platform::{InvalidPlatform, Platform};
 use semel_model::version::{NamePattern, TagPolicy};
 
 const AFTER_HELP: &str = "\
@@ -24,8 +25,8 @@ First steps:
   semel init       write a semel.toml for the project here
   semel build      turn its newest commit into an artefact, once
 
-Less often: doctor, lock, import, hold, reject, accept, deprecate, stop, publish, finalise, component, gc, scrub,
-backup, restore, recover, rebuild, sample, completions, man
+Less often: doctor, lock, import, hold, reject, accept, deprecate, stop, publish, finalise, component, move-home, gc,
+scrub, backup, restore, recover, rebuild, sample, completions, man
 (semel help VERB explains each)";
 
 const PUSH_HELP: &str = "\
@@ -40,6 +41,20 @@ What something else built from a commit becomes that commit's artefact, with a v
 of OCI layouts and archives keep their digest. docker save keeps none, so its images get a new one.
 
 A commit has one artefact: the same one again changes nothing, another one is refused without --again.";
+
+const BUILD_HELP: &str = "\
+A commit is built once: who asks again, or while somebody else is building, gets the same artefact. A build that
+was broken off or failed is repeated under the same version.
+
+--again builds an unchanged source once more, because something outside it has changed (a compiler, a package
+mirror). The old artefact stays; from now on the new one answers. Run again with the same reason, it takes what
+was made for it: another reason makes one more.";
+
+const MOVE_HOME_HELP: &str = "\
+The other store learns every build number and every name, so that none of them is given twice, and goes on from
+there; this one keeps what it has and gives nothing more. A move that was broken off is completed by the same
+command; until then neither store gives versions. Bytes, evidence and deployments stay here: pull and push copy
+artefacts as before.";
 
 const PULL_HELP: &str = "\
 An archive is unpacked into the directory, other files are written under their names; an image is taken out as
@@ -82,6 +97,14 @@ pub(crate) struct Cli {
     /// Print only the one essential value
     #[arg(short, long, global = true, help_heading = "Output")]
     pub(crate) quiet: bool,
+}
+
+impl Cli {
+    /// The words that name a store, as if they had been given.
+    pub(crate) fn at(place: &str, is_url: bool) -> Self {
+        let word = if is_url { "--server" } else { "--store" };
+        Self::parse_from(["semel", word, place, "rebuild"])
+    }
 }
 
 /// The whole command line with every verb visible, for completions and manual pages.
@@ -183,6 +206,9 @@ pub(crate) enum Verb {
     /// Create components and give them rules of their own
     #[command(subcommand, hide = true)]
     Component(ComponentVerb),
+    /// Let a component get its versions from another store from now on
+    #[command(hide = true, after_help = MOVE_HOME_HELP)]
+    MoveHome(MoveHomeArgs),
     /// Serve the store: the API and an OCI registry
     Serve(ServeArgs),
     /// Verify the ledger and everything that it names
@@ -241,7 +267,7 @@ pub(crate) struct InitArgs {
 
 /// `semel build`
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(args_conflicts_with_subcommands = true, after_help = BUILD_HELP)]
 pub(crate) struct BuildArgs {
     /// More about builds
     #[command(subcommand)]
@@ -259,9 +285,25 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "STEP")]
     pub(crate) bump: Option<BumpWord>,
 
+    /// Which part of an artefact for several platforms, or `all` [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<Parts>,
+
     /// Leave with exit 75 when somebody else is building the same
     #[arg(long)]
     pub(crate) no_wait: bool,
+
+    /// Try at once what somebody else has just failed to build
+    #[arg(long)]
+    pub(crate) retry: bool,
+
+    /// Build the same source once more, under a new version
+    #[arg(long, requires = "reason")]
+    pub(crate) again: bool,
+
+    /// Why, for --again: recorded, and the same reason builds once
+    #[arg(long, value_name = "TEXT", requires = "again")]
+    pub(crate) reason: Option<String>,
 
     /// Take a secret of `[build] secrets` from a file that only you can read; else the variable NAME
     #[arg(long = "secret", value_name = "NAME=FILE")]
@@ -294,6 +336,21 @@ impl FromStr for SecretFile {
             // What was given may be the secret itself, and is not repeated.
             _ => Err("expected NAME=FILE"),
         }
+    }
+}
+
+/// Which parts of an artefact are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Parts {
+    All,
+    One(Platform),
+}
+
+impl FromStr for Parts {
+    type Err = InvalidPlatform;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "all" { Ok(Self::All) } else { text.parse().map(Self::One) }
     }
 }
 
@@ -405,6 +462,18 @@ pub(crate) struct SourceArgs {
     /// A new directory, a new file NAME.tar or NAME.tar.gz, or - for a tar stream [default: COMPONENT-VERSION]
     #[arg(short = 'o', long, value_name = "PLACE")]
     pub(crate) output: Option<String>,
+}
+
+/// `semel move-home`
+#[derive(Debug, Args)]
+pub(crate) struct MoveHomeArgs {
+    /// The component [default: the one of the semel.toml here]
+    #[arg(value_name = "COMPONENT")]
+    pub(crate) name: Option<ComponentName>,
+
+    /// The store that becomes its home: a directory, or the URL of a server
+    #[arg(long, value_name = "STORE")]
+    pub(crate) to: String,
 }
 
 /// `semel versions`

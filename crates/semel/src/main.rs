@@ -13,6 +13,7 @@ mod credentials;
 mod project;
 mod session;
 mod workdir;
+mod process;
 mod settings;
 
 mod output;

@@ -100,11 +100,16 @@ pub async fn read(conn: &mut Conn, log: Running<'_>, from: u64, limit: u64) -> R
     Ok(joined)
 }
 
-/// Forgets what a build printed.
-pub async fn forget(conn: &mut Conn, component: &ComponentName, number: u64) -> Result<(), SqlError> {
+/// Forgets what a build, or one part of it, printed.
+pub async fn forget(
+    conn: &mut Conn,
+    component: &ComponentName,
+    number: u64,
+    part: &str,
+) -> Result<(), SqlError> {
     conn.execute(
-        "DELETE FROM live_log WHERE component = $1 AND number = $2",
-        &[text(component), number.into()],
+        "DELETE FROM live_log WHERE component = $1 AND number = $2 AND part = $3",
+        &[text(component), number.into(), part.into()],
     )
     .await
     .map(drop)

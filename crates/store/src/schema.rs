@@ -20,12 +20,13 @@ pub enum TableKind {
 }
 
 /// Every table of the store.
-pub const TABLES: [(&str, TableKind); 32] = [
+pub const TABLES: [(&str, TableKind); 33] = [
     ("entry", TableKind::Ledger),
     ("node", TableKind::Ledger),
     ("checkpoint", TableKind::Ledger),
     ("component", TableKind::Projection { key: "name" }),
     ("build", TableKind::Projection { key: "component, number" }),
+    ("part", TableKind::Projection { key: "component, number, platform" }),
     ("built_commit", TableKind::Projection { key: "component, commit_id, number" }),
     ("known_commit", TableKind::Projection { key: "component, commit_id" }),
     ("manifest", TableKind::Projection { key: "component, digest" }),
@@ -57,13 +58,14 @@ pub const TABLES: [(&str, TableKind); 32] = [
 
 /// The migrations in order: name and text. A name that ends with a database's is for that one alone. Never edited once
 /// released; the tidy test compares their digests.
-pub const MIGRATIONS: [(&str, &str); 7] = [
+pub const MIGRATIONS: [(&str, &str); 8] = [
     ("0001_initial", include_str!("../migrations/0001_initial.sql")),
     ("0001_immutable.sqlite", include_str!("../migrations/0001_immutable.sqlite.sql")),
     ("0001_immutable.postgres", include_str!("../migrations/0001_immutable.postgres.sql")),
     ("0002_repository", include_str!("../migrations/0002_repository.sql")),
     ("0003_turn", include_str!("../migrations/0003_turn.sql")),
     ("0004_versions", include_str!("../migrations/0004_versions.sql")),
+    ("0005_reservation", include_str!("../migrations/0005_reservation.sql")),
     ("0006_live_log", include_str!("../migrations/0006_live_log.sql")),
 ];
 

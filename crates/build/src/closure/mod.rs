@@ -16,8 +16,8 @@ use std::io::{self, Read};
 use semel_model::deployment::Need;
 use semel_model::project::{ClosureSpec, Kind};
 
-use crate::package::Platform;
 use crate::rootfs::{self, Node, Rootfs, shown};
+use semel_model::platform::Platform;
 
 mod elf;
 mod format;

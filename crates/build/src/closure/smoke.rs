@@ -22,9 +22,9 @@ use semel_model::project::{Kind, words};
 use super::report::{SmokeOutcome, Smoked};
 use super::{USUAL_PATH, shown};
 use crate::log::BuildLog;
-use crate::package::Platform;
 use crate::recipe::Cancel;
 use crate::rootfs::{self, Node, Rootfs};
+use semel_model::platform::Platform;
 
 /// How long a smoke command may take: it shows that something starts, not that it works.
 const LIMIT: Duration = Duration::from_secs(120);

@@ -9,7 +9,7 @@ use std::process::Command;
 use proptest::prelude::*;
 use semel_build::checkout;
 use semel_build::collect::{self, PackFile};
-use semel_build::package::{self, PackageRequest, Packaged, Platform};
+use semel_build::package::{self, PackageRequest, Packaged};
 use semel_build::pipeline::BuildError;
 use semel_model::digest::Digest;
 use semel_model::project::{Definition, Project};
@@ -436,7 +436,7 @@ fn files_get_two_modes_and_links_are_kept() {
 }
 
 fn pack(files: &[PackFile], definition: &Definition, into: &Path) -> Result<Packaged, package::PackageError> {
-    let platform = Platform { os: "linux".to_owned(), architecture: "arm64".to_owned() };
+    let platform = "linux/arm64".parse().unwrap();
     let commit = "0123456789012345678901234567890123456789".parse().unwrap();
     runtime().block_on(package::package(&PackageRequest {
         files,

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use semel_build::closure::{self, Question, Report, Rule, Severity, SmokeOutcome};
 use semel_build::collect;
-use semel_build::package::Platform;
 use semel_build::pipeline::{self, Blame, BuildRequest, Quiet};
 use semel_build::rootfs::Rootfs;
+use semel_model::platform::Platform;
 use semel_model::project::{Definition, Project};
 use tempfile::TempDir;
 
@@ -97,7 +97,7 @@ impl Tree {
     fn check(&self) -> Report {
         let definition = definition(&self.artefact);
         let files = collect::collect(self.dir.path(), &definition.artefact).unwrap();
-        let platform = Platform { os: "linux".to_owned(), architecture: self.architecture.to_owned() };
+        let platform: Platform = format!("linux/{}", self.architecture).parse().unwrap();
         closure::check(&Question {
             rootfs: &Rootfs::new(&files, None),
             kind: definition.artefact.kind,
@@ -701,7 +701,7 @@ fn smoke_commands_for_another_machine_are_recorded_as_not_run() {
     let repo = repo.executable("main").committed();
     let source = repo.source();
     let work = TempDir::new().unwrap();
-    let elsewhere = Platform { os: "linux".to_owned(), architecture: "s390x".to_owned() };
+    let elsewhere: Platform = "linux/s390x".parse().unwrap();
     let request = BuildRequest { platform: elsewhere, ..request(source, work.path().to_owned()) };
     let built = runtime().block_on(pipeline::run(request, Arc::new(Quiet))).unwrap();
     let [smoke] = built.closure.smoke.as_slice() else { panic!("{:?}", built.closure) };

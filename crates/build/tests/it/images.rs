@@ -5,8 +5,8 @@ use std::path::Path;
 
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use semel_build::finished;
-use semel_build::package::Platform;
 use semel_model::digest::Digest;
+use semel_model::platform::Platform;
 use semel_oci::archive;
 use semel_oci::descriptor::{Annotations, Descriptor};
 use semel_oci::layout::Layout;
@@ -148,7 +148,7 @@ fn what_cannot_be_taken_as_it_is_is_refused_with_the_way_out() {
 }
 
 fn platform() -> Platform {
-    Platform { os: "linux".to_owned(), architecture: "amd64".to_owned() }
+    "linux/amd64".parse().unwrap()
 }
 
 /// What `docker save` writes: a configuration, plain layers, and a list.

@@ -10,7 +10,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 use semel_build::base::BaseSources;
 use semel_build::checkout::{CheckoutError, LaidOut, materialise};
-use semel_build::package::Platform;
 use semel_build::pipeline::{self, BuildError, BuildRequest, Built, Progress, Step};
 use semel_build::provenance::BuilderInfo;
 use semel_build::sandbox::{HostEnvironment, Level, Sandbox, preflight};
@@ -266,7 +265,7 @@ pub(crate) fn request(source: Source, work: PathBuf) -> BuildRequest {
         secrets: Vec::new(),
         caches: None,
         semel: PathBuf::from(HELPER),
-        platform: Platform { os: "linux".to_owned(), architecture: "amd64".to_owned() },
+        platform: "linux/amd64".parse().unwrap(),
         bases: BaseSources { cache: work.join("bases"), store: None, logins: Logins::none() },
         builder: BuilderInfo {
             id: "https://semel.dev/builder/test".to_owned(),

@@ -7,8 +7,10 @@ use semel_model::digest::Digest;
 use semel_model::keep::Holder;
 use semel_model::name::{ComponentName, EnvironmentName};
 use semel_model::pipeline::EvidenceResult;
+use semel_model::platform::Platform;
 use semel_model::statement::{Envelope, PROVENANCE, Statement, predicate_name};
 use semel_model::version::VersionWord;
+use semel_oci::descriptor::Descriptor;
 use semel_store::Store;
 use semel_store::projections::{artefact as artefacts, build, deployment, evidence};
 use serde::{Deserialize, Serialize};
@@ -27,6 +29,9 @@ pub struct VersionLine {
     pub artefact: Artefact,
     /// Where it runs now, as far as deployments tell.
     pub environments: Vec<EnvironmentName>,
+    /// The platforms that it was built for, where it has parts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub platforms: Vec<Platform>,
 }
 
 /// The newest versions of a component, newest first.
@@ -38,13 +43,16 @@ pub async fn versions(
     let mut conn = store.reader().await?;
     component::get(&mut conn, name).await?;
     let running = super::status::running(store, &mut conn, name).await?;
+    let platforms = build::platforms(&mut conn, name).await?;
     let lines = artefacts::versions(&mut conn, name, limit).await?.into_iter().map(|published| {
         let environments = running
             .iter()
             .filter(|(_, digest)| *digest == published.digest)
             .map(|(name, _)| name.clone())
             .collect();
-        VersionLine { artefact: published.into(), environments }
+        let platforms = published.number.and_then(|number| platforms.get(&number)).cloned();
+        let platforms = platforms.unwrap_or_default();
+        VersionLine { artefact: published.into(), environments, platforms }
     });
     Ok(lines.collect())
 }
@@ -65,6 +73,9 @@ pub struct Inspection {
     pub bytes: u64,
     /// Its layers: digest and size.
     pub layers: Vec<Part>,
+    /// Its parts, where it is an index.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<PlatformPart>,
     /// Its annotations.
     pub annotations: std::collections::BTreeMap<String, String>,
     /// Its configuration contract.
@@ -99,6 +110,23 @@ pub struct Part {
     pub size: u64,
 }
 
+/// One of the artefacts that an index lists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PlatformPart {
+    /// What it runs on, where the index says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
+    /// Its digest.
+    pub digest: Digest,
+}
+
+impl From<&Descriptor> for PlatformPart {
+    fn from(descriptor: &Descriptor) -> Self {
+        let platform = descriptor.platform.as_ref().and_then(Platform::from_oci);
+        Self { platform, digest: descriptor.digest.clone() }
+    }
+}
+
 /// A piece of evidence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EvidenceLine {
@@ -127,7 +155,7 @@ pub async fn inspect(
     let mut conn = store.reader().await?;
     let known = component::get(&mut conn, name).await?;
     let artefact = artefact::find(&mut conn, name, word, now).await?;
-    let (descriptor, manifest) = artefact::manifest(store, &mut conn, name, &artefact.digest).await?;
+    let (descriptor, manifest) = artefact::manifest_of(store, &mut conn, &artefact).await?;
     let names = artefacts::by_digest(&mut conn, artefact.digest.as_str()).await?;
     let keys = store.keys().existing_public_keys()?;
     let (mut lines, mut source, mut sandbox) = (Vec::new(), None, None);
@@ -161,6 +189,7 @@ pub async fn inspect(
         artifact_type: manifest.artifact_type.clone(),
         bytes: descriptor.size + manifest.required_blobs().iter().map(|blob| blob.size).sum::<u64>(),
         layers: manifest.layers.iter().map(|l| Part { digest: l.digest.clone(), size: l.size }).collect(),
+        parts: manifest.manifests.iter().map(PlatformPart::from).collect(),
         contract: artefact::contract(&artefact.digest, &manifest)?,
         annotations: manifest.annotations,
         evidence: lines,

@@ -32,7 +32,7 @@ fn tree(n: u8) -> String {
 
 impl World {
     async fn next(&self, request: Reserve) -> Next {
-        next(&self.store, &NextVersion(request)).await.unwrap()
+        next(&self.store, &self.who, &NextVersion(request), self.now()).await.unwrap()
     }
 
     async fn forecast(&self, request: Reserve) -> Forecast {
@@ -228,6 +228,7 @@ async fn a_store_that_is_not_the_home_says_so_instead_of_guessing() {
     let copy =
         semel_engine::publish::Bind { home: Some("feedbeef".to_owned()), ..crate::name("1.0.0", &digest) };
     semel_engine::publish::bind(&world.store, &world.who, copy, world.now()).await.unwrap();
-    let error = next(&world.store, &NextVersion(request(1, "tree"))).await.unwrap_err();
+    let error =
+        next(&world.store, &world.who, &NextVersion(request(1, "tree")), world.now()).await.unwrap_err();
     assert!(matches!(error, EngineError::NotAllowed { .. }), "{error:?}");
 }

@@ -12,7 +12,7 @@ impl World {
     }
 
     async fn read(&self, attempt: u64, from_byte: u64) -> LogSoFar {
-        let ask = ReadLog { component: component(), number: 1, attempt, from_byte };
+        let ask = ReadLog { component: component(), number: 1, attempt, from_byte, platform: None };
         read(&self.store, &ask, self.now()).await.unwrap()
     }
 }

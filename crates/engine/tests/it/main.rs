@@ -17,8 +17,10 @@ mod deprecate;
 mod draft;
 mod finalise;
 mod hold;
+mod home;
 mod look;
 mod observe;
+mod parts;
 mod promote;
 mod publish;
 mod reserve;
@@ -34,7 +36,7 @@ use semel_engine::error::EngineError;
 use semel_engine::pipeline::{Apply, InForce};
 use semel_engine::promote::{Promote, Promoted};
 use semel_engine::publish::{Bind, Bound};
-use semel_engine::reserve::{Built, Commit, Granted, Holding, Reservation, Reserve};
+use semel_engine::reserve::{Built, Commit, Committed, Finished, Granted, Holding, Reservation, Reserve};
 use semel_engine::store_manifest::Manifest;
 use semel_engine::{pipeline, promote as promoting, publish as publishing, reserve as reserving};
 use semel_model::actor::Actor;
@@ -59,7 +61,10 @@ const CONTRACT: &str = r#"{"DATABASE_URL":{"secret":true,"type":"url"},"LOG_LEVE
 
 /// What every builder says.
 fn provenance() -> Claim {
-    Claim::provenance(json!({"buildDefinition": {"buildType": "https://semel.dev/build/v1"}}))
+    Claim::provenance(json!({
+        "buildDefinition": {"buildType": "https://semel.dev/build/v1"},
+        "runDetails": {"builder": {"id": semel_model::reservation::LOCAL_BUILDER}},
+    }))
 }
 
 /// With `SEMEL_TEST_POSTGRES` set, every store of these tests has its tables in PostgreSQL.
@@ -168,12 +173,15 @@ impl World {
     }
 
     async fn commit(&self, granted: &Granted, digest: &Digest) -> Result<Built, EngineError> {
-        let request = Commit {
-            holding: holding(granted),
-            digest: digest.clone(),
-            claims: vec![provenance()],
-            log: None,
-        };
+        match self.deliver(holding(granted), digest).await?.finished {
+            Finished::Built(built) => Ok(built),
+            Finished::Part(part) => panic!("only a part: {part:?}"),
+        }
+    }
+
+    /// Comes back with a result, in time or not.
+    async fn deliver(&self, holding: Holding, digest: &Digest) -> Result<Committed, EngineError> {
+        let request = Commit { holding, digest: digest.clone(), claims: vec![provenance()], log: None };
         reserving::commit(&self.store, &self.who, request, self.now()).await
     }
 
@@ -356,11 +364,18 @@ fn request(n: u8, tree: &str) -> Reserve {
         scheme: None,
         bump: None,
         holder: "ana on laptop".to_owned(),
+        process: None,
+        again: None,
+        platforms: Vec::new(),
+        platform: None,
+        waited_for: None,
+        gone: None,
+        number: None,
     }
 }
 
 fn holding(granted: &Granted) -> Holding {
-    Holding { component: component(), number: granted.number, token: granted.token.clone() }
+    Holding { component: component(), number: granted.number, platform: None, token: granted.token.clone() }
 }
 
 fn usual_pipeline() -> Value {

@@ -4,11 +4,16 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use semel_engine::error::EngineError;
-use semel_engine::reserve::{Commit, Fail, LEASE_MILLIS, Lookup, Reservation, Reserve, SourceDocument};
+use semel_engine::reserve::{
+    Commit, Fail, Finished, Granted, LEASE_MILLIS, Lookup, Reservation, Reserve, SourceDocument,
+};
 use semel_engine::reserve::{commit, fail, heartbeat, lookup, release, reserve};
+use semel_model::actor::{Actor, ActorKind, AuthMethod};
 use semel_model::build::{Bump, Line};
+use semel_model::digest::Digest;
 use semel_model::entry::Change;
 use semel_model::pipeline::EvidenceResult;
+use semel_model::reservation::Process;
 use semel_model::statement::{Claim, predicate_name};
 use semel_model::version::Version;
 use semel_store::projections::{build as builds, evidence};
@@ -19,6 +24,12 @@ const LEASE_SECONDS: i64 = LEASE_MILLIS / 1_000 + 1;
 
 fn on(line: Line, request: Reserve) -> Reserve {
     Reserve { line, ..request }
+}
+
+/// Asks whether the source tree `tree` was built, for commit `n` of the main line.
+fn asking(n: u8, tree: &str) -> Lookup {
+    let Reserve { inputs, commit, line, .. } = request(n, tree);
+    Lookup { inputs, commit, line }
 }
 
 fn branch(name: &str) -> Line {
@@ -41,7 +52,7 @@ async fn the_same_key_gets_the_same_number_version_and_digest() {
 async fn another_commit_with_the_same_tree_shares_the_artefact() {
     let world = World::new().await;
     let first = world.built(1, "tree").await;
-    let question = Lookup { inputs: request(2, "tree").inputs, commit: commit_id(2) };
+    let question = asking(2, "tree");
     let asked = lookup(&world.store, &world.who, &question, world.now()).await.unwrap();
     assert_eq!(asked, Reservation::Built(first.clone()));
     for _ in 0..2 {
@@ -57,7 +68,7 @@ async fn another_commit_with_the_same_tree_shares_the_artefact() {
 async fn a_key_that_nobody_reserved_is_unknown_and_stays_so() {
     let world = World::new().await;
     let size = world.size().await;
-    let question = Lookup { inputs: request(1, "tree").inputs, commit: commit_id(1) };
+    let question = asking(1, "tree");
     let asked = lookup(&world.store, &world.who, &question, world.now()).await.unwrap();
     assert_eq!(asked, Reservation::Unknown);
     assert_eq!(world.size().await, size);
@@ -68,13 +79,14 @@ async fn a_live_lease_is_waited_for_and_its_holder_is_named() {
     let world = World::new().await;
     let granted = world.granted(request(1, "tree")).await;
     let seen = world.reserve(Reserve { holder: "ci job 7".to_owned(), ..request(1, "tree") }).await;
-    let Reservation::Running { holder, number, version, .. } = seen else { panic!("{seen:?}") };
-    assert_eq!((holder.as_str(), number, &version), ("ana on laptop", 1, &granted.version));
+    let Reservation::Running(running) = seen else { panic!("{seen:?}") };
+    assert_eq!((running.holder.as_str(), running.number), ("ana on laptop", 1));
+    assert_eq!((running.version, running.attempt), (granted.version.clone(), 1));
     world.wait(LEASE_SECONDS - 10);
     heartbeat(&world.store, &holding(&granted), world.now()).await.unwrap();
     world.wait(LEASE_SECONDS - 10);
     let seen = world.reserve(request(1, "tree")).await;
-    assert!(matches!(seen, Reservation::Running { .. }), "a heartbeat keeps the lease: {seen:?}");
+    assert!(matches!(seen, Reservation::Running(_)), "a heartbeat keeps the lease: {seen:?}");
 }
 
 #[tokio::test]
@@ -87,7 +99,7 @@ async fn a_lapsed_lease_is_taken_over_with_the_same_number_and_version() {
     assert_eq!((first.attempt, second.attempt), (1, 2));
     assert_ne!(first.token, second.token);
     let error = heartbeat(&world.store, &holding(&first), world.now()).await.unwrap_err();
-    assert_eq!(error.to_string(), "build 1 of shop/api was taken over by somebody else");
+    assert_eq!(error.to_string(), "build 1 of shop/api was taken over by ana on laptop");
     world.assert_sound().await;
 }
 
@@ -116,9 +128,155 @@ async fn a_late_holder_takes_the_result_that_was_committed_after_it_was_replaced
     assert!(matches!(error, EngineError::Conflict { .. }), "{error}");
     let built = world.commit(&heir, &good).await.unwrap();
     assert_eq!(built.digest, good);
-    assert_eq!(world.commit(&zombie, &late).await.unwrap(), built);
+    let size = world.size().await;
     assert_eq!(world.commit(&heir, &good).await.unwrap(), built, "repeating succeeds");
+    assert_eq!(world.size().await, size, "and records nothing");
+    for (delivered, reproduced, result) in
+        [(&late, false, EvidenceResult::Fail), (&good, true, EvidenceResult::Pass)]
+    {
+        let committed = world.deliver(holding(&zombie), delivered).await.unwrap();
+        assert_eq!(committed.finished, Finished::Built(built.clone()));
+        let comparison = committed.late.unwrap();
+        assert_eq!((comparison.reproduced, &comparison.delivered), (reproduced, delivered));
+        let size = world.size().await;
+        assert_eq!(world.deliver(holding(&zombie), delivered).await.unwrap().late, None, "once is enough");
+        assert_eq!(world.size().await, size);
+        let Change::EvidenceAttached(attached) = world.newest("EvidenceAttached").await else { panic!() };
+        assert_eq!((predicate_name(&attached.predicate_type), attached.result), ("reproducibility", result));
+        assert_eq!(attached.digest, good, "it is about what was committed");
+    }
     assert_eq!(world.count("VersionPublished").await, 1);
+    world.assert_sound().await;
+}
+
+fn on_host(host: &str, request: Reserve) -> Reserve {
+    let process = Process { host: host.to_owned(), pid: 7, start: "1".to_owned() };
+    Reserve { process: Some(process), ..request }
+}
+
+#[tokio::test]
+async fn a_lease_ends_at_once_when_its_holder_is_found_gone_by_its_own_machine() {
+    let world = World::new().await;
+    let first = world.granted(on_host("laptop", request(1, "tree"))).await;
+    for (host, gone) in [("laptop", None), ("laptop", Some(2)), ("elsewhere", Some(1))] {
+        let seen = world.reserve(Reserve { gone, ..on_host(host, request(1, "tree")) }).await;
+        assert!(matches!(seen, Reservation::Running(_)), "{host} {gone:?}: {seen:?}");
+    }
+    let seen = world.reserve(Reserve { gone: Some(1), ..request(1, "tree") }).await;
+    assert!(matches!(seen, Reservation::Running(_)), "who says of no machine knows nothing: {seen:?}");
+    let heir = world.granted(Reserve { gone: Some(1), ..on_host("laptop", request(1, "tree")) }).await;
+    assert_eq!((heir.attempt, heir.number, &heir.version), (2, 1, &first.version));
+    world.assert_sound().await;
+}
+
+#[tokio::test]
+async fn who_waited_for_an_attempt_that_failed_gets_its_failure_and_a_new_try_builds() {
+    let world = World::new().await;
+    let first = world.granted(request(1, "tree")).await;
+    let waiting = Reserve { waited_for: Some(1), ..request(1, "tree") };
+    assert!(matches!(world.reserve(waiting.clone()).await, Reservation::Running(_)));
+    let failure = Fail { holding: holding(&first), reason: "test 3 failed".to_owned(), log: None };
+    fail(&world.store, &world.who, failure, world.now()).await.unwrap();
+    for _ in 0..2 {
+        let Reservation::Failed(failed) = world.reserve(waiting.clone()).await else { panic!("it failed") };
+        assert_eq!((failed.reason.as_str(), failed.number), ("test 3 failed", 1));
+        assert_eq!((failed.holder.as_str(), &failed.version), ("ana on laptop", &first.version));
+    }
+    let second = world.granted(request(1, "tree")).await;
+    assert_eq!((second.number, second.attempt), (1, 2));
+    let Reservation::Running(running) = world.reserve(waiting.clone()).await else { panic!("attempt 2") };
+    assert_eq!(running.attempt, 2, "who waits follows the next attempt");
+    release(&world.store, &holding(&second)).await.unwrap();
+    let third = world.granted(Reserve { waited_for: Some(2), ..request(1, "tree") }).await;
+    assert_eq!(third.attempt, 3, "what was broken off did not fail");
+}
+
+#[tokio::test]
+async fn a_source_is_built_again_for_a_reason_and_once_for_each_reason() {
+    let world = World::new().await;
+    let first = world.built(1, "tree").await;
+    let again = |reason: &str| Reserve { again: Some(reason.to_owned()), ..request(1, "tree") };
+    let granted = world.granted(again("rustc CVE-2026-1")).await;
+    assert_eq!((granted.number, granted.salt, granted.version.to_string()), (2, 1, "0.0.2".to_owned()));
+    assert_eq!(
+        world.reserve(request(1, "tree")).await,
+        Reservation::Built(first.clone()),
+        "until it is built"
+    );
+    assert!(matches!(world.reserve(again("rustc CVE-2026-1")).await, Reservation::Running(_)));
+    assert!(matches!(world.reserve(again("another")).await, Reservation::Running(_)), "one at a time");
+    let second = world.commit(&granted, &world.artefact("rebuilt").await).await.unwrap();
+    assert_eq!(world.reserve(request(1, "tree")).await, Reservation::Built(second.clone()), "it is used now");
+    assert_eq!(world.reserve(again("rustc CVE-2026-1")).await, Reservation::Built(second), "made already");
+    assert_eq!(world.granted(again("another")).await.salt, 2);
+    let Change::BuildReserved(reserved) = world.newest("BuildReserved").await else { panic!("its kind") };
+    assert_eq!(reserved.again.unwrap().reason, "another");
+    let found = builds::by_number(&mut world.store.reader().await.unwrap(), &component(), 1).await.unwrap();
+    assert_eq!(found.unwrap().digest, Some(first.digest), "the old one is untouched");
+    let error = reserve(&world.store, &world.who, again("  "), world.now()).await.unwrap_err();
+    assert!(matches!(error, EngineError::Precondition { .. }), "{error:?}");
+    world.assert_sound().await;
+}
+
+#[tokio::test]
+async fn the_trunk_names_a_branchs_artefact_of_the_same_tree_and_builds_nothing() {
+    let world = World::new().await;
+    let granted = world.granted(on(branch("feat"), request(2, "tree"))).await;
+    let built = world.commit(&granted, &world.artefact("tree").await).await.unwrap();
+    assert_eq!(built.version.to_string(), "0.0.1-feat.1");
+    let asked = lookup(&world.store, &world.who, &asking(3, "tree"), world.now()).await.unwrap();
+    assert_eq!(asked, Reservation::Unknown, "the trunk has no name for it yet");
+    let Reservation::Built(merged) = world.reserve(request(3, "tree")).await else { panic!("it is built") };
+    assert_eq!((merged.version.to_string(), merged.number), ("0.0.1".to_owned(), 1));
+    assert_eq!(merged.digest, built.digest, "the same bytes");
+    let size = world.size().await;
+    for _ in 0..2 {
+        assert_eq!(world.reserve(request(3, "tree")).await, Reservation::Built(merged.clone()));
+        let asked = lookup(&world.store, &world.who, &asking(3, "tree"), world.now()).await.unwrap();
+        assert_eq!(asked, Reservation::Built(merged.clone()));
+    }
+    assert_eq!(world.size().await, size, "one name is enough");
+    let on_branch = world.reserve(on(branch("feat"), request(2, "tree"))).await;
+    assert_eq!(on_branch, Reservation::Built(built), "the branch knows it by its own");
+    let next = world.granted(request(4, "another tree")).await;
+    assert_eq!((next.version.to_string(), next.follows), ("0.0.2".to_owned(), Some(merged.version)));
+    assert_eq!(world.count("BuildReserved").await, 2);
+    world.assert_sound().await;
+}
+
+#[tokio::test]
+async fn the_trunk_builds_itself_what_somebody_built_who_may_not_build_the_trunk() {
+    let world = World::new().await;
+    let job = |subject: &str| Actor {
+        issuer: "https://ci.example".to_owned(),
+        subject: subject.to_owned(),
+        kind: ActorKind::Workload,
+        method: AuthMethod::Oidc,
+        via: "api".to_owned(),
+    };
+    let (fork, main) = (job("fork"), job("main"));
+    let at_branch = on(branch("fork"), request(1, "tree"));
+    let Reservation::Yours(granted) = reserve(&world.store, &fork, at_branch, world.now()).await.unwrap()
+    else {
+        panic!("it is free")
+    };
+    let digest = world.artefact("of the fork").await;
+    let request_of = |granted: &Granted, digest: &Digest| Commit {
+        holding: holding(granted),
+        digest: digest.clone(),
+        claims: vec![crate::provenance()],
+        log: None,
+    };
+    commit(&world.store, &fork, request_of(&granted, &digest), world.now()).await.unwrap();
+    let asked = reserve(&world.store, &main, request(2, "tree"), world.now()).await.unwrap();
+    let Reservation::Yours(own) = asked else { panic!("it builds itself: {asked:?}") };
+    assert_eq!((own.salt, own.version.to_string()), (1, "0.0.1".to_owned()));
+    let digest = world.artefact("of the trunk").await;
+    commit(&world.store, &main, request_of(&own, &digest), world.now()).await.unwrap();
+    let asked = reserve(&world.store, &main, request(2, "tree"), world.now()).await.unwrap();
+    assert!(matches!(asked, Reservation::Built(built) if built.digest == digest), "and takes its own");
+    let Change::BuildReserved(reserved) = world.newest("BuildReserved").await else { panic!("its kind") };
+    assert!(reserved.again.unwrap().reason.contains("may not build main"));
     world.assert_sound().await;
 }
 
@@ -189,7 +347,8 @@ async fn of_twenty_that_ask_for_one_key_exactly_one_builds() {
         let (built, other) = done.unwrap();
         builds += built;
         match other {
-            None | Some(Reservation::Running { number: 1, .. }) => {}
+            None => {}
+            Some(Reservation::Running(running)) => assert_eq!(running.number, 1),
             Some(Reservation::Built(built)) => assert_eq!((built.number, &built.digest), (1, &digest)),
             Some(other) => panic!("{other:?}"),
         }

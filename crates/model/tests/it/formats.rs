@@ -16,10 +16,10 @@ use semel_model::digest::Digest;
 use semel_model::entry::{
     BuildFailed, BuildReserved, Change, ChannelMoved, CommitMatched, CommitsRecorded, ComponentChanged,
     ComponentCreated, DeploymentFailed, DeploymentRefused, DeploymentStarted, DeploymentSucceeded,
-    DriftDetected, EvidenceAttached, FailedOutcome, HoldReleased, HoldSet, Leaf, LocationRecorded,
-    ManifestRemoved, ManifestStored, ObservationChanged, OverwriteRefused, PipelineApplied, PromotionDecided,
-    Rejected, RejectedThing, StoreCreated, VersionDeprecated, VersionExpired, VersionFinalised,
-    VersionPublished, VersionRevived,
+    DriftDetected, EvidenceAttached, FailedOutcome, HoldReleased, HoldSet, HomeMoved, HomeTaken, Leaf,
+    LocationRecorded, ManifestRemoved, ManifestStored, ObservationChanged, OverwriteRefused, PartBuilt,
+    PipelineApplied, PromotionDecided, Rejected, RejectedThing, StoreCreated, VersionDeprecated,
+    VersionExpired, VersionFinalised, VersionPublished, VersionRevived,
 };
 use semel_model::keep::{Keep, Terms};
 use semel_model::name::{CommitId, ComponentName, EnvironmentName};
@@ -46,6 +46,21 @@ fn the_body_of_every_kind_of_entry_is_frozen() {
             ),
         ),
         ("BuildFailed", r#"{"component":"shop/api","log":"<log>","number":482,"reason":"run failed"}"#),
+        (
+            "PartBuilt",
+            concat!(
+                r#"{"component":"shop/api","digest":"<artefact>","log":"<log>","number":482,"#,
+                r#""platform":"linux/arm64"}"#
+            ),
+        ),
+        (
+            "HomeMoved",
+            concat!(
+                r#"{"component":"shop/api","from":"0123","last_build":482,"#,
+                r#""place":"https://semel.example","to":"4567"}"#
+            ),
+        ),
+        ("HomeTaken", r#"{"component":"shop/api","from":"0123","home":"4567","proof":"<proof>"}"#),
         (
             "CommitMatched",
             r#"{"commit":"4f1c2ab4f1c2ab4f1c2ab4f1c2ab4f1c2ab4f1c2","component":"shop/api","number":482}"#,
@@ -446,12 +461,35 @@ fn every_change() -> Vec<Change> {
             commit: commit(),
             line: Line::Main("main".to_owned()),
             source: digest("source"),
+            platforms: Vec::new(),
+            again: None,
         }),
         Change::BuildFailed(BuildFailed {
             component: component(),
             number: 482,
             reason: "run failed".to_owned(),
             log: Some(digest("log")),
+            platform: None,
+        }),
+        Change::PartBuilt(PartBuilt {
+            component: component(),
+            number: 482,
+            platform: "linux/arm64".parse().unwrap(),
+            digest: digest("artefact"),
+            log: Some(digest("log")),
+        }),
+        Change::HomeMoved(HomeMoved {
+            component: component(),
+            from: "0123".to_owned(),
+            to: "4567".to_owned(),
+            place: Some("https://semel.example".to_owned()),
+            last_build: 482,
+        }),
+        Change::HomeTaken(HomeTaken {
+            component: component(),
+            from: "0123".to_owned(),
+            home: "4567".to_owned(),
+            proof: digest("proof"),
         }),
         Change::CommitMatched(CommitMatched { component: component(), commit: commit(), number: 482 }),
         Change::ManifestStored(ManifestStored {
@@ -612,6 +650,8 @@ fn every_change() -> Vec<Change> {
             commit: commit(),
             line: Line::Release(ReleaseLine { name: "release/1.4".to_owned(), major: 1, minor: 4 }),
             source: digest("source"),
+            platforms: Vec::new(),
+            again: None,
         }),
         Change::ComponentChanged(ComponentChanged {
             component: component(),

@@ -245,6 +245,8 @@ impl Writer {
             commit: commit.clone(),
             line: source.line.clone(),
             source: self.blob(&canonical::bytes(&source))?,
+            platforms: Vec::new(),
+            again: None,
         };
         self.change(number, Change::BuildReserved(reserved));
         Ok(())

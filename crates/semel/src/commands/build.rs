@@ -10,18 +10,23 @@ use std::time::Duration;
 
 use semel_build::base::BaseSources;
 use semel_build::closure::{self, Severity};
-use semel_build::package::Platform;
 use semel_build::pipeline::{self, Blame, BuildError, BuildRequest, Built, Progress, Step};
 use semel_build::provenance::{self, BuilderInfo, Range};
 use semel_build::sandbox::HostEnvironment;
 use semel_build::source::{self, Resolve, Source};
-use semel_engine::reserve::{self, Granted, Holding, Reservation};
+use semel_engine::reserve::{
+    self, BuiltPart, Committed, Comparison, FailedAttempt, Finished, Granted, Holding, Reservation, Running,
+};
 use semel_model::build::Bump;
 use semel_model::digest::Digest;
-use semel_model::name::ComponentName;
+use semel_model::name::{CommitId, ComponentName};
+use semel_model::platform::Platform;
+use semel_model::reservation::{LOCAL_BUILDER, is_branch};
+use semel_model::version::Version;
 use semel_oci::client::FileSource;
 use semel_oci::copy::{Endpoint, copy};
 use semel_oci::layout::Layout;
+use semel_server::api::ErrorClass;
 use semel_server::api::calls::{Heartbeat, Release};
 use serde::Serialize;
 use tokio::task::AbortHandle;
@@ -29,9 +34,10 @@ use tokio::task::AbortHandle;
 use super::live_log::{Following, LiveLog};
 use super::surroundings::{self, Asked, Surroundings};
 use super::{Outcome, build_log, version};
-use crate::cli::{BuildArgs, BuildVerb, Cli};
+use crate::cli::{BuildArgs, BuildVerb, Cli, Parts};
 use crate::credentials;
 use crate::output::{self, Output};
+use crate::process;
 use crate::progress;
 use crate::report::{Exit, Failure};
 use crate::session::{self, Session, now};
@@ -45,23 +51,34 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Report {
     pub(super) component: ComponentName,
-    pub(super) version: semel_model::version::Version,
+    pub(super) version: Version,
     pub(super) number: u64,
     pub(super) digest: Digest,
-    pub(super) commit: semel_model::name::CommitId,
+    pub(super) commit: CommitId,
     pub(super) reused: bool,
+    /// The platform of a part whose artefact is not complete.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) platform: Option<Platform>,
+    /// The platforms whose parts are missing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) missing: Vec<Platform>,
+    /// Whether a result that came too late was the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reproduced: Option<bool>,
 }
 
 impl Report {
-    pub(super) fn of(component: ComponentName, built: reserve::Built, reused: bool) -> Self {
-        Self {
-            component,
-            version: built.version,
-            number: built.number,
-            digest: built.digest,
-            commit: built.commit,
-            reused,
-        }
+    pub(super) fn whole(component: &ComponentName, built: reserve::Built) -> Self {
+        let reserve::Built { number, version, digest, commit, .. } = built;
+        let (component, reused) = (component.clone(), false);
+        let (platform, missing, reproduced) = (None, Vec::new(), None);
+        Self { component, version, number, digest, commit, reused, platform, missing, reproduced }
+    }
+
+    fn part(component: &ComponentName, part: BuiltPart) -> Self {
+        let BuiltPart { number, version, platform, digest, commit, missing } = part;
+        let (component, reused, platform, reproduced) = (component.clone(), false, Some(platform), None);
+        Self { component, version, number, digest, commit, reused, platform, missing, reproduced }
     }
 }
 
@@ -73,8 +90,11 @@ pub(super) async fn run(args: &BuildArgs, cli: &Cli, settings: Settings, output:
         revision: args.revision.clone(),
         branch: args.branch.clone(),
         bump: args.bump.map(Into::into),
+        platform: args.platform.clone(),
+        again: args.reason.clone(),
         no_wait: args.no_wait,
         asked: Asked { secrets: args.secrets.clone(), sandbox: args.sandbox, no_cache: args.no_cache },
+        retry: args.retry,
         within: false,
     };
     let source = resolve(&wanted, &settings).await?;
@@ -95,9 +115,15 @@ pub(super) struct Wanted {
     pub(super) revision: Option<String>,
     pub(super) branch: Option<String>,
     pub(super) bump: Option<Bump>,
+    /// Which of the artefact's parts; none: the one of this machine.
+    pub(super) platform: Option<Parts>,
+    /// Why the same source is to be built once more.
+    pub(super) again: Option<String>,
     pub(super) no_wait: bool,
     /// What its commands run in.
     pub(super) asked: Asked,
+    /// Whether to try at once what somebody else has just failed to build.
+    pub(super) retry: bool,
     /// Whether another verb builds, which says itself what comes next.
     pub(super) within: bool,
 }
@@ -138,33 +164,77 @@ pub(super) fn source_failure(error: &source::SourceError) -> Failure {
     Failure::from_error(exit, error).hints(error.hint())
 }
 
-/// Builds a source, or takes what was built from it before.
+/// Builds a source, or takes what was built from it before. An artefact with parts is complete when nothing is missing.
 pub(super) async fn build(wanted: &Wanted, source: Source, session: &Session) -> Result<Report, Failure> {
     let output = session.output;
-    let component = source.project.component.clone();
-    output.say(format!("{component} at {}", source.commit.short()));
+    output.say(format!("{} at {}", source.project.component, source.commit.short()));
     if source.uncommitted > 0 && wanted.revision.is_none() {
         let files = if source.uncommitted == 1 { "file is" } else { "files are" };
         output.say(format!("  note: {} uncommitted {files} not part of this build", source.uncommitted));
     }
-    let lookup = reserve::Lookup { inputs: source.inputs.clone(), commit: source.commit.clone() };
-    if let Reservation::Built(built) = session.client.call(&lookup).await? {
-        return Ok(reused(wanted, &source, built, session));
+    let (first, others) = platforms(wanted, &source)?;
+    let mut report = build_one(wanted, &source, first, session).await?;
+    for platform in others {
+        if report.missing.is_empty() {
+            break;
+        }
+        report = build_one(wanted, &source, Some(platform), session).await?;
     }
-    let build = &source.project.definition.build;
-    let surroundings = surroundings::find(&wanted.asked, build, session)?;
-    surroundings::tell(&surroundings.sandbox, build, output);
-    match reservation(wanted, &source, session).await? {
-        Reservation::Built(built) => Ok(reused(wanted, &source, built, session)),
-        Reservation::Yours(granted) => build_reserved(wanted, &source, granted, surroundings, session).await,
-        Reservation::Unknown | Reservation::Running { .. } | Reservation::HistoryNeeded { .. } => {
+    Ok(report)
+}
+
+/// The parts that are to be built here, one after the other; no platform: the artefact has none.
+fn platforms(wanted: &Wanted, source: &Source) -> Result<(Option<Platform>, Vec<Platform>), Failure> {
+    let listed = &source.project.definition.artefact.platforms;
+    let Some((first, others)) = listed.split_first() else {
+        return match &wanted.platform {
+            None => Ok((None, Vec::new())),
+            Some(_) => Err(Failure::usage("this artefact is made for one platform, the one that builds it")
+                .hint("in semel.toml: [artefact] platforms = [\"linux/amd64\", \"linux/arm64\"]")),
+        };
+    };
+    let one = match &wanted.platform {
+        Some(Parts::All) => return Ok((Some(first.clone()), others.to_vec())),
+        Some(Parts::One(platform)) => platform.clone(),
+        None => Platform::host(),
+    };
+    if listed.contains(&one) {
+        return Ok((Some(one), Vec::new()));
+    }
+    let names: Vec<String> = listed.iter().map(ToString::to_string).collect();
+    Err(Failure::usage(format!("{one} is none of the platforms of this artefact: {}", names.join(", ")))
+        .hint(format!("semel build --platform {first}   or   semel build --platform all")))
+}
+
+async fn build_one(
+    wanted: &Wanted,
+    source: &Source,
+    platform: Option<Platform>,
+    session: &Session,
+) -> Result<Report, Failure> {
+    let Source { inputs, commit, line, .. } = source;
+    let lookup = reserve::Lookup { inputs: inputs.clone(), commit: commit.clone(), line: line.clone() };
+    if wanted.again.is_none()
+        && let Reservation::Built(built) = session.client.call(&lookup).await?
+    {
+        return Ok(reused(wanted, source, built, session));
+    }
+    let recipe = &source.project.definition.build;
+    let surroundings = surroundings::find(&wanted.asked, recipe, session)?;
+    surroundings::tell(&surroundings.sandbox, recipe, session.output);
+    let queue = Queue::new(wanted, source, platform, session).await?;
+    match queue.wait(&queue.request, wanted.retry).await? {
+        Reservation::Built(built) => Ok(reused(wanted, source, built, session)),
+        Reservation::Part(part) => Ok(reused_part(source, part, session)),
+        Reservation::Yours(granted) => build_reserved(wanted, source, granted, surroundings, &queue).await,
+        Reservation::Failed(failed) => Err(failed_for_another(failed, source)),
+        Reservation::Unknown | Reservation::Running(_) | Reservation::HistoryNeeded { .. } => {
             Err(Failure::fault("the reservation has no outcome"))
         }
     }
 }
 
 fn reused(wanted: &Wanted, source: &Source, built: reserve::Built, session: &Session) -> Report {
-    let component = &source.project.component;
     let from = if built.commit == source.commit {
         String::new()
     } else {
@@ -178,41 +248,116 @@ fn reused(wanted: &Wanted, source: &Source, built: reserve::Built, session: &Ses
     if !wanted.within {
         session.output.next(format!("semel deploy {} ENV", built.version));
     }
-    Report::of(component.clone(), built, true)
+    Report { reused: true, ..Report::whole(&source.project.component, built) }
 }
 
-/// Asks for the right to build, and waits while somebody else has it.
-async fn reservation(wanted: &Wanted, source: &Source, session: &Session) -> Result<Reservation, Failure> {
-    let history = version::tell(source, None).await?;
-    let mut request = version::request(wanted, source, history, session);
-    let mut following: Option<Following> = None;
-    loop {
-        match session.client.call(&request).await? {
-            Reservation::HistoryNeeded { .. } => {
-                request.history = version::tell(source, Some(&request.history)).await?;
-            }
-            Reservation::Running { holder, number, version, retry_millis } => {
-                if wanted.no_wait {
-                    return Err(Failure::new(
-                        Exit::TryAgain,
-                        format!("{version} (build {number}) is being built by {holder}"),
-                    ));
+fn reused_part(source: &Source, part: BuiltPart, session: &Session) -> Report {
+    let BuiltPart { platform, version, number, .. } = &part;
+    session.output.done(format!("{platform} of {version} (build {number}) was already built: nothing to do"));
+    say_missing(&part, session);
+    Report { reused: true, ..Report::part(&source.project.component, part) }
+}
+
+/// Says what an artefact lacks before it has a version.
+fn say_missing(part: &BuiltPart, session: &Session) {
+    let names: Vec<String> = part.missing.iter().map(ToString::to_string).collect();
+    if let Some(first) = names.first() {
+        session.output.say(format!(
+            "  {} is published with its last part: {} to come",
+            part.version,
+            names.join(", ")
+        ));
+        session.output.next(format!("semel build --platform {first}   where that can be built"));
+    }
+}
+
+fn failed_for_another(failed: FailedAttempt, source: &Source) -> Failure {
+    let FailedAttempt { holder, number, version, reason, has_log } = failed;
+    let log = has_log.then(|| format!("semel build log {number} -c {}", source.project.component));
+    let message = format!("{version} (build {number}) failed for {holder}, who was building it: {reason}");
+    Failure::new(Exit::Command, message).hints(log).hint("semel build   tries it again")
+}
+
+/// Where a build queues for the right to build.
+struct Queue<'a> {
+    request: reserve::Reserve,
+    source: &'a Source,
+    no_wait: bool,
+    session: &'a Session,
+}
+
+impl<'a> Queue<'a> {
+    async fn new(
+        wanted: &Wanted,
+        source: &'a Source,
+        platform: Option<Platform>,
+        session: &'a Session,
+    ) -> Result<Self, Failure> {
+        let history = version::tell(source, None).await?;
+        let request = reserve::Reserve { platform, ..version::request(wanted, source, history, session) };
+        Ok(Self { request, source, no_wait: wanted.no_wait, session })
+    }
+
+    /// The same question about one build that was begun.
+    fn for_build(&self, number: u64) -> reserve::Reserve {
+        reserve::Reserve { number: Some(number), ..self.request.clone() }
+    }
+
+    /// Asks until it is decided who builds. With `retry`, somebody else's failure is no answer.
+    async fn wait(&self, request: &reserve::Reserve, retry: bool) -> Result<Reservation, Failure> {
+        let mut request = request.clone();
+        let mut following: Option<Following> = None;
+        loop {
+            let running = match self.session.client.call(&request).await? {
+                Reservation::Running(running) => running,
+                Reservation::HistoryNeeded { .. } => {
+                    request.history = version::tell(self.source, Some(&request.history)).await?;
+                    continue;
                 }
-                let component = &source.project.component;
-                let following = following.get_or_insert_with(|| {
-                    session
-                        .output
-                        .say(format!("  {version} (build {number}) is being built by {holder}: waiting"));
-                    Following::new(component.clone(), number)
-                });
-                following.step_while_waiting(session).await;
-                tokio::time::sleep(Duration::from_millis(retry_millis)).await;
-            }
-            other => {
-                if let (Reservation::Built(_), Some(following)) = (&other, &following) {
-                    following.finish_waiting(session).await;
+                decided => {
+                    if let (Reservation::Built(_) | Reservation::Part(_), Some(following)) =
+                        (&decided, &following)
+                    {
+                        following.finish_waiting(self.session).await;
+                    }
+                    return Ok(decided);
                 }
-                return Ok(other);
+            };
+            let found_gone = running.process.as_ref().is_some_and(process::has_ended);
+            if found_gone && request.gone != Some(running.attempt) {
+                request.gone = Some(running.attempt);
+                continue;
+            }
+            if self.no_wait {
+                return Err(Failure::new(
+                    Exit::TryAgain,
+                    format!("{} by {}", being_built(&running), running.holder),
+                ));
+            }
+            if following.is_none() {
+                let text = format!("  {} by {}: waiting", being_built(&running), running.holder);
+                self.session.output.say(text);
+            }
+            request.waited_for = Some(running.attempt).filter(|_| !retry);
+            let component = self.request.inputs.component.clone();
+            let platform = self.request.platform.clone();
+            let following =
+                following.get_or_insert_with(|| Following::new(component, running.number, platform));
+            self.pause(&running, following).await?;
+        }
+    }
+
+    /// Waits a moment for whoever is building, and shows what that prints.
+    async fn pause(&self, running: &Running, following: &mut Following) -> Result<(), Failure> {
+        let moment = async {
+            following.step_while_waiting(self.session).await;
+            tokio::time::sleep(Duration::from_millis(running.retry_millis)).await;
+        };
+        tokio::select! {
+            () = moment => Ok(()),
+            () = super::stopped() => {
+                let message = format!("broken off; {} goes on building", running.holder);
+                Err(Failure::new(Exit::Interrupted, message))
             }
         }
     }
@@ -223,30 +368,28 @@ pub(super) fn holder(session: &Session) -> String {
     format!("{} (process {})", session.settings.user(), std::process::id())
 }
 
+fn being_built(running: &Running) -> String {
+    format!("{} (build {}) is being built", running.version, running.number)
+}
+
 async fn build_reserved(
     wanted: &Wanted,
     source: &Source,
     granted: Granted,
     surroundings: Surroundings,
-    session: &Session,
+    queue: &Queue<'_>,
 ) -> Result<Report, Failure> {
+    let session = queue.session;
     let component = source.project.component.clone();
-    let follows = granted.follows.as_ref().map(|version| format!(" after {version}")).unwrap_or_default();
-    let step =
-        if granted.attempt > 1 { format!("attempt {}", granted.attempt) } else { granted.bump.to_string() };
-    session.output.done(format!("reserved {} (build {}): {step}{follows}", granted.version, granted.number));
-    if let Some(above) = &granted.late_before {
-        session
-            .output
-            .say(format!("  note: {above} was built before, from a commit behind which this one lies"));
-    }
-    granted.notes.iter().for_each(|note| session.output.say(format!("  note: {note}")));
-    let holding =
-        Holding { component: component.clone(), number: granted.number, token: granted.token.clone() };
+    let platform = queue.request.platform.clone();
+    announce(&granted, platform.as_ref(), session);
+    let mut source = source.clone();
+    source.inputs.salt = granted.salt;
+    let holding = holding(&component, platform, &granted);
     let lease = Lease::keep(session, holding.clone());
     let worked = tokio::select! {
-        worked = work(source, &granted, surroundings, &holding, session) => worked,
-        _ = tokio::signal::ctrl_c() => {
+        worked = work(&source, &granted, surroundings, &holding, queue) => worked,
+        () = super::stopped() => {
             drop(lease);
             drop(session.client.call(&Release { holding }).await);
             let message = format!("broken off; {} stays reserved for the next try", granted.version);
@@ -255,26 +398,99 @@ async fn build_reserved(
     };
     // A renewal that came after the lease was given up would bring it back.
     drop(lease);
-    let (finished, bytes) = match worked {
+    let (committed, bytes) = match worked {
         Ok(finished) => finished,
         Err(failed) => return Err(record_failure(failed, &holding, session).await),
     };
-    session.output.done(format!(
-        "published {component} {} (build {}), {}",
-        finished.version,
-        finished.number,
-        output::bytes(bytes)
-    ));
+    let report = match committed.finished {
+        Finished::Built(built) => {
+            let report = Report::whole(&component, built);
+            if committed.late.is_none() {
+                say_published(&report, bytes, wanted, session);
+            }
+            report
+        }
+        Finished::Part(part) => {
+            let BuiltPart { platform, version, number, .. } = &part;
+            let size = output::bytes(bytes);
+            session
+                .output
+                .done(format!("stored {platform} of {component} {version} (build {number}), {size}"));
+            say_missing(&part, session);
+            Report::part(&component, part)
+        }
+    };
+    let named = named_for_line(report, queue).await?;
+    Ok(compared(named, committed.late, session))
+}
+
+/// Who took a branch's reservation over for another line has built what has a branch's name: asked for once more, it gets
+/// one of that line.
+async fn named_for_line(report: Report, queue: &Queue<'_>) -> Result<Report, Failure> {
+    if is_branch(&queue.request.line) || !report.missing.is_empty() {
+        return Ok(report);
+    }
+    let request = queue.for_build(report.number);
+    match queue.wait(&request, false).await? {
+        Reservation::Built(built) if built.version != report.version => {
+            let line = queue.request.line.name();
+            queue.session.output.done(format!("it is {} on {line}", built.version));
+            Ok(Report { version: built.version, ..report })
+        }
+        _ => Ok(report),
+    }
+}
+
+fn announce(granted: &Granted, platform: Option<&Platform>, session: &Session) {
+    let follows = granted.follows.as_ref().map(|version| format!(" after {version}")).unwrap_or_default();
+    let step =
+        if granted.attempt > 1 { format!("attempt {}", granted.attempt) } else { granted.bump.to_string() };
+    let part = platform.map(|platform| format!(", {platform}")).unwrap_or_default();
+    let Granted { version, number, .. } = granted;
+    session.output.done(format!("reserved {version} (build {number}{part}): {step}{follows}"));
+    if let Some(above) = &granted.late_before {
+        session
+            .output
+            .say(format!("  note: {above} was built before, from a commit behind which this one lies"));
+    }
+    granted.notes.iter().for_each(|note| session.output.say(format!("  note: {note}")));
+}
+
+fn holding(component: &ComponentName, platform: Option<Platform>, granted: &Granted) -> Holding {
+    Holding { component: component.clone(), number: granted.number, platform, token: granted.token.clone() }
+}
+
+fn say_published(report: &Report, bytes: u64, wanted: &Wanted, session: &Session) {
+    let Report { component, version, number, .. } = report;
+    let size = output::bytes(bytes);
+    session.output.done(format!("published {component} {version} (build {number}), {size}"));
     if !wanted.within {
-        let version = &finished.version;
         session.output.next(format!("semel deploy {version} ENV   or   semel inspect {version}"));
     }
-    Ok(Report::of(component, finished, false))
+}
+
+/// Says how a result that came too late compares with the one that was committed.
+fn compared(report: Report, late: Option<Comparison>, session: &Session) -> Report {
+    let Some(Comparison { delivered, reproduced }) = late else { return report };
+    let Report { version, number, digest, .. } = &report;
+    if reproduced {
+        session.output.done(format!(
+            "{version} (build {number}) was committed meanwhile by somebody else, with the same bytes: \
+             recorded as reproduced"
+        ));
+    } else {
+        session.output.warn(format!(
+            "{version} (build {number}) was committed meanwhile by somebody else, with other bytes: it is not \
+             deterministic, which is recorded\n  committed {digest}\n  built here {delivered}"
+        ));
+    }
+    Report { reused: true, reproduced: Some(reproduced), ..report }
 }
 
 async fn run_build(
     source: &Source,
     granted: &Granted,
+    platform: Option<Platform>,
     surroundings: Surroundings,
     work: &std::path::Path,
     session: &Session,
@@ -290,10 +506,10 @@ async fn run_build(
         secrets: surroundings.secrets,
         caches: surroundings.caches,
         semel: program,
-        platform: Platform::host(),
+        platform: platform.unwrap_or_else(Platform::host),
         bases: base_sources(&session.settings, Some(session)),
         builder: BuilderInfo {
-            id: "https://semel.dev/builder/local/v1".to_owned(),
+            id: LOCAL_BUILDER.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             program: digest,
         },
@@ -362,7 +578,8 @@ impl Progress for Told {
     }
 }
 
-async fn publish(built: &Built, holding: Holding, session: &Session) -> Result<reserve::Built, Failure> {
+async fn publish(built: &Built, holding: Holding, queue: &Queue<'_>) -> Result<Committed, Failure> {
+    let session = queue.session;
     let registry = session.client.registry();
     let layout =
         Layout::open(&built.layout_dir).await.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
@@ -381,7 +598,23 @@ async fn publish(built: &Built, holding: Holding, session: &Session) -> Result<r
         claims: built.claims.clone(),
         log,
     };
-    Ok(session.client.call(&commit).await?)
+    deliver(commit, queue).await
+}
+
+/// Commits a result. Whoever was taken over in the meantime queues again: the result is compared with what the other one
+/// commits, or takes its place if that comes to nothing.
+async fn deliver(mut commit: reserve::Commit, queue: &Queue<'_>) -> Result<Committed, Failure> {
+    let session = queue.session;
+    loop {
+        match session.client.call(&commit).await {
+            Err(lost) if lost.class() == ErrorClass::Conflict => session.output.warn(lost.to_string()),
+            committed => return Ok(committed?),
+        }
+        let request = queue.for_build(commit.holding.number);
+        if let Reservation::Yours(granted) = queue.wait(&request, true).await? {
+            commit.holding.token = granted.token;
+        }
+    }
 }
 
 async fn put_log(
@@ -419,19 +652,21 @@ async fn work(
     granted: &Granted,
     surroundings: Surroundings,
     holding: &Holding,
-    session: &Session,
-) -> Result<(reserve::Built, u64), Failed> {
+    queue: &Queue<'_>,
+) -> Result<(Committed, u64), Failed> {
+    let session = queue.session;
     let base = session.settings.work();
     let dir = WorkDir::new(&base, now().into()).map_err(|error| {
         Failure::fault(format!("cannot make a directory to build in below {}: {error}", base.display()))
             .hint("name another one: XDG_CACHE_HOME=DIR")
     })?;
     let live = LiveLog::keep(session, holding.clone(), pipeline::log_in(&dir.path()));
-    let built = run_build(source, granted, surroundings, &dir.path(), session).await;
+    let built =
+        run_build(source, granted, holding.platform.clone(), surroundings, &dir.path(), session).await;
     // The whole log is stored from here on.
     drop(live);
     match built {
-        Ok(built) => Ok((publish(&built, holding.clone(), session).await?, built.packaged.bytes)),
+        Ok(built) => Ok((publish(&built, holding.clone(), queue).await?, built.packaged.bytes)),
         Err(error) => {
             let log =
                 put_log(&holding.component, &pipeline::log_in(&dir.path()), session).await.unwrap_or(None);

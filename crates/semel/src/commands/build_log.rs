@@ -45,7 +45,7 @@ pub(super) async fn run(args: &BuildLogArgs, cli: &Cli, session: &Session) -> Ou
 }
 
 async fn follow(component: ComponentName, number: u64, session: &Session) -> Outcome {
-    let mut following = Following::new(component, number);
+    let mut following = Following::new(component, number, None);
     let show = |line: &Line<'_>| session.output.data(&shown(line));
     while following.step(session, show).await? {
         tokio::time::sleep(PAUSE).await;

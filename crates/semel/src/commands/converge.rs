@@ -384,4 +384,13 @@ impl BlobSource for FromRegistry {
             fetched.map(|fetched| fetched.reader).map_err(std::io::Error::other)
         })
     }
+
+    fn manifest<'a>(&'a self, digest: &'a Digest, _: u64) -> BlobFuture<'a> {
+        Box::pin(async move {
+            let reference = TagOrDigest::Digest(digest.clone());
+            let fetched = self.registry.get_manifest(&self.component, &reference).await;
+            let bytes = fetched.map_err(std::io::Error::other)?.bytes;
+            Ok(Box::pin(std::io::Cursor::new(bytes)) as _)
+        })
+    }
 }

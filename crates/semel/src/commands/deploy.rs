@@ -82,6 +82,10 @@ async fn newest(wanted: &Target, session: &Session) -> Result<Option<String>, Fa
     let head = Wanted { within: true, ..Wanted::default() };
     let source = build::resolve(&head, &session.settings).await?;
     let built = build::build(&head, source, session).await?;
+    if let Some(missing) = built.missing.first() {
+        let what = format!("{} has no version yet: its part for {missing} is missing", built.version);
+        return Err(Failure::new(Exit::TryAgain, what).hint(format!("semel build --platform {missing}")));
+    }
     Ok(Some(built.version.to_string()))
 }
 

@@ -8,15 +8,15 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use semel_build::files::{self, FilesRequest};
-use semel_build::finished::{self, Finished, FinishedError};
-use semel_build::package::Platform;
+use semel_build::finished::{self, FinishedError};
 use semel_build::provenance::{self, ImportFacts};
 use semel_build::source;
-use semel_engine::reserve::{self, Granted, Holding, Lookup, Reservation, Reserve};
+use semel_engine::reserve::{self, Finished, Granted, Holding, Lookup, Reservation, Reserve};
 use semel_model::build::{BuildInputs, Bump, CommitFact, History, Line};
 use semel_model::canonical;
 use semel_model::digest::Digest;
 use semel_model::name::{CommitId, ComponentName};
+use semel_model::platform::Platform;
 use semel_model::project::NEWEST_FORMAT;
 use semel_model::statement::Claim;
 use semel_oci::copy::{Endpoint, Source, copy};
@@ -26,13 +26,11 @@ use serde_json::json;
 use super::build::{Report, Wanted};
 use super::{Outcome, build, component, push, version};
 use crate::cli::{Cli, ImportArgs};
+use crate::process;
 use crate::progress::Transfer;
 use crate::report::{Exit, Failure};
 use crate::session::{Session, now};
 use crate::workdir::WorkDir;
-
-/// The most artefacts that one commit can have been given on purpose.
-const MOST_AGAIN: u32 = 1000;
 
 pub(super) async fn run(args: &ImportArgs, cli: &Cli, session: &Session) -> Outcome {
     let place: Place = args.from.parse()?;
@@ -133,13 +131,13 @@ impl Origin {
         let component = cli.component.clone().unwrap_or_else(|| found.project.component.clone());
         let history = version::tell(&found, None).await?;
         let mut request = version::request(&wanted, &found, history, session);
-        request.inputs = inputs(&component, &found.commit, 0);
+        request.inputs = inputs(&component, &found.commit);
         Ok(Self { component, commit: found.commit.clone(), source: Some(found), request })
     }
 }
 
 /// What the key is made of: the commit, and that something was imported for it.
-fn inputs(component: &ComponentName, commit: &CommitId, salt: u32) -> BuildInputs {
+fn inputs(component: &ComponentName, commit: &CommitId) -> BuildInputs {
     BuildInputs {
         v: 1,
         component: component.clone(),
@@ -147,7 +145,7 @@ fn inputs(component: &ComponentName, commit: &CommitId, salt: u32) -> BuildInput
         source: Digest::of(commit.as_str().as_bytes()),
         definition: canonical::digest(&json!({ "v": 1, "import": true })),
         bases: Vec::new(),
-        salt,
+        salt: 0,
     }
 }
 
@@ -171,7 +169,7 @@ fn alone(component: &ComponentName, commit: &CommitId, branch: Option<&str>, ses
         releases: Vec::new(),
     };
     Reserve {
-        inputs: inputs(component, commit, 0),
+        inputs: inputs(component, commit),
         commit: commit.clone(),
         tree: String::new(),
         line: Line::Main(branch.unwrap_or("main").to_owned()),
@@ -180,6 +178,13 @@ fn alone(component: &ComponentName, commit: &CommitId, branch: Option<&str>, ses
         scheme: None,
         bump: None,
         holder: build::holder(session),
+        process: process::own(),
+        again: None,
+        platforms: Vec::new(),
+        platform: None,
+        waited_for: None,
+        gone: None,
+        number: None,
     }
 }
 
@@ -283,7 +288,7 @@ fn finished_failure(error: &FinishedError) -> Failure {
 }
 
 impl Imported {
-    async fn of(image: Finished, layout_dir: &Path) -> Result<Self, Failure> {
+    async fn of(image: finished::Finished, layout_dir: &Path) -> Result<Self, Failure> {
         let layout =
             Layout::open(layout_dir).await.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
         Ok(Self {
@@ -308,23 +313,23 @@ async fn reserved(
     digest: &Digest,
     session: &Session,
 ) -> Result<Reserved, Failure> {
-    for salt in 0..MOST_AGAIN {
-        let inputs = inputs(&origin.component, &origin.commit, salt);
-        let lookup = Lookup { inputs: inputs.clone(), commit: origin.commit.clone() };
-        match session.client.call(&lookup).await? {
-            Reservation::Built(built) if built.digest == *digest => {
-                session.output.done(format!(
-                    "{} (build {}) was already imported: nothing to do",
-                    built.version, built.number
-                ));
-                return Ok(Reserved::Already(Report::of(origin.component.clone(), built, true)));
-            }
-            Reservation::Built(_) if args.again => {}
-            Reservation::Built(built) => return Err(other_artefact(origin, &built, digest)),
-            _ => return reserve(origin, inputs, session).await,
-        }
+    let lookup = Lookup {
+        inputs: origin.request.inputs.clone(),
+        commit: origin.commit.clone(),
+        line: origin.request.line.clone(),
+    };
+    match session.client.call(&lookup).await? {
+        Reservation::Built(built) if built.digest == *digest => Ok(already(origin, built, session)),
+        Reservation::Built(built) if !args.again => Err(other_artefact(origin, &built, digest)),
+        _ => reserve(args, origin, digest, session).await,
     }
-    Err(Failure::usage(format!("{MOST_AGAIN} artefacts were imported for this commit")))
+}
+
+fn already(origin: &Origin, built: reserve::Built, session: &Session) -> Reserved {
+    session
+        .output
+        .done(format!("{} (build {}) was already imported: nothing to do", built.version, built.number));
+    Reserved::Already(Report { reused: true, ..Report::whole(&origin.component, built) })
 }
 
 fn other_artefact(origin: &Origin, built: &reserve::Built, digest: &Digest) -> Failure {
@@ -337,8 +342,14 @@ fn other_artefact(origin: &Origin, built: &reserve::Built, digest: &Digest) -> F
     .hint("the same commit gives the same artefact; another one needs a reason: --again --reason TEXT")
 }
 
-async fn reserve(origin: &Origin, inputs: BuildInputs, session: &Session) -> Result<Reserved, Failure> {
-    let mut request = Reserve { inputs, ..origin.request.clone() };
+async fn reserve(
+    args: &ImportArgs,
+    origin: &Origin,
+    digest: &Digest,
+    session: &Session,
+) -> Result<Reserved, Failure> {
+    let again = args.reason.clone().filter(|_| args.again);
+    let mut request = Reserve { again, ..origin.request.clone() };
     loop {
         let failure = match (session.client.call(&request).await?, &origin.source) {
             (Reservation::Yours(granted), _) => return Ok(Reserved::Yours(granted)),
@@ -350,14 +361,18 @@ async fn reserve(origin: &Origin, inputs: BuildInputs, session: &Session) -> Res
                 Failure::usage(format!("no version for {}: its history is not here", origin.commit.short()))
                     .hint("run it in a clone of the project that has the commit")
             }
-            (Reservation::Built(built), _) => Failure::new(
-                Exit::TryAgain,
-                format!("{} was imported for this commit at this moment", built.version),
-            ),
-            (Reservation::Running { holder, version, .. }, _) => {
-                Failure::new(Exit::TryAgain, format!("{version} is being imported by {holder}"))
+            (Reservation::Built(built), _) if built.digest == *digest => {
+                return Ok(already(origin, built, session));
             }
-            (Reservation::Unknown, _) => Failure::fault("the reservation has no outcome"),
+            (Reservation::Built(built), _) => other_artefact(origin, &built, digest)
+                .hint("a reason stands for one artefact: give another one with --reason"),
+            (Reservation::Running(running), _) => Failure::new(
+                Exit::TryAgain,
+                format!("{} is being imported by {}", running.version, running.holder),
+            ),
+            (Reservation::Unknown | Reservation::Part(_) | Reservation::Failed(_), _) => {
+                Failure::fault("the reservation has no outcome")
+            }
         };
         return Err(failure);
     }
@@ -373,7 +388,12 @@ async fn publish(
 ) -> Result<Report, Failure> {
     let component = origin.component.clone();
     session.output.done(format!("reserved {} (build {})", granted.version, granted.number));
-    let holding = Holding { component: component.clone(), number: granted.number, token: granted.token };
+    let holding = Holding {
+        component: component.clone(),
+        number: granted.number,
+        platform: None,
+        token: granted.token,
+    };
     let lease = build::Lease::keep(session, holding.clone());
     let to = Endpoint::Registry { client: session.client.registry(), name: component.clone() };
     let transfer = Transfer::told(&session.output, "store");
@@ -400,7 +420,9 @@ async fn publish(
     };
     // A renewal that came after the commit would bring the lease back.
     drop(lease);
-    let built = session.client.call(&commit).await?;
+    let Finished::Built(built) = session.client.call(&commit).await?.finished else {
+        return Err(Failure::fault("an import has no parts"));
+    };
     session.output.done(format!(
         "imported {component} {} (build {}){}",
         built.version,
@@ -408,7 +430,7 @@ async fn publish(
         size(imported)
     ));
     session.output.next(format!("semel deploy {} ENV   or   semel inspect {}", built.version, built.version));
-    Ok(Report::of(component, built, false))
+    Ok(Report::whole(&component, built))
 }
 
 fn size(imported: &Imported) -> String {

@@ -32,7 +32,7 @@ fn show(found: &Inspection, output: Output) {
         vec!["digest".to_owned(), artefact.digest.to_string()],
         vec!["names".to_owned(), found.names.join(", ")],
         vec!["type".to_owned(), found.artifact_type.clone().unwrap_or_else(|| found.media_type.clone())],
-        vec!["size".to_owned(), format!("{} in {} layers", bytes(found.bytes), found.layers.len())],
+        vec!["size".to_owned(), size(found)],
         vec!["home".to_owned(), format!("store {}", found.home)],
         vec!["state".to_owned(), state(artefact)],
     ];
@@ -46,6 +46,10 @@ fn show(found: &Inspection, output: Output) {
     row("sandbox", found.sandbox.clone());
     row("published", artefact.published.clone());
     row("source", found.source.as_ref().map(ToString::to_string));
+    for part in &found.parts {
+        let platform = part.platform.as_ref().map_or_else(|| "other".to_owned(), ToString::to_string);
+        row("part", Some(format!("{platform} {}", part.digest)));
+    }
     for (place, verified) in &found.locations {
         row("also at", Some(format!("{place} (verified {verified})")));
     }
@@ -69,6 +73,13 @@ fn show(found: &Inspection, output: Output) {
     }
     let text = table(&["", ""], rows);
     output.data(text.trim_start_matches('\n').trim_start());
+}
+
+fn size(found: &Inspection) -> String {
+    match found.parts.len() {
+        0 => format!("{} in {} layers", bytes(found.bytes), found.layers.len()),
+        parts => format!("{parts} parts; semel inspect DIGEST for each"),
+    }
 }
 
 /// What its name stands for: whether it should be used, and whether its bytes are here.

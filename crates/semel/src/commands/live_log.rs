@@ -9,6 +9,7 @@ use semel_build::log::{self, FIRST_LINE, Line};
 use semel_engine::build_log::{AddToLog, PIECE_BYTES, ReadLog};
 use semel_engine::reserve::Holding;
 use semel_model::name::ComponentName;
+use semel_model::platform::Platform;
 use semel_server::api::calls::BuildLog;
 use tokio::task::AbortHandle;
 
@@ -78,6 +79,7 @@ impl Unsent {
 pub(super) struct Following {
     component: ComponentName,
     number: u64,
+    platform: Option<Platform>,
     attempt: u64,
     from_byte: u64,
     /// How many lines were shown.
@@ -85,8 +87,8 @@ pub(super) struct Following {
 }
 
 impl Following {
-    pub(super) fn new(component: ComponentName, number: u64) -> Self {
-        Self { component, number, attempt: 0, from_byte: 0, lines: 0 }
+    pub(super) fn new(component: ComponentName, number: u64, platform: Option<Platform>) -> Self {
+        Self { component, number, platform, attempt: 0, from_byte: 0, lines: 0 }
     }
 
     /// Shows what was printed since the last step. Says whether somebody is building.
@@ -96,12 +98,13 @@ impl Following {
         show: impl Fn(&Line<'_>),
     ) -> Result<bool, Failure> {
         loop {
-            let Self { component, number, attempt, from_byte, .. } = self;
+            let Self { component, number, platform, attempt, from_byte, .. } = self;
             let ask = ReadLog {
                 component: component.clone(),
                 number: *number,
                 attempt: *attempt,
                 from_byte: *from_byte,
+                platform: platform.clone(),
             };
             let found = session.client.call(&ask).await?;
             if found.attempt != self.attempt {

@@ -40,6 +40,7 @@ mod publish;
 mod finalise;
 mod draft;
 mod component;
+mod move_home;
 mod serve;
 mod audit;
 mod collect;
@@ -74,17 +75,34 @@ pub(crate) async fn run(cli: Cli, settings: Settings, output: Output) -> Outcome
     };
     tokio::select! {
         done = dispatch(&cli, settings, output) => done,
-        _ = interrupted() => Err(Failure::new(Exit::Interrupted, "broken off")),
+        _ = interrupted(&cli.verb) => Err(Failure::new(Exit::Interrupted, "broken off")),
     }
 }
 
-async fn interrupted() {
-    if tokio::signal::ctrl_c().await.is_err() {
+async fn interrupted(verb: &Verb) {
+    match verb {
+        Verb::Build(_) | Verb::Deploy(_) => stopped().await,
+        _ if tokio::signal::ctrl_c().await.is_ok() => {}
         // Without a handler the signal ends the process by itself.
-        std::future::pending::<()>().await;
+        _ => std::future::pending::<()>().await,
     }
     // Verbs that hold something give it back on their own; this is for those that do not.
     tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+}
+
+/// Waits until somebody wants this process to end: from the keyboard, from a service manager, or because the terminal is
+/// gone. From the first call on these signals end nothing by themselves.
+async fn stopped() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+    let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)] = kinds.map(signal) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
+    }
 }
 
 async fn dispatch(cli: &Cli, settings: Settings, output: Output) -> Outcome {
@@ -110,6 +128,7 @@ async fn dispatch(cli: &Cli, settings: Settings, output: Output) -> Outcome {
 
 async fn with_session(cli: &Cli, session: Session) -> Outcome {
     match &cli.verb {
+        Verb::MoveHome(args) => move_home::run(args, cli, &session).await,
         Verb::Versions(args) => versions::run(args, cli, &session).await,
         Verb::Channels(args) => channels::run(args, cli, &session).await,
         Verb::Inspect(args) => inspect::run(args, cli, &session).await,

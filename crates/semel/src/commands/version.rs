@@ -13,6 +13,7 @@ use super::Outcome;
 use super::build::{self, Wanted};
 use crate::cli::{Cli, VersionArgs};
 use crate::output::{Output, table};
+use crate::process;
 use crate::report::{Exit, Failure};
 use crate::session::Session;
 use crate::settings::Settings;
@@ -83,6 +84,13 @@ pub(super) fn request(wanted: &Wanted, source: &Source, history: History, sessio
         scheme: source.project.version.scheme,
         bump: wanted.bump,
         holder: build::holder(session),
+        process: process::own(),
+        again: wanted.again.clone(),
+        platforms: source.project.definition.artefact.platforms.clone(),
+        platform: None,
+        waited_for: None,
+        gone: None,
+        number: None,
     }
 }
 

@@ -50,9 +50,17 @@ fn row(line: &VersionLine) -> Vec<String> {
         artefact.commit.as_ref().map_or_else(|| "-".to_owned(), |commit| commit.short().to_owned()),
         artefact.digest.short().to_owned(),
         artefact.published.as_ref().map_or_else(String::new, |time| ago(time, now())),
-        state(artefact).to_owned(),
+        format!("{}{}", state(artefact), parts(line)),
         environments.join(", "),
     ]
+}
+
+/// How many parts it has, where it has some.
+fn parts(line: &VersionLine) -> String {
+    match line.platforms.len() {
+        0 => String::new(),
+        parts => format!(", {parts} platforms"),
+    }
 }
 
 /// The state in one word; `semel inspect` says more.

@@ -16,6 +16,7 @@ mod random;
 mod transcript;
 
 mod bad_input;
+mod building;
 mod clients;
 mod formats;
 mod images;

@@ -46,6 +46,7 @@ const VERBS: &[(&[&str], i32)] = &[
     (&["component", "set", "other/ruled", "--keep", "branch=7d"], 0),
     (&["component", "list"], 0),
     (&["component", "show", "other/ruled"], 0),
+    (&["move-home", "other/ruled", "--to", "../elsewhere"], 0),
     (&["push", "--draft", "oci:../out", "other/copy@1.1.0"], 0),
     (&["publish", "other/copy@1.1.0"], 0),
     (&["push", "oci:../out", "other/copy@latest"], 0),

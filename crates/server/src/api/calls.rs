@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use semel_engine::error::EngineError;
 use semel_engine::look::{channels, difference, history, place, status, versions, why};
 use semel_engine::{
-    allocate, attest, build_log, collect, component, deploy, deprecate, draft, finalise, hold, observe,
+    allocate, attest, build_log, collect, component, deploy, deprecate, draft, finalise, hold, home, observe,
     pipeline, promote, publish, reject, reserve, rollback, scrub,
 };
 use semel_model::actor::Actor;
@@ -28,6 +28,10 @@ pub fn each(visitor: &mut impl Visitor) {
     visitor.call::<Heartbeat>();
     visitor.call::<reserve::Commit>();
     visitor.call::<reserve::Fail>();
+    visitor.call::<home::Bequeath>();
+    visitor.call::<home::Inherit>();
+    visitor.call::<home::LeaveHome>();
+    visitor.call::<home::TakeHome>();
     visitor.call::<Release>();
     visitor.call::<build_log::AddToLog>();
     visitor.call::<build_log::ReadLog>();
@@ -157,7 +161,7 @@ call!(reserve::Reserve => reserve::Reservation, POST "/builds", "Ask for the rig
 }, bytes_max: HISTORY_BYTES_MAX);
 
 call!(allocate::NextVersion => allocate::Next, POST "/builds/next", "Which version a commit has or would get; reserves nothing", |this, app, who, now| {
-    allocate::next(app.store(), &this).await
+    allocate::next(app.store(), who, &this, now).await
 }, bytes_max: HISTORY_BYTES_MAX);
 
 /// Nothing more to say.
@@ -177,14 +181,14 @@ call!(Heartbeat => Done, POST "/builds/heartbeat", "Renew the lease on a running
 });
 
 impl Call for reserve::Commit {
-    type Answer = reserve::Built;
+    type Answer = reserve::Committed;
     const METHOD: Method = Method::POST;
     const PATH: &'static str = "/builds/commit";
     const SUMMARY: &'static str = "Bind a build's version to its result";
     /// The reports of a large artefact are large.
     const BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-    async fn run(self, app: &App, who: &Actor, now: Timestamp) -> Result<reserve::Built, EngineError> {
+    async fn run(self, app: &App, who: &Actor, now: Timestamp) -> Result<reserve::Committed, EngineError> {
         reserve::commit(app.store(), who, self, now).await
     }
 }
@@ -199,6 +203,31 @@ impl Call for reserve::Fail {
         reserve::fail(app.store(), who, self, now).await.map(|()| Done {})
     }
 }
+
+call!(home::Bequeath => home::Bequest, GET "/components/bequest", "What the next home of a component must know", |this, app, who, now| {
+    home::bequeath(app.store(), &this).await
+});
+
+impl Call for home::Inherit {
+    type Answer = home::Inherited;
+    const METHOD: Method = Method::POST;
+    const PATH: &'static str = "/components/inherit";
+    const SUMMARY: &'static str = "Learn the numbers and names that another store has given";
+    /// A page of source documents.
+    const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+    async fn run(self, app: &App, who: &Actor, now: Timestamp) -> Result<home::Inherited, EngineError> {
+        home::inherit(app.store(), who, self, now).await
+    }
+}
+
+call!(home::LeaveHome => home::Left, POST "/components/leave", "Let the home of a component go to another store", |this, app, who, now| {
+    home::leave(app.store(), who, this, now).await
+});
+
+call!(home::TakeHome => home::Taken, POST "/components/take", "Become the home of a component", |this, app, who, now| {
+    home::take(app.store(), who, this, now).await
+});
 
 question!(
     /// Gives the lease on a build up without a result.

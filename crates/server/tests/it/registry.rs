@@ -82,6 +82,8 @@ async fn a_name_that_a_build_has_reserved_is_refused_with_a_free_one() {
         commit: "a".repeat(40).parse().unwrap(),
         line: semel_model::build::Line::Main("main".to_owned()),
         source: Digest::of(b"source"),
+        platforms: Vec::new(),
+        again: None,
     };
     record(&house, vec![Change::ComponentCreated(created), Change::BuildReserved(reserved)]).await;
     let image = house.prepare("a").await;

@@ -156,6 +156,31 @@ pub(super) async fn published(
     entry: &Entry,
     body: &VersionPublished,
 ) -> Result<(), SqlError> {
+    // A name that came as a copy learns its build number when its component's home moves here; any other repetition of a
+    // name breaks the table's key.
+    let known = conn
+        .execute(
+            "UPDATE version SET number = $4, commit_id = $5 \
+             WHERE component = $1 AND name = $2 AND digest = $3 AND number IS NULL",
+            &[
+                text(&body.component),
+                text(&body.version),
+                text(&body.digest),
+                body.number.into(),
+                opt_text(body.commit.as_ref()),
+            ],
+        )
+        .await?;
+    if known == 0 {
+        insert(conn, seq, entry, body).await?;
+    }
+    match body.number {
+        Some(number) => super::build::published(conn, entry, body, number).await,
+        None => Ok(()),
+    }
+}
+
+async fn insert(conn: &mut Conn, seq: u64, entry: &Entry, body: &VersionPublished) -> Result<(), SqlError> {
     conn.execute(
         "INSERT INTO version (component, name, digest, number, commit_id, log, time, seq) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -170,13 +195,8 @@ pub(super) async fn published(
             seq.into(),
         ],
     )
-    .await?;
-    match body.number {
-        Some(number) => {
-            super::build::published(conn, &body.component, number, &body.digest, body.log.as_ref()).await
-        }
-        None => Ok(()),
-    }
+    .await
+    .map(drop)
 }
 
 pub(super) async fn finalised(
@@ -380,7 +400,7 @@ pub async fn expired_versions(
     Ok(versions.into_iter().filter(|one| one.expired.is_some()).map(|one| one.version).collect())
 }
 
-/// The version of a build number.
+/// The version of a build number; of several, the one that was given last.
 pub async fn by_number(
     conn: &mut Conn,
     component: &ComponentName,
@@ -393,6 +413,21 @@ pub async fn by_number(
         )
         .await?;
     Ok(row.as_ref().map(read_published))
+}
+
+/// The names of a build, in the order in which they were given.
+pub async fn names_of_build(
+    conn: &mut Conn,
+    component: &ComponentName,
+    number: u64,
+) -> Result<Vec<Version>, SqlError> {
+    let rows = conn
+        .rows(
+            "SELECT name FROM version WHERE component = $1 AND number = $2 ORDER BY seq",
+            &[text(component), number.into()],
+        )
+        .await?;
+    Ok(rows.into_iter().map(|row| super::version(row.text(0))).collect())
 }
 
 /// The versions that a digest, or a digest with this beginning, has, oldest first.
@@ -463,6 +498,18 @@ pub async fn versions(
             &[text(component), limit.into()],
         )
         .await?;
+    Ok(rows.iter().map(read_published).collect())
+}
+
+/// So many versions of a component behind a place in the ledger, oldest first.
+pub async fn versions_after(
+    conn: &mut Conn,
+    component: &ComponentName,
+    seq: u64,
+    limit: u64,
+) -> Result<Vec<Published>, SqlError> {
+    const AFTER: &str = select_version!("WHERE component = $1 AND seq > $2 ORDER BY seq LIMIT $3");
+    let rows = conn.rows(AFTER, &[text(component), seq.into(), limit.into()]).await?;
     Ok(rows.iter().map(read_published).collect())
 }
 

@@ -1,9 +1,13 @@
 //! Builds: which key got which number and version, and what became of it.
 
+use std::collections::BTreeMap;
+
+use semel_model::actor::Actor;
 use semel_model::build::Line;
 use semel_model::digest::Digest;
-use semel_model::entry::{BuildFailed, BuildReserved, Entry};
+use semel_model::entry::{BuildFailed, BuildReserved, Entry, PartBuilt, VersionPublished};
 use semel_model::name::{CommitId, ComponentName};
+use semel_model::platform::Platform;
 use semel_model::version::Version;
 
 use crate::sql::{Conn, Row, SqlError, opt_text, text};
@@ -46,28 +50,59 @@ pub struct Build {
     pub reason: Option<String>,
     /// When it was reserved.
     pub time: String,
+    /// The platforms that it has a part for; none: it is one artefact for one platform.
+    pub platforms: Vec<Platform>,
+    /// The key of the first build of its source: the one with salt 0.
+    pub family: Digest,
+    /// Why its source was built once more; none: it is the first build of its source.
+    pub again: Option<String>,
+    /// Who published it.
+    pub actor: Option<Actor>,
+}
+
+/// One platform's part of a build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// What it runs on.
+    pub platform: Platform,
+    /// Its manifest, once it is built.
+    pub digest: Option<Digest>,
+    /// What the last attempt printed.
+    pub log: Option<Digest>,
+    /// Why the last attempt failed.
+    pub reason: Option<String>,
+    /// Who built it.
+    pub actor: Option<Actor>,
 }
 
 /// The columns that [`read`] takes, in its order.
 macro_rules! select_build {
     ($rest:literal) => {
-        concat!("SELECT component, number, build_key, version, commit_id, line, source, state, digest, log, reason, time ", "FROM build ", $rest)
+        concat!(
+            "SELECT component, number, build_key, version, commit_id, line, source, state, digest, log, reason, time, ",
+            "platforms, again, actor, family FROM build ",
+            $rest
+        )
     };
 }
 
 pub(super) async fn reserved(conn: &mut Conn, entry: &Entry, body: &BuildReserved) -> Result<(), SqlError> {
     conn.execute(
-        "INSERT INTO build (component, number, build_key, version, commit_id, line, source, state, time) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, 'reserved', $8)",
+        "INSERT INTO build \
+         (component, number, build_key, version, commit_id, line, source, state, time, family, again, platforms) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, 'reserved', $8, $9, $10, $11)",
         &[
             text(&body.component),
             body.number.into(),
             text(&body.key),
             text(&body.version),
             text(&body.commit),
-            serde_json::to_string(&body.line).expect("a line is JSON").into(),
+            json(&body.line).into(),
             text(&body.source),
             text(&entry.time),
+            text(body.again.as_ref().map_or(&body.key, |again| &again.of)),
+            body.again.as_ref().map(|again| again.reason.clone()).into(),
+            (!body.platforms.is_empty()).then(|| json(&body.platforms)).into(),
         ],
     )
     .await?;
@@ -79,7 +114,26 @@ pub(super) async fn reserved(conn: &mut Conn, entry: &Entry, body: &BuildReserve
     matched(conn, &body.component, &body.commit, body.number).await
 }
 
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("what an entry holds is JSON")
+}
+
+/// A failed part is the failure of its build as long as nothing else is said.
 pub(super) async fn failed(conn: &mut Conn, body: &BuildFailed) -> Result<(), SqlError> {
+    if let Some(platform) = &body.platform {
+        conn.execute(
+            "INSERT INTO part (component, number, platform, log, reason) VALUES ($1, $2, $3, $4, $5) \
+             ON CONFLICT (component, number, platform) DO UPDATE SET log = $4, reason = $5",
+            &[
+                text(&body.component),
+                body.number.into(),
+                text(platform),
+                opt_text(body.log.as_ref()),
+                body.reason.as_str().into(),
+            ],
+        )
+        .await?;
+    }
     conn.execute(
         "UPDATE build SET state = 'failed', log = $3, reason = $4 WHERE component = $1 AND number = $2 AND state <> 'published'",
         &[text(&body.component), body.number.into(), opt_text(body.log.as_ref()), body.reason.as_str().into()],
@@ -88,16 +142,46 @@ pub(super) async fn failed(conn: &mut Conn, body: &BuildFailed) -> Result<(), Sq
     .map(drop)
 }
 
+pub(super) async fn part_built(conn: &mut Conn, entry: &Entry, body: &PartBuilt) -> Result<(), SqlError> {
+    conn.execute(
+        "INSERT INTO part (component, number, platform, digest, log, actor) VALUES ($1, $2, $3, $4, $5, $6) \
+         ON CONFLICT (component, number, platform) DO UPDATE SET digest = $4, log = $5, actor = $6, reason = NULL",
+        &[
+            text(&body.component),
+            body.number.into(),
+            text(&body.platform),
+            text(&body.digest),
+            opt_text(body.log.as_ref()),
+            json(&entry.actor).into(),
+        ],
+    )
+    .await?;
+    conn.execute(
+        "UPDATE build SET state = 'reserved', reason = NULL WHERE component = $1 AND number = $2 AND state = 'failed' \
+         AND NOT EXISTS (SELECT 1 FROM part WHERE component = $1 AND number = $2 AND reason IS NOT NULL)",
+        &[text(&body.component), body.number.into()],
+    )
+    .await
+    .map(drop)
+}
+
+/// The first name that a build gets says who made it; it may get others later.
 pub(super) async fn published(
     conn: &mut Conn,
-    component: &ComponentName,
+    entry: &Entry,
+    body: &VersionPublished,
     number: u64,
-    digest: &Digest,
-    log: Option<&Digest>,
 ) -> Result<(), SqlError> {
     conn.execute(
-        "UPDATE build SET state = 'published', digest = $3, log = $4, reason = NULL WHERE component = $1 AND number = $2",
-        &[text(component), number.into(), text(digest), opt_text(log)],
+        "UPDATE build SET state = 'published', digest = $3, log = $4, reason = NULL, actor = $5 \
+         WHERE component = $1 AND number = $2 AND state <> 'published'",
+        &[
+            text(&body.component),
+            number.into(),
+            text(&body.digest),
+            opt_text(body.log.as_ref()),
+            json(&entry.actor).into(),
+        ],
     )
     .await
     .map(drop)
@@ -117,14 +201,62 @@ pub(super) async fn matched(
     .map(drop)
 }
 
-/// The build of a key.
-pub async fn by_key(
+/// The builds of one source, oldest first: the one whose key has salt 0, and what was built again.
+pub async fn family(
     conn: &mut Conn,
     component: &ComponentName,
-    key: &Digest,
-) -> Result<Option<Build>, SqlError> {
-    const BY_KEY: &str = select_build!("WHERE component = $1 AND build_key = $2");
-    Ok(conn.row(BY_KEY, &[text(component), text(key)]).await?.as_ref().map(read))
+    first: &Digest,
+) -> Result<Vec<Build>, SqlError> {
+    const FAMILY: &str = select_build!("WHERE component = $1 AND family = $2 ORDER BY number");
+    Ok(conn.rows(FAMILY, &[text(component), text(first)]).await?.iter().map(read).collect())
+}
+
+/// So many builds of a component behind a number, in their order.
+pub async fn after(
+    conn: &mut Conn,
+    component: &ComponentName,
+    number: u64,
+    limit: u64,
+) -> Result<Vec<Build>, SqlError> {
+    const AFTER: &str = select_build!("WHERE component = $1 AND number > $2 ORDER BY number LIMIT $3");
+    let rows = conn.rows(AFTER, &[text(component), number.into(), limit.into()]).await?;
+    Ok(rows.iter().map(read).collect())
+}
+
+/// The parts of a build that were tried, in the order of their names.
+pub async fn parts(conn: &mut Conn, component: &ComponentName, number: u64) -> Result<Vec<Part>, SqlError> {
+    let rows = conn
+        .rows(
+            "SELECT platform, digest, log, reason, actor FROM part WHERE component = $1 AND number = $2 ORDER BY platform",
+            &[text(component), number.into()],
+        )
+        .await?;
+    let read = |row: Row| Part {
+        platform: super::parsed(row.text(0)),
+        digest: super::opt_parsed(row.opt_text(1)),
+        log: super::opt_parsed(row.opt_text(2)),
+        reason: row.opt_text(3),
+        actor: row.opt_text(4).map(|text| from_json(&text)),
+    };
+    Ok(rows.into_iter().map(read).collect())
+}
+
+/// The platforms of the builds of a component that have parts, by build number.
+pub async fn platforms(
+    conn: &mut Conn,
+    component: &ComponentName,
+) -> Result<BTreeMap<u64, Vec<Platform>>, SqlError> {
+    let rows = conn
+        .rows(
+            "SELECT number, platforms FROM build WHERE component = $1 AND platforms IS NOT NULL",
+            &[text(component)],
+        )
+        .await?;
+    Ok(rows.into_iter().map(|row| (row.count(0), from_json(&row.text(1)))).collect())
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> T {
+    serde_json::from_str(text).expect("the fold writes only well-formed values")
 }
 
 /// The build with a number.
@@ -142,13 +274,13 @@ pub async fn by_commit(conn: &mut Conn, commit: &str) -> Result<Vec<(CommitId, B
     let rows = conn
         .rows(
             "SELECT build.component, build.number, build_key, version, build.commit_id, line, source, state, digest, log, reason, time, \
-             built_commit.commit_id FROM built_commit JOIN build \
+             platforms, again, actor, family, built_commit.commit_id FROM built_commit JOIN build \
              ON build.component = built_commit.component AND build.number = built_commit.number \
              WHERE built_commit.commit_id >= $1 AND built_commit.commit_id < $2 ORDER BY build.component, build.number DESC",
             &[commit.into(), format!("{commit}g").into()],
         )
         .await?;
-    Ok(rows.iter().map(|row| (super::parsed(row.text(12)), read(row))).collect())
+    Ok(rows.iter().map(|row| (super::parsed(row.text(16)), read(row))).collect())
 }
 
 /// The numbers that share a commit in one component.
@@ -200,7 +332,7 @@ fn read(row: &Row) -> Build {
         key: super::parsed(row.text(2)),
         version: super::version(row.text(3)),
         commit: super::parsed(row.text(4)),
-        line: serde_json::from_str(&row.text(5)).expect("the fold writes only well-formed values"),
+        line: from_json(&row.text(5)),
         source: super::parsed(row.text(6)),
         state: match row.text(7).as_str() {
             "published" => BuildState::Published,
@@ -211,6 +343,10 @@ fn read(row: &Row) -> Build {
         log: super::opt_parsed(row.opt_text(9)),
         reason: row.opt_text(10),
         time: row.text(11),
+        platforms: row.opt_text(12).map(|text| from_json(&text)).unwrap_or_default(),
+        again: row.opt_text(13),
+        actor: row.opt_text(14).map(|text| from_json(&text)),
+        family: super::parsed(row.text(15)),
     }
 }
 

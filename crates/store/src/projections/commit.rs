@@ -53,7 +53,11 @@ pub async fn given(conn: &mut Conn, component: &ComponentName) -> Result<Vec<Giv
              ON build.component = built_commit.component AND build.number = built_commit.number \
              WHERE built_commit.component = $1 \
              UNION ALL SELECT commit_id, name, '' FROM version \
-             WHERE component = $1 AND commit_id IS NOT NULL AND (number IS NULL OR candidate IS NOT NULL)",
+             WHERE component = $1 AND commit_id IS NOT NULL AND (number IS NULL OR candidate IS NOT NULL) \
+             UNION ALL SELECT version.commit_id, version.name, version.commit_id FROM version JOIN build \
+             ON build.component = version.component AND build.number = version.number \
+             WHERE version.component = $1 AND version.commit_id IS NOT NULL AND version.candidate IS NULL \
+             AND version.name <> build.version",
             &[text(component)],
         )
         .await?;

@@ -2,7 +2,7 @@
 
 use semel_model::allocation::Scheme;
 use semel_model::canonical;
-use semel_model::entry::{ComponentChanged, ComponentCreated};
+use semel_model::entry::{ComponentChanged, ComponentCreated, HomeMoved, HomeTaken};
 use semel_model::keep::Keep;
 use semel_model::name::ComponentName;
 use semel_model::version::{NamePattern, TagPolicy};
@@ -28,12 +28,19 @@ pub struct Component {
     pub patterns: Vec<NamePattern>,
     /// How its versions look, if that was said.
     pub scheme: Option<Scheme>,
+    /// The entry that says that its home has left this store.
+    pub moved: Option<u64>,
+    /// The URL of the store that it left for, if it has one.
+    pub place: Option<String>,
 }
 
 /// The columns that [`read`] takes, in its order.
 macro_rules! select_component {
     ($rest:literal) => {
-        concat!("SELECT name, policy, home, last_build, keep, patterns, scheme FROM component ", $rest)
+        concat!(
+            "SELECT name, policy, home, last_build, keep, patterns, scheme, moved, place FROM component ",
+            $rest
+        )
     };
 }
 
@@ -60,6 +67,20 @@ pub(super) async fn changed(conn: &mut Conn, body: &ComponentChanged) -> Result<
         conn.execute("UPDATE component SET scheme = $2 WHERE name = $1", &values).await?;
     }
     Ok(())
+}
+
+pub(super) async fn home_moved(conn: &mut Conn, seq: u64, body: &HomeMoved) -> Result<(), SqlError> {
+    let values = [text(&body.component), body.to.as_str().into(), seq.into(), body.place.clone().into()];
+    conn.execute("UPDATE component SET home = $2, moved = $3, place = $4 WHERE name = $1", &values)
+        .await
+        .map(drop)
+}
+
+pub(super) async fn home_taken(conn: &mut Conn, body: &HomeTaken) -> Result<(), SqlError> {
+    let values = [text(&body.component), body.home.as_str().into()];
+    conn.execute("UPDATE component SET home = $2, moved = NULL, place = NULL WHERE name = $1", &values)
+        .await
+        .map(drop)
 }
 
 fn json(value: &impl Serialize) -> Value {
@@ -107,5 +128,7 @@ fn read(row: &Row) -> Component {
         keep: from_json(row.opt_text(4)),
         patterns: from_json(row.opt_text(5)),
         scheme: super::opt_parsed(row.opt_text(6)),
+        moved: row.opt_count(7),
+        place: row.opt_text(8),
     }
 }

@@ -10,6 +10,8 @@ pub fn of(change: &Change) -> Vec<Digest> {
     match change {
         Change::BuildReserved(body) => vec![body.source.clone()],
         Change::BuildFailed(body) => body.log.iter().cloned().collect(),
+        Change::HomeTaken(body) => vec![body.proof.clone()],
+        Change::PartBuilt(body) => body.log.iter().cloned().collect(),
         Change::VersionPublished(body) => body.log.iter().cloned().collect(),
         Change::EvidenceAttached(body) => {
             std::iter::once(&body.envelope).chain(&body.attachment).cloned().collect()

@@ -55,8 +55,9 @@ proptest! {
             let mut turn = store.turn().await.unwrap();
             for (at, text) in texts.iter().enumerate() {
                 let values = [format!("{at}").into(), text.as_str().into(), number.into()];
-                let insert = "INSERT INTO lease (component, build_key, attempt, token, holder, until_millis) \
-                              VALUES ($1, '', $3, $2, '', 0)";
+                let insert = "INSERT INTO lease \
+                              (component, build_key, platform, attempt, token, holder, until_millis, failed) \
+                              VALUES ($1, '', '', $3, $2, '', 0, 0)";
                 turn.db().execute(insert, &values).await.unwrap();
                 let select = "SELECT token, attempt FROM lease WHERE component = $1 AND token = $2";
                 let row = turn.db().row(select, &values[..2]).await.unwrap().expect("it was written");

@@ -81,6 +81,7 @@ fn released_migrations_are_never_edited() {
         ("0002_repository", "04618ea83bd67a58"),
         ("0003_turn", "a4f0ad6a6461bff8"),
         ("0004_versions", "1e26624ad30f053b"),
+        ("0005_reservation", "937d9a842eaec2aa"),
         ("0006_live_log", "7ec7006a4c4a35b5"),
     ];
     let now: Vec<(&str, String)> = MIGRATIONS

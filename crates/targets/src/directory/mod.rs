@@ -55,6 +55,7 @@ pub use converge::{Facts, Host, Order, Outcome, Progress, Refused, Values, conve
 pub use durable::FileError;
 pub use journal::{JournalLine, journal};
 pub use observe::{Depth, observe};
+pub use process::ProcessId;
 pub use release::{InvalidRelease, ReleaseSpec};
 pub use stage::BlobSource;
 pub use supervise::{Supervise, SuperviseError, Timing, supervise};

@@ -17,20 +17,21 @@ use super::launch::DEPLOYMENT;
 
 /// A process that cannot be mistaken for another one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct ProcessId {
-    pub(super) pid: i32,
+pub struct ProcessId {
+    /// Its number.
+    pub pid: i32,
     /// Its start: field 22 of `/proc/<pid>/stat` (proc(5)), or what `ps` prints.
-    pub(super) start: String,
+    pub start: String,
 }
 
 impl ProcessId {
     /// The process that has this number now.
-    pub(super) fn of(pid: i32) -> Option<Self> {
+    pub fn of(pid: i32) -> Option<Self> {
         Some(Self { pid, start: start_of(pid)? })
     }
 
     /// Whether it still runs.
-    pub(super) fn is_alive(&self) -> bool {
+    pub fn is_alive(&self) -> bool {
         start_of(self.pid).is_some_and(|start| start == self.start)
     }
 }

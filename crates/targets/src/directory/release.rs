@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use semel_model::deployment::{InvalidNeed, Need};
 use semel_model::digest::Digest;
+use semel_model::platform::Platform;
 use semel_oci::descriptor::Descriptor;
 use semel_oci::manifest::{InvalidManifest, ParsedManifest};
 use semel_oci::media_type;
@@ -57,12 +58,17 @@ pub enum InvalidRelease {
     /// Not a manifest at all.
     #[error("the manifest cannot be read")]
     Manifest(#[source] InvalidManifest),
-    /// A list of artefacts.
-    #[error("this is an index of {parts} artefacts: deploy the digest of one of them")]
+    /// A list of artefacts, none of which is for this machine.
+    #[error("this is an index of {parts} artefacts, none of them for {host}")]
     Index {
         /// How many it lists.
         parts: usize,
+        /// What this machine is.
+        host: Platform,
     },
+    /// A list of lists.
+    #[error("this is an index of indexes: deploy the digest of one artefact")]
+    Nested,
     /// Something that nobody can start.
     #[error(
         "an artefact of type {found} is neither an image nor a Semel archive: a directory target cannot run it"
@@ -124,10 +130,25 @@ pub(crate) fn config_of(manifest: &[u8]) -> Result<Descriptor, InvalidRelease> {
     manifest.config.ok_or(InvalidRelease::NoEntrypoint)
 }
 
+/// The part of an index that this machine runs; none: the manifest is no index.
+pub(crate) fn part_for_host(manifest: &[u8]) -> Result<Option<Descriptor>, InvalidRelease> {
+    let manifest = ParsedManifest::parse(manifest, None).map_err(InvalidRelease::Manifest)?;
+    if !manifest.is_index() {
+        return Ok(None);
+    }
+    let (host, parts) = (Platform::host(), manifest.manifests.len());
+    let is_for_host =
+        |part: &Descriptor| part.platform.as_ref().is_some_and(|platform| host.is_met_by(platform));
+    match manifest.manifests.into_iter().find(is_for_host) {
+        Some(part) => Ok(Some(part)),
+        None => Err(InvalidRelease::Index { parts, host }),
+    }
+}
+
 fn parse_manifest(bytes: &[u8]) -> Result<ParsedManifest, InvalidRelease> {
     let manifest = ParsedManifest::parse(bytes, None).map_err(InvalidRelease::Manifest)?;
     if manifest.is_index() {
-        return Err(InvalidRelease::Index { parts: manifest.manifests.len() });
+        return Err(InvalidRelease::Nested);
     }
     Ok(manifest)
 }

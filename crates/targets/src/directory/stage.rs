@@ -29,6 +29,11 @@ pub type BlobFuture<'a> = Pin<Box<dyn Future<Output = io::Result<BlobReader>> + 
 pub trait BlobSource: Send + Sync {
     /// Opens a blob. `size` is what the manifest says, in bytes.
     fn blob<'a>(&'a self, digest: &'a Digest, size: u64) -> BlobFuture<'a>;
+
+    /// Opens the manifest of a part, which a registry gives in another place than blobs.
+    fn manifest<'a>(&'a self, digest: &'a Digest, size: u64) -> BlobFuture<'a> {
+        self.blob(digest, size)
+    }
 }
 
 /// Why an artefact was not staged. Nothing that runs was touched.
@@ -104,7 +109,8 @@ pub(super) struct Staged {
     pub(super) already: bool,
 }
 
-/// Reads what an artefact asks to run: checks its manifest and fetches its configuration blob.
+/// Reads what an artefact asks to run: checks its manifest, goes on to this machine's part where it has parts, and fetches
+/// the configuration blob.
 pub(super) async fn read_spec(
     artefact: &Digest,
     manifest: &[u8],
@@ -115,8 +121,16 @@ pub(super) async fn read_spec(
         return Err(StageError::Manifest { expected: artefact.clone(), found });
     }
     let invalid = |source| StageError::Release { artefact: artefact.clone(), source };
+    let part = match release::part_for_host(manifest).map_err(invalid)? {
+        Some(part) => {
+            let opened = source.manifest(&part.digest, part.size);
+            Some(fetch_whole(&part.digest, part.size, opened).await?)
+        }
+        None => None,
+    };
+    let manifest = part.as_deref().unwrap_or(manifest);
     let config = release::config_of(manifest).map_err(invalid)?;
-    let bytes = fetch_whole(&config.digest, config.size, source).await?;
+    let bytes = fetch_whole(&config.digest, config.size, source.blob(&config.digest, config.size)).await?;
     ReleaseSpec::from_artefact(manifest, &bytes).map_err(invalid)
 }
 
@@ -159,15 +173,14 @@ pub(super) async fn is_intact(layout: &Layout, artefact: &Digest, tree: &Digest)
     Ok(intact(layout, artefact).await?.is_some_and(|found| found == *tree))
 }
 
-async fn fetch_whole(digest: &Digest, size: u64, source: &dyn BlobSource) -> Result<Vec<u8>, StageError> {
+async fn fetch_whole(digest: &Digest, size: u64, opened: BlobFuture<'_>) -> Result<Vec<u8>, StageError> {
     let fetch = |source| StageError::Fetch { digest: digest.clone(), source };
     if size > release::CONFIG_BYTES_MAX {
-        let what =
-            format!("a configuration blob of {size} bytes is larger than {}", release::CONFIG_BYTES_MAX);
+        let what = format!("a document of {size} bytes is larger than {}", release::CONFIG_BYTES_MAX);
         return Err(fetch(io::Error::other(what)));
     }
     let mut bytes = Vec::new();
-    let reader = source.blob(digest, size).await.map_err(fetch)?;
+    let reader = opened.await.map_err(fetch)?;
     reader.take(size + 1).read_to_end(&mut bytes).await.map_err(fetch)?;
     if bytes.len() as u64 != size || !digest.matches(&bytes) {
         let found = Digest::of_with(digest.algorithm(), &bytes);

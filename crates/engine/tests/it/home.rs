@@ -1,0 +1,131 @@
+//! A component's home moves to another store: every number and name goes with it, and there is never more than one home.
+
+use semel_engine::error::EngineError;
+use semel_engine::home::{
+    Bequeath, Inherit, LeaveHome, Left, TakeHome, Taken, bequeath, inherit, leave, take,
+};
+use semel_engine::reserve::{Reservation, reserve};
+use semel_model::build::Line;
+
+use crate::{World, component, holding, request};
+
+impl World {
+    async fn leave_for(&self, other: &Self) -> Result<Left, EngineError> {
+        let (to, place) = (other.store.id().to_owned(), Some("https://semel.example".to_owned()));
+        leave(&self.store, &self.who, LeaveHome { component: component(), to, place }, self.now()).await
+    }
+
+    /// Learns everything that another store knows, page by page; how much was new.
+    async fn learn_from(&self, other: &Self) -> Result<u64, EngineError> {
+        let (mut after_number, mut after_seq, mut new) = (0, 0, 0);
+        loop {
+            let ask = Bequeath { component: component(), after_number, after_seq };
+            let bequest = bequeath(&other.store, &ask).await?;
+            if bequest.builds.is_empty() && bequest.names.is_empty() {
+                return Ok(new);
+            }
+            after_number = bequest.builds.last().map_or(after_number, |last| last.reserved.number);
+            after_seq = bequest.seq;
+            let from = other.store.id().to_owned();
+            let told = Inherit { component: component(), from, bequest };
+            new += inherit(&self.store, &self.who, told, self.now()).await?.new;
+        }
+    }
+
+    async fn take_home(&self, left: Left) -> Result<Taken, EngineError> {
+        take(&self.store, &self.who, TakeHome { component: component(), left }, self.now()).await
+    }
+
+    async fn refuses_to_build(&self) -> String {
+        let asked = reserve(&self.store, &self.who, request(9, "something new"), self.now()).await;
+        match asked {
+            Err(error @ EngineError::NotAllowed { .. }) => {
+                format!("{error} ({})", error.hint().unwrap_or_default())
+            }
+            other => panic!("it is the home: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_new_home_goes_on_with_the_numbers_and_knows_what_was_built() {
+    let (old, new) = (World::new().await, World::new().await);
+    let first = old.built(1, "one").await;
+    old.granted(request(2, "two")).await;
+    old.published("7.0.0").await;
+    assert!(matches!(old.leave_for(&new).await, Err(EngineError::TryAgain { .. })), "build 2 is running");
+    old.wait(60);
+    assert_eq!(new.learn_from(&old).await.unwrap(), 4, "two builds and two names");
+    assert_eq!(new.learn_from(&old).await.unwrap(), 0);
+    assert!(new.refuses_to_build().await.contains("holds copies"), "the old store is still the home");
+    old.built(3, "three").await;
+    let left = old.leave_for(&new).await.unwrap();
+    assert!(old.refuses_to_build().await.contains("has moved"));
+    assert!(old.refuses_to_build().await.contains("--server https://semel.example"));
+    let early = new.take_home(left.clone()).await;
+    assert!(matches!(early, Err(EngineError::Precondition { .. })), "build 3 is not known there: {early:?}");
+    assert!(new.refuses_to_build().await.contains("holds copies"), "no store is the home now");
+    assert_eq!(new.learn_from(&old).await.unwrap(), 2);
+    assert_eq!(new.take_home(left.clone()).await.unwrap(), Taken { last_build: 3, already: false });
+    assert_eq!(new.take_home(left.clone()).await.unwrap(), Taken { last_build: 3, already: true });
+    assert_eq!(old.leave_for(&new).await.unwrap().entry, left.entry, "leaving once more is the same");
+
+    let known = new.reserve(request(1, "one")).await;
+    assert!(matches!(known, Reservation::Built(built) if built.digest == first.digest), "built once");
+    let retried = new.granted(request(2, "two")).await;
+    assert_eq!((retried.number, retried.version.to_string()), (2, "0.0.2".to_owned()), "reserved there");
+    let next = new.granted(request(4, "four")).await;
+    assert_eq!(next.number, 4);
+    assert_eq!(next.version.to_string(), "0.0.4");
+    let taken = new.bind("7.0.0", &new.artefact("other bytes").await).await.unwrap();
+    assert!(matches!(taken, semel_engine::publish::Bound::Refused(_)), "names are taken: {taken:?}");
+    old.assert_sound().await;
+    new.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_home_is_taken_only_with_the_proof_that_it_was_left_for_this_store() {
+    let (old, new, third) = (World::new().await, World::new().await, World::new().await);
+    old.built(1, "one").await;
+    let left = old.leave_for(&new).await.unwrap();
+    for learner in [&new, &third] {
+        learner.learn_from(&old).await.unwrap();
+    }
+    let elsewhere = third.take_home(left.clone()).await;
+    assert!(matches!(elsewhere, Err(EngineError::Invalid { .. })), "{elsewhere:?}");
+    let entry = left.entry.replace(new.store.id(), third.store.id());
+    let forged = third.take_home(Left { entry, ..left.clone() }).await;
+    assert!(matches!(forged, Err(EngineError::Verification { .. })), "{forged:?}");
+    let unsigned =
+        new.take_home(Left { ledger_key: third.store.identity().ledger_key.clone(), ..left.clone() });
+    assert!(matches!(unsigned.await, Err(EngineError::Verification { .. })));
+    assert!(old.leave_for(&third).await.is_err(), "it has left already");
+    new.take_home(left).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_home_moves_back_and_a_late_result_of_the_old_one_is_refused() {
+    let (old, new) = (World::new().await, World::new().await);
+    let late = old.granted(request(1, "one")).await;
+    old.wait(60);
+    let left = old.leave_for(&new).await.unwrap();
+    let digest = old.artefact("late").await;
+    let refused = old.commit(&late, &digest).await.unwrap_err();
+    assert!(matches!(refused, EngineError::NotAllowed { .. }), "{refused:?}");
+    new.learn_from(&old).await.unwrap();
+    new.take_home(left).await.unwrap();
+    let granted = new.granted(request(1, "one")).await;
+    let built = new.commit(&granted, &new.artefact("good").await).await.unwrap();
+    assert_eq!(built.number, 1);
+    let left = new.leave_for(&old).await.unwrap();
+    old.learn_from(&new).await.unwrap();
+    assert_eq!(old.take_home(left).await.unwrap().last_build, 1);
+    let known = old.reserve(request(1, "one")).await;
+    assert!(matches!(known, Reservation::Built(back) if back.digest == built.digest));
+    let branch = Line::Branch("feat".to_owned());
+    let next = old.granted(semel_engine::reserve::Reserve { line: branch, ..request(2, "two") }).await;
+    assert_eq!(next.number, 2);
+    assert_ne!(holding(&next).token, "");
+    old.assert_sound().await;
+    new.assert_sound().await;
+}

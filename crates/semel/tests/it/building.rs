@@ -1,0 +1,401 @@
+//! Builds of one source by many: who waits, who takes over, who comes too late, and what is built again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::cluster::Cluster;
+use crate::environment::{Ran, TestEnvironment, has};
+use crate::random::Random;
+
+/// A command that runs and is watched.
+struct Watched {
+    child: Child,
+    stderr: BufReader<std::process::ChildStderr>,
+    said: String,
+}
+
+impl Watched {
+    fn start(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        Self { child, stderr, said: String::new() }
+    }
+
+    /// The next line that it prints about what it does; none: it has ended.
+    fn line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        self.stderr.read_line(&mut line).unwrap();
+        self.said.push_str(&line);
+        (!line.is_empty()).then_some(line)
+    }
+
+    /// Waits until it says something.
+    fn says(mut self, words: &str) -> Self {
+        while let Some(line) = self.line() {
+            if line.contains(words) {
+                return self;
+            }
+        }
+        panic!("it ended without saying `{words}`: {}", self.said);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    fn ended(mut self) -> Ran {
+        while self.line().is_some() {}
+        let output = self.child.wait_with_output().unwrap();
+        Ran {
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: self.said,
+            code: output.status.code().unwrap_or(-1),
+        }
+    }
+}
+
+impl TestEnvironment {
+    fn begin(&self, words: &[&str]) -> Watched {
+        Watched::start(self.command(words))
+    }
+
+    /// The small project, whose build runs a command first.
+    fn with_recipe(run: &str) -> Self {
+        let environment = Self::project();
+        environment.set_recipe(run);
+        environment
+    }
+
+    fn set_recipe(&self, run: &str) {
+        self.edit("semel.toml", "[artefact]", &format!("[build]\nrun = {run:?}\n\n[artefact]"));
+        self.commit("fix: build with a command");
+    }
+
+    /// The pieces of evidence about an artefact: kind and result.
+    fn evidence(&self, version: &str) -> Vec<(String, String)> {
+        let found = self.ok(&["--json", "inspect", version]).json();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        found["evidence"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| (text(&one["kind"]), text(&one["result"])))
+            .collect()
+    }
+}
+
+/// How many processes build how many keys.
+const BUILDERS: usize = 40;
+const KEYS: usize = 5;
+/// How many holders of one key are killed at most: some are left to build it.
+const KILLS: u64 = 4;
+
+/// Forty processes build five commits; those that get to build are killed at random moments. Each commit becomes one
+/// artefact, under one number.
+fn forty_builders(environment: &TestEnvironment, server: Option<&str>) {
+    environment.set_recipe("sleep 0.2");
+    let commits: Vec<String> = (0..KEYS)
+        .map(|number| {
+            environment.write("run.sh", &format!("#!/bin/sh\necho {number}\n"));
+            environment.commit("fix: count");
+            environment.git(&["rev-parse", "HEAD"])
+        })
+        .collect();
+    let build = |commit: &str| {
+        let mut command = environment.command(&["build", commit]);
+        command.envs(server.map(|address| ("SEMEL_SERVER", format!("http://{address}"))));
+        command
+    };
+    let killed = Mutex::new(BTreeMap::<usize, u64>::new());
+    let ended: Vec<(usize, Ran)> = std::thread::scope(|scope| {
+        let watch = |at: usize| {
+            let (key, watched, killed) = (at % KEYS, Watched::start(build(&commits[at % KEYS])), &killed);
+            scope.spawn(move || (key, run_or_kill(watched, &mut Random::new(at as u64), key, killed)))
+        };
+        let running: Vec<_> = (0..BUILDERS).map(watch).collect();
+        running.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let killed: u64 = killed.into_inner().unwrap().values().sum();
+    assert!(killed >= KEYS as u64, "only {killed} holders were killed");
+    let mut digests = BTreeMap::<usize, BTreeSet<String>>::new();
+    for (key, ran) in ended.iter().filter(|(_, ran)| ran.code != -1) {
+        assert_eq!(ran.code, 0, "{ran:?}");
+        digests.entry(*key).or_default().insert(ran.digest());
+    }
+    assert_eq!(digests.len(), KEYS);
+    assert!(digests.values().all(|of_key| of_key.len() == 1), "one digest for each key: {digests:?}");
+    let versions = environment.ok(&["--json", "versions"]).json();
+    let numbers: BTreeSet<u64> =
+        versions["versions"].as_array().unwrap().iter().map(|one| one["number"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, (1..=KEYS as u64).collect(), "each number is given once: {versions}");
+    environment.ok(&["audit", "verify"]);
+}
+
+/// Lets a build go on to its end, or kills it at one of its steps, once it has become the holder.
+fn run_or_kill(
+    mut watched: Watched,
+    random: &mut Random,
+    key: usize,
+    killed: &Mutex<BTreeMap<usize, u64>>,
+) -> Ran {
+    watched = loop {
+        match watched.line() {
+            Some(line) if line.contains("reserved ") => break watched,
+            Some(_) => {}
+            None => return watched.ended(),
+        }
+    };
+    let may_be_killed = {
+        let mut killed = killed.lock().unwrap();
+        let so_far = killed.entry(key).or_default();
+        let chosen = *so_far == 0 || (*so_far < KILLS && random.below(2) > 0);
+        *so_far += u64::from(chosen);
+        chosen
+    };
+    if may_be_killed {
+        for _ in 0..random.below(4) {
+            watched.line();
+        }
+        // It may have ended by itself.
+        drop(watched.child.kill());
+    }
+    watched.ended()
+}
+
+#[test]
+fn forty_builders_of_five_keys_make_five_artefacts_although_holders_are_killed() {
+    forty_builders(&TestEnvironment::project(), None);
+}
+
+#[test]
+fn forty_builders_make_five_artefacts_in_postgresql() {
+    let Some(cluster) = Cluster::get() else { return };
+    cluster.create("builders");
+    let mut environment = TestEnvironment::project();
+    environment.keep_tables_in(cluster.url("builders"));
+    forty_builders(&environment, None);
+}
+
+#[test]
+fn forty_builders_make_five_artefacts_through_a_server() {
+    let environment = TestEnvironment::project();
+    let serving = environment.serve();
+    forty_builders(&environment, Some(&serving.address));
+}
+
+#[test]
+fn who_ends_gives_the_build_up_at_once_and_who_is_killed_is_found_gone() {
+    let environment = TestEnvironment::with_recipe("sleep 600");
+    let mut versions = BTreeSet::new();
+    for (attempt, signal, code) in
+        [(1, Signal::TERM, 130), (2, Signal::INT, 130), (3, Signal::HUP, 130), (4, Signal::KILL, -1)]
+    {
+        // Nobody waits for a lease to lapse: it is free.
+        let holder = environment.begin(&["build", "--no-wait"]).says("reserved ");
+        assert!(attempt == 1 || holder.said.contains(&format!("attempt {attempt}")), "{}", holder.said);
+        let waiting = environment.semel(&["build", "--no-wait"]);
+        assert_eq!(waiting.code, 75, "{waiting:?}");
+        assert!(waiting.stderr.contains("is being built by tester (process "), "{waiting:?}");
+        holder.signal(signal);
+        let ended = holder.ended();
+        assert_eq!(ended.code, code, "{signal:?}: {ended:?}");
+        let name = ended.stderr.split_once("reserved ").unwrap().1.split_once(':').unwrap().0;
+        versions.insert(name.to_owned());
+    }
+    assert_eq!(versions.len(), 1, "every attempt has the same number and version: {versions:?}");
+}
+
+#[test]
+fn who_waits_for_a_build_that_fails_gets_its_failure_unless_it_wants_to_try() {
+    let environment = TestEnvironment::with_recipe("sleep 0.5; echo no such thing; exit 1");
+    let holder = environment.begin(&["build"]).says("reserved ");
+    holder.signal(Signal::STOP);
+    let waiting = environment.begin(&["build"]).says("waiting");
+    let trying = environment.begin(&["build", "--retry"]).says("waiting");
+    holder.signal(Signal::CONT);
+    assert_eq!(holder.ended().code, 10);
+    let (waited, tried) = (waiting.ended(), trying.ended());
+    assert_eq!((waited.code, tried.code), (10, 10));
+    assert!(waited.stderr.contains("failed for tester (process "), "{waited:?}");
+    assert!(waited.stderr.contains("semel build log 1 -c tiny/service"), "{waited:?}");
+    assert!(!waited.stderr.contains("reserved "), "it did not build: {waited:?}");
+    assert!(tried.stderr.contains("attempt 2"), "{tried:?}");
+    assert!(environment.semel(&["build"]).stderr.contains("attempt 3"), "the next build tries again");
+}
+
+#[test]
+fn a_result_that_comes_too_late_is_compared_with_the_one_that_was_committed() {
+    if !has("faketime") {
+        return;
+    }
+    for (run, result, words) in [
+        ("sleep 0.5", "pass", "with the same bytes: recorded as reproduced"),
+        ("sleep 0.5; od -An -N8 -tx1 /dev/urandom >> run.sh", "fail", "not deterministic"),
+    ] {
+        let environment = TestEnvironment::with_recipe(run);
+        let late = environment.begin(&["build"]).says("reserved ");
+        late.signal(Signal::STOP);
+        let mut heir = environment.program("faketime");
+        heir.args(["-f", "+60s", env!("CARGO_BIN_EXE_semel"), "build"]);
+        let heir = Watched::start(heir).ended();
+        assert_eq!(heir.code, 0, "{heir:?}");
+        assert!(heir.stderr.contains("attempt 2"), "the lease has lapsed: {heir:?}");
+        late.signal(Signal::CONT);
+        let late = late.ended();
+        assert_eq!((late.code, late.digest()), (0, heir.digest()), "{late:?}");
+        assert!(late.stderr.contains(words), "{late:?}");
+        let evidence = environment.evidence("0.1.0");
+        assert!(evidence.contains(&("reproducibility".to_owned(), result.to_owned())), "{evidence:?}");
+        environment.ok(&["audit", "verify"]);
+    }
+}
+
+#[test]
+fn a_source_is_built_again_for_a_reason_and_the_old_artefact_stays() {
+    let environment = TestEnvironment::with_recipe("od -An -N8 -tx1 /dev/urandom >> run.sh");
+    let first = environment.build();
+    let again = ["--json", "build", "--again", "--reason", "rustc CVE-2026-1"];
+    let second = environment.ok(&again).json();
+    assert_eq!((&second["version"], &second["number"]), (&"0.1.1".into(), &2.into()));
+    assert_ne!(second["digest"], first);
+    assert_eq!(environment.ok(&again).json()["digest"], second["digest"], "the same reason builds once");
+    assert_eq!(environment.ok(&["build"]).digest(), second["digest"], "the newest answers");
+    let third = environment.ok(&["--json", "build", "--again", "--reason", "another"]).json();
+    assert_eq!(third["version"], "0.1.2");
+    assert_eq!(environment.ok(&["--json", "inspect", "0.1.0"]).json()["artefact"]["digest"], first);
+    for words in
+        [&["build", "--again"][..], &["build", "--reason", "x"], &["build", "--again", "--reason", " "]]
+    {
+        assert_eq!(environment.semel(words).code, 2, "{words:?}");
+    }
+    environment.ok(&["audit", "verify"]);
+}
+
+#[test]
+fn a_merged_branch_is_released_under_a_final_version_without_a_build() {
+    let environment = TestEnvironment::project();
+    environment.build();
+    environment.git(&["switch", "--quiet", "--create", "feat/mood"]);
+    environment.edit("run.sh", "hello", "good day");
+    environment.commit("feat: be polite");
+    let on_branch = environment.ok(&["--json", "build"]).json();
+    assert_eq!(on_branch["version"], "0.2.0-feat-mood.2");
+    environment.git(&["switch", "--quiet", "main"]);
+    environment.git(&["merge", "--quiet", "--no-ff", "--message", "Merge feat/mood", "feat/mood"]);
+    for _ in 0..2 {
+        let merged = environment.ok(&["--json", "build"]).json();
+        assert_eq!((&merged["version"], &merged["reused"]), (&"0.2.0".into(), &true.into()));
+        assert_eq!((&merged["digest"], &merged["number"]), (&on_branch["digest"], &2.into()));
+    }
+    let names = environment.ok(&["--json", "inspect", "2"]).json();
+    assert_eq!(names["names"], serde_json::json!(["0.2.0-feat-mood.2", "0.2.0"]));
+    environment.ok(&["audit", "verify"]);
+}
+
+/// A project for two platforms, whose recipe writes down for which one it was called.
+fn for_two_platforms() -> TestEnvironment {
+    let environment = TestEnvironment::project();
+    let platforms = "[artefact]\nplatforms = [\"linux/amd64\", \"linux/arm64\"]";
+    environment.edit("semel.toml", "[artefact]", platforms);
+    environment.set_recipe("echo \"# $SEMEL_PLATFORM $TARGETOS $TARGETARCH\" >> run.sh");
+    environment
+}
+
+#[test]
+fn one_machine_builds_all_parts_in_turn_or_each_builds_its_own() {
+    let digests: Vec<Value> = [
+        &[&["--platform", "all"][..]][..],
+        &[&["--platform", "linux/arm64"], &["--platform", "linux/amd64"]],
+    ]
+    .iter()
+    .map(|commands| {
+        let environment = for_two_platforms();
+        let (last, parts) = commands.split_last().unwrap();
+        for part in parts {
+            let report = environment.ok(&[&["--json", "build"], *part].concat()).json();
+            assert_eq!(report["missing"], serde_json::json!(["linux/amd64"]));
+            assert_eq!(report["platform"], "linux/arm64");
+            let again = environment.ok(&[&["--json", "build"], *part].concat()).json();
+            assert_eq!((&again["digest"], &again["reused"]), (&report["digest"], &true.into()));
+            assert_eq!(environment.semel(&["inspect", "0.1.0"]).code, 4, "it has no version yet");
+        }
+        let report = environment.ok(&[&["--json", "build"], *last].concat()).json();
+        assert_eq!((&report["version"], &report["number"]), (&"0.1.0".into(), &1.into()));
+        assert!(report.get("missing").is_none(), "{report}");
+        let found = environment.ok(&["--json", "inspect", "0.1.0"]).json();
+        let platforms: Vec<&Value> =
+            found["parts"].as_array().unwrap().iter().map(|part| &part["platform"]).collect();
+        assert_eq!(platforms, ["linux/amd64", "linux/arm64"], "in the order of the project");
+        assert_eq!(environment.evidence("0.1.0"), [("provenance".to_owned(), "info".to_owned())]);
+        environment.ok(&["verify", "0.1.0"]);
+        environment.ok(&["audit", "verify"]);
+        report["digest"].clone()
+    })
+    .collect();
+    assert_eq!(digests[0], digests[1], "the order of building is not in the bytes");
+}
+
+#[test]
+fn a_directory_target_runs_the_part_of_its_machine() {
+    let environment = for_two_platforms();
+    let host = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        _ => return,
+    };
+    let refused = environment.semel(&["deploy", "dev"]);
+    assert_eq!(refused.code, 75, "one part is missing: {refused:?}");
+    let digest = environment.ok(&["build", "--platform", "all"]).digest();
+    environment.ok(&["deploy", "dev"]);
+    let status = environment.ok(&["--json", "status", "-c", "tiny/service"]).json();
+    let dev = &status["environments"][0];
+    assert_eq!(dev["observed"]["artefact"], digest, "what runs is the version: {dev:#}");
+    assert_eq!(dev["drift"], serde_json::json!([]), "{dev:#}");
+    let unpacked = environment.bytes_below(&environment.beside("state"));
+    let script = unpacked.iter().find(|(path, _)| path.ends_with("run.sh")).unwrap();
+    let text = String::from_utf8_lossy(&script.1);
+    assert!(text.contains(&format!("# linux/{host} linux {host}")), "{text}");
+}
+
+#[test]
+fn a_platform_that_the_artefact_does_not_have_is_refused_with_those_that_it_has() {
+    let environment = for_two_platforms();
+    let refused = environment.semel(&["build", "--platform", "linux/riscv64"]);
+    assert_eq!(refused.code, 2);
+    assert!(refused.stderr.contains("linux/amd64, linux/arm64"), "{refused:?}");
+    let plain = TestEnvironment::project().semel(&["build", "--platform", "linux/amd64"]);
+    assert_eq!(plain.code, 2);
+    assert!(plain.stderr.contains("platforms = ["), "{plain:?}");
+    assert_eq!(environment.semel(&["build", "--platform", "linux"]).code, 2);
+}
+
+#[test]
+fn a_moved_home_goes_on_with_the_numbers_and_the_old_one_names_it() {
+    let environment = TestEnvironment::project();
+    let digest = environment.build();
+    let to = environment.beside("other");
+    let to = to.to_str().unwrap();
+    let moved = ["move-home", "--to", to];
+    let home = environment.ok(&moved).value();
+    assert_eq!(environment.ok(&moved).value(), home, "moving once more changes nothing");
+    environment.write("run.sh", "#!/bin/sh\necho more\n");
+    environment.commit("fix: say more");
+    let refused = environment.semel(&["build"]);
+    assert_eq!(refused.code, 6, "{refused:?}");
+    assert!(refused.stderr.contains(&format!("has moved to store {home}")), "{refused:?}");
+    let there = environment.ok(&["--store", to, "--json", "build"]).json();
+    assert_eq!((&there["version"], &there["number"]), (&"0.1.1".into(), &2.into()));
+    let before = environment.ok(&["--store", to, "--json", "build", "HEAD~1"]).json();
+    assert_eq!((&before["digest"], &before["reused"]), (&digest.into(), &true.into()), "built once");
+    let gone = environment.semel(&["--store", to, "pull", "0.1.0", "../out"]);
+    assert!(gone.stderr.contains("in the store that was its home"), "{gone:?}");
+    assert_eq!(environment.semel(&["move-home", "--to", environment.store().to_str().unwrap()]).code, 2);
+    environment.ok(&["audit", "verify"]);
+    environment.ok(&["--store", to, "audit", "verify"]);
+}
