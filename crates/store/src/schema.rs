@@ -57,7 +57,7 @@ pub const TABLES: [(&str, TableKind); 32] = [
 
 /// The migrations in order: name and text. A name that ends with a database's is for that one alone. Never edited once
 /// released; the tidy test compares their digests.
-pub const MIGRATIONS: [(&str, &str); 7] = [
+pub const MIGRATIONS: [(&str, &str); 8] = [
     ("0001_initial", include_str!("../migrations/0001_initial.sql")),
     ("0001_immutable.sqlite", include_str!("../migrations/0001_immutable.sqlite.sql")),
     ("0001_immutable.postgres", include_str!("../migrations/0001_immutable.postgres.sql")),
@@ -65,6 +65,7 @@ pub const MIGRATIONS: [(&str, &str); 7] = [
     ("0003_turn", include_str!("../migrations/0003_turn.sql")),
     ("0004_versions", include_str!("../migrations/0004_versions.sql")),
     ("0006_live_log", include_str!("../migrations/0006_live_log.sql")),
+    ("0007_refused", include_str!("../migrations/0007_refused.sql")),
 ];
 
 /// The migrations of one database.

@@ -54,15 +54,20 @@ pub struct Finding {
     pub fix: String,
 }
 
+impl Finding {
+    /// The path, and where in it.
+    pub fn shown_place(&self) -> String {
+        match self.place {
+            Some(Place::Line(line)) => format!("{}:{line}", self.path),
+            Some(Place::Offset(offset)) => format!("{} at byte {offset}", self.path),
+            None => self.path.clone(),
+        }
+    }
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.path)?;
-        match self.place {
-            Some(Place::Line(line)) => write!(f, ":{line}")?,
-            Some(Place::Offset(offset)) => write!(f, " at byte {offset}")?,
-            None => {}
-        }
-        write!(f, ": {} [{}]", self.what, self.rule)
+        write!(f, "{}: {} [{}]", self.shown_place(), self.what, self.rule)
     }
 }
 

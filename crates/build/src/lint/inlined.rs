@@ -5,13 +5,12 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
 
 use aho_corasick::AhoCorasick;
 use semel_model::project::{Command, Definition};
 
-use super::LintError;
 use super::finding::{Finding, Place, Severity, is_example};
+use super::{FrontEnd, LintError};
 
 /// Variables that bundlers compile in: Next.js, Vite, Create React App, Nuxt, Gatsby, Expo, SvelteKit and Astro, Vue CLI, Storybook.
 const PREFIXES: &[&str] = &[
@@ -63,7 +62,8 @@ pub(super) struct Values {
 
 impl Values {
     /// Takes them from the definition, from its commands, and from the files that bundlers read.
-    pub(super) fn of(definition: &Definition, tree: &Path) -> Result<Self, LintError> {
+    pub(super) fn of(front_end: Option<FrontEnd<'_>>) -> Result<Self, LintError> {
+        let Some(FrontEnd { definition, tree }) = front_end else { return Ok(Self::new([])) };
         let mut found = definition_pairs(definition);
         for file in ENV_FILES {
             let path = tree.join(file);

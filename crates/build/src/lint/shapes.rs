@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use semel_model::project::Definition;
+use semel_model::config::Contract;
 
 use super::finding::{Finding, Place, Severity, is_example};
 use super::secrets::is_placeholder;
@@ -70,12 +70,9 @@ pub(super) struct Shapes {
 }
 
 impl Shapes {
-    pub(super) fn new(definition: &Definition, environments: &[&str]) -> Self {
+    pub(super) fn new(contract: &Contract, environments: &[&str]) -> Self {
         let named = environments.iter().chain(USUAL).map(|name| (*name).to_owned()).collect();
-        Self {
-            environments: named,
-            keys: definition.config.0.keys().map(|key| key.as_str().to_owned()).collect(),
-        }
+        Self { environments: named, keys: contract.0.keys().map(|key| key.as_str().to_owned()).collect() }
     }
 
     /// What the name of a file gives away.
@@ -180,7 +177,7 @@ mod tests {
     fn shapes() -> Shapes {
         let text = "format = 1\ncomponent = \"a\"\n[artefact]\nkind = \"image\"\nfiles = [{ from = \"a\", to = \"/a\" }]\n[config]\nDATABASE_URL = { type = \"url\", secret = true }\n";
         let project = Project::parse("semel.toml", text).unwrap();
-        Shapes::new(&project.definition, &["factory"])
+        Shapes::new(&project.definition.config, &["factory"])
     }
 
     #[test]
