@@ -16,9 +16,13 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use semel_build::collect::PackKind;
-use semel_build::lint::{Scanner, files_at};
+use semel_build::lint::{LintRequest, Scanner, files_at, lint};
+use semel_model::config::Contract;
 use semel_model::name::ConfigKey;
 use semel_model::taint::Taint;
+
+const CONTRACT: &str =
+    r#"{"DATABASE_URL":{"type":"url","secret":true},"PORT":{"type":"port"},"LOG_LEVEL":{"type":"string"}}"#;
 
 const MIB: u64 = 1 << 20;
 
@@ -48,12 +52,14 @@ fn measure(dir: &Path, scratch: &Path, bytes_max: u64, runs: usize) -> Result<()
     let values = median(runs, || search(&taint, &corpus))?;
     let grep =
         median(runs, || run(Command::new("grep").args(["-c", "-a", "-F", "-f"]).arg(&anchors).arg(&corpus)))?;
+    let everything = median(runs, || look(&corpus, bytes))?;
     let sum = median(runs, || run(Command::new("sha256sum").arg(&corpus)))?;
     let mut out = io::stdout().lock();
     writeln!(out, "{} MB below {}, median of {runs}", bytes / 1_000_000, dir.display())?;
     for (name, took) in [
         ("secrets", secrets),
         ("values of an environment (20)", values),
+        ("every rule, as pieces of 1 MiB", everything),
         ("grep -F -f anchors", grep),
         ("sha256sum", sum),
     ] {
@@ -76,7 +82,7 @@ fn measure(dir: &Path, scratch: &Path, bytes_max: u64, runs: usize) -> Result<()
 fn join(dir: &Path, corpus: &Path, bytes_max: u64) -> io::Result<u64> {
     let mut to = io::BufWriter::new(File::create(corpus)?);
     let mut written = 0;
-    for file in files_at(dir)? {
+    for file in files_at(dir, b"")? {
         let PackKind::File { from, .. } = file.kind else { continue };
         let Ok(from) = File::open(from) else { continue };
         written += io::copy(&mut from.take(bytes_max - written), &mut to)?;
@@ -101,6 +107,34 @@ fn scan(scanner: &Scanner, corpus: &Path) -> io::Result<()> {
     scanner.stream(File::open(corpus)?, &mut |_| {}).map(drop)
 }
 
+/// Everything that a build looks for, in files of 1 MiB that configure something.
+fn look(corpus: &Path, bytes: u64) -> io::Result<()> {
+    let mut file = File::open(corpus)?;
+    let dir = corpus.with_extension("d");
+    if !dir.exists() {
+        fs::create_dir(&dir)?;
+        for n in 0..bytes / MIB {
+            let mut piece = Vec::new();
+            (&mut file).take(MIB).read_to_end(&mut piece)?;
+            fs::write(dir.join(format!("{n}.json")), piece)?;
+        }
+    }
+    let contract: Contract = serde_json::from_str(CONTRACT).map_err(io::Error::other)?;
+    let files = files_at(&dir, b"app")?;
+    let request = LintRequest {
+        files: &files,
+        stored: Vec::new(),
+        contract: &contract,
+        environments: vec!["dev", "production"],
+        front_end: None,
+        values_files: &[],
+        config: None,
+        waivers: &[],
+        today: jiff::civil::date(2026, 11, 23),
+    };
+    lint(request).map(drop).map_err(io::Error::other)
+}
+
 fn search(taint: &Taint, corpus: &Path) -> io::Result<()> {
     let (mut file, mut stream) = (File::open(corpus)?, taint.stream());
     let mut buffer = vec![0; 256 * 1024];
@@ -113,7 +147,8 @@ fn search(taint: &Taint, corpus: &Path) -> io::Result<()> {
 }
 
 fn run(command: &mut Command) -> io::Result<()> {
-    command.env("LC_ALL", "C").stdout(Stdio::null()).status().map(drop)
+    // With nowhere to print to, grep would stop at the first line.
+    command.env("LC_ALL", "C").stderr(Stdio::null()).output().map(drop)
 }
 
 fn median(runs: usize, mut work: impl FnMut() -> io::Result<()>) -> io::Result<Duration> {

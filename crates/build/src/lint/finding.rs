@@ -92,6 +92,8 @@ pub(super) fn is_example(path: &str) -> bool {
     ];
     const SUFFIXES: &[&str] = &[".md", ".rst", ".markdown", ".d.ts", ".map"];
     let lower = path.to_ascii_lowercase();
-    lower.split('/').any(|part| DIRECTORIES.contains(&part) || part.ends_with(".dist-info"))
+    let name = lower.rsplit('/').next().unwrap_or_default();
+    name.split(['.', '-', '_']).any(|word| matches!(word, "example" | "examples" | "sample" | "samples"))
+        || lower.split('/').any(|part| DIRECTORIES.contains(&part) || part.ends_with(".dist-info"))
         || SUFFIXES.iter().any(|suffix| lower.ends_with(suffix))
 }

@@ -32,6 +32,27 @@ const LABELS: &[&str] = &[
     "staging", "stage", "stg", "dev", "test", "qa", "uat", "preprod", "prod", "sandbox", "internal", "intra",
     "corp", "local", "lan", "svc",
 ];
+/// Where everybody's documentation and standards lie: their hosts say nothing about the environments of a project.
+const PUBLIC: &[&str] = &[
+    "android.com",
+    "apache.org",
+    "apple.com",
+    "chromium.org",
+    "facebook.com",
+    "github.com",
+    "google.com",
+    "microsoft.com",
+    "mozilla.org",
+    "mysql.com",
+    "nodejs.org",
+    "oracle.com",
+    "python.org",
+    "rust-lang.org",
+    "stackexchange.com",
+    "w3.org",
+    "whatwg.org",
+    "wikipedia.org",
+];
 /// Values shorter than this say nothing.
 const VALUE_BYTES_MIN: usize = 8;
 
@@ -164,6 +185,9 @@ fn environment_host(bytes: &[u8], colon: usize, host_at: usize) -> Option<String
         .collect();
     let host = String::from_utf8(host).ok()?.to_ascii_lowercase();
     let labels: Vec<&str> = host.split('.').collect();
+    if labels.len() >= 2 && PUBLIC.contains(&labels[labels.len() - 2..].join(".").as_str()) {
+        return None;
+    }
     let telling = |label: &&str| label.split('-').any(|word| LABELS.contains(&word));
     let registered = labels.len().saturating_sub(2);
     let named = labels.len() >= 3 && labels[..registered].iter().any(telling);
@@ -221,6 +245,7 @@ mod tests {
             ("http://www.w3.org/2000/svg", false),
             ("http://localhost/", false),
             ("https://dev.to/x", false),
+            ("http://dev.w3.org/csswg/css-color/", false),
             ("ftp://files.staging.shop.net/", false),
         ] {
             let bundle = format!("x=\"{url}\"");

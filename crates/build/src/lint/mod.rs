@@ -48,6 +48,9 @@ use shapes::Shapes;
 /// Text that is looked at as a whole may be this long, in bytes.
 const TEXT_BYTES_MAX: u64 = 16 << 20;
 
+/// How many warnings are said.
+const WARNINGS_SAID: usize = 5;
+
 /// What is looked at.
 #[derive(Debug)]
 pub struct LintRequest<'a> {
@@ -101,9 +104,18 @@ impl Report {
         self.findings.iter().filter(|finding| finding.severity == Severity::Error)
     }
 
-    /// What a person should know of a build that is published all the same.
+    /// What a person should know of a build that is published all the same. Of many warnings the first are said; all are
+    /// in the claim.
     pub fn notes(&self) -> impl Iterator<Item = String> {
-        let warnings = self.findings.iter().map(|finding| format!("lint: {finding}"));
+        let warnings = self.findings.iter().take(WARNINGS_SAID).map(|finding| format!("lint: {finding}"));
+        let more = self.findings.len().saturating_sub(WARNINGS_SAID);
+        let more =
+            (more > 0).then(|| format!("lint: {more} more warnings; the report that is signed has all"));
+        warnings.chain(more).chain(self.judgements())
+    }
+
+    /// What became of the waivers.
+    pub fn judgements(&self) -> impl Iterator<Item = String> {
         let waived = self.waived.iter().map(|(finding, waiver)| {
             format!("lint: waived until {}: {finding} ({})", waiver.until, waiver.reason)
         });
@@ -113,7 +125,7 @@ impl Report {
                 waiver.rule, waiver.path, waiver.until
             )
         });
-        warnings.chain(waived).chain(idle)
+        waived.chain(idle)
     }
 
     /// How to go on after errors.
@@ -203,16 +215,17 @@ pub fn lint(request: LintRequest<'_>) -> Result<Report, LintError> {
     Ok(Report { findings: judged.open, waived: judged.waived, idle: judged.idle, files, bytes })
 }
 
-/// The regular files below a directory, or one file, as they would lie in an artefact.
+/// The regular files below a directory, or one file, as they would lie in an artefact under `shown`, a path without a slash
+/// in front.
 ///
 /// The repository of a clone is left out; it is no part of what is packaged.
-pub fn files_at(path: &Path) -> io::Result<Vec<PackFile>> {
+pub fn files_at(path: &Path, shown: &[u8]) -> io::Result<Vec<PackFile>> {
     let mut files = Vec::new();
     if path.is_dir() {
-        gather(path, b"", &mut files)?;
+        let inside = if shown.is_empty() { Vec::new() } else { [shown, b"/"].concat() };
+        gather(path, &inside, &mut files)?;
     } else {
-        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
-        files.push(pack_file(path, name.to_vec(), path.metadata()?.len()));
+        files.push(pack_file(path, shown.to_vec(), path.metadata()?.len()));
     }
     Ok(files)
 }
@@ -224,7 +237,7 @@ fn gather(dir: &Path, inside: &[u8], files: &mut Vec<PackFile>) -> io::Result<()
         let name = entry.file_name();
         let path = [inside, name.as_encoded_bytes()].concat();
         let kind = entry.file_type()?;
-        if kind.is_dir() && path != b".git" {
+        if kind.is_dir() && name != ".git" {
             gather(&entry.path(), &[&path, b"/".as_slice()].concat(), files)?;
         } else if kind.is_file() {
             files.push(pack_file(&entry.path(), path, entry.metadata()?.len()));

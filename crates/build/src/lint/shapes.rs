@@ -108,11 +108,16 @@ impl Shapes {
             );
         }
         let (_, format) = name.rsplit_once('.')?;
-        let environment =
-            parts[..parts.len() - 1].iter().skip(1).find(|part| self.environments.contains(**part))?;
-        let configures = FORMATS.contains(&format)
+        let [first, .., environment, _] = parts.as_slice() else { return None };
+        if !self.environments.contains(*environment) {
+            return None;
+        }
+        // `config.test.js` tests what reads the configuration.
+        let is_test = environment.starts_with("test") && matches!(format, "js" | "ts" | "py" | "rb");
+        let configures = !is_test
+            && FORMATS.contains(&format)
             && matches!(
-                parts[0],
+                *first,
                 "config"
                     | "settings"
                     | "appsettings"
@@ -193,6 +198,11 @@ mod tests {
             ("/app/application.yml", None),
             ("/app/react.production.min.js", None),
             ("/app/test/config.js", None),
+            ("/app/config.test.ts", None),
+            ("/app/config-testing-utils.js", None),
+            ("/app/config", None),
+            ("/app/--.", None),
+            ("/app/config.", None),
             ("/root/.aws/credentials", Some("shape/credentials-file")),
             ("/root/.ssh/id_ed25519", Some("shape/credentials-file")),
             ("/root/.ssh/id_ed25519.pub", None),

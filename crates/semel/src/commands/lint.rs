@@ -1,8 +1,9 @@
 //! `semel lint`: look at files, a layout or a stored artefact for what must not be inside.
 
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use jiff::tz::TimeZone;
+use semel_build::collect::PackKind;
 use semel_build::lint::{self, Finding, FrontEnd, LintError, LintRequest, Report, Stored, ValuesFile};
 use semel_build::source::Source;
 use semel_engine::artefact::Artefact;
@@ -13,8 +14,11 @@ use semel_model::name::EnvironmentName;
 use semel_model::statement::{Envelope, LINT, predicate_name};
 use semel_oci::copy::{Endpoint, copy};
 use semel_oci::layout::Layout;
+use semel_oci::manifest::ParsedManifest;
+use semel_oci::media_type::SIGSTORE_BUNDLE;
+use semel_oci::reference::TagOrDigest;
 use semel_server::api::calls::Inspect;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::io::AsyncReadExt as _;
 
@@ -28,15 +32,18 @@ use crate::session::{Session, now};
 use crate::settings::Settings;
 use crate::workdir::WorkDir;
 
+/// The annotation with the predicate type of a bundle (Sigstore bundle specification, v0.3).
+const PREDICATE_TYPE: &str = "dev.sigstore.bundle.predicateType";
+
 /// How large the report of a build may be, in bytes.
 const REPORT_BYTES_MAX: u64 = 16 << 20;
 
 pub(super) async fn run(args: &LintArgs, cli: &Cli, settings: Settings, output: Output) -> Outcome {
     let project = project::find(settings.directory())?;
     let words = args.what.as_deref().unwrap_or(".");
-    let path = settings.directory().join(words);
+    let path: PathBuf = settings.directory().join(words).components().collect();
     let looked = if path.exists() {
-        at_path(&path, project.as_ref(), &settings).await?
+        at_path(&path, words, project.as_ref(), &settings).await?
     } else {
         let session = Session::open(cli, settings, output).await?;
         of_version(words, cli, project.as_ref(), &session).await?
@@ -63,13 +70,18 @@ struct StoredReport {
 }
 
 /// Files on disk: with the contract, the waivers and the committed values of the project here.
-async fn at_path(path: &Path, project: Option<&Found>, settings: &Settings) -> Result<Looked, Failure> {
+async fn at_path(
+    path: &Path,
+    words: &str,
+    project: Option<&Found>,
+    settings: &Settings,
+) -> Result<Looked, Failure> {
     let mut subject = Subject::of(project);
     if path.join("oci-layout").is_file() {
         subject.stored = of_layout(path).await?;
         subject.contract = subject.stored.first().map(|one| one.contract.clone()).unwrap_or_default();
     } else {
-        subject.files_at = Some(path.to_owned());
+        subject.files_at = Some((path.to_owned(), shown(words)));
         subject.contract = project.map(|found| found.project.definition.config.clone()).unwrap_or_default();
     }
     if project.is_some() {
@@ -78,6 +90,13 @@ async fn at_path(path: &Path, project: Option<&Found>, settings: &Settings) -> R
         subject.values_files = source.as_ref().map(values_files).transpose()?.unwrap_or_default();
     }
     Ok(Looked { artefact: None, report: subject.look().await?, stored: None })
+}
+
+/// As it was written, without what leads nowhere.
+fn shown(words: &str) -> Vec<u8> {
+    let parts = Path::new(words).components();
+    let named: PathBuf = parts.filter(|part| matches!(part, Component::Normal(_))).collect();
+    named.into_os_string().into_encoded_bytes()
 }
 
 fn values_files(source: &Source) -> Result<Vec<ValuesFile>, Failure> {
@@ -128,9 +147,7 @@ async fn stored_report(found: &Inspection, session: &Session) -> Result<Option<S
     let Some(line) = found.evidence.iter().rfind(|line| line.kind == predicate_name(LINT)) else {
         return Ok(None);
     };
-    let bytes = envelope(&line.envelope, found, session).await?;
-    let envelope =
-        Envelope::parse(&bytes).map_err(|error| Failure::from_error(Exit::Verification, &error))?;
+    let Some(envelope) = envelope(&line.envelope, found, session).await? else { return Ok(None) };
     let statement = envelope.statement().map_err(|error| Failure::from_error(Exit::Verification, &error))?;
     Ok(Some(StoredReport {
         time: line.time.to_string(),
@@ -140,20 +157,47 @@ async fn stored_report(found: &Inspection, session: &Session) -> Result<Option<S
     }))
 }
 
-async fn envelope(digest: &Digest, found: &Inspection, session: &Session) -> Result<Vec<u8>, Failure> {
-    let registry = session.client.registry();
-    let fetched = registry.get_blob(&found.artefact.component, digest, None).await;
-    let fetched = fetched.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
-    let mut bytes = Vec::new();
-    let read = fetched.reader.take(REPORT_BYTES_MAX).read_to_end(&mut bytes).await;
-    read.map_err(|error| Failure::fault(format!("cannot read statement {digest}: {error}")))?;
-    Ok(bytes)
+/// The signed statement with this digest, out of the bundle that refers to the artefact.
+async fn envelope(
+    wanted: &Digest,
+    found: &Inspection,
+    session: &Session,
+) -> Result<Option<Envelope>, Failure> {
+    let (registry, artefact) = (session.client.registry(), &found.artefact);
+    let fault = |error: &dyn std::error::Error| Failure::from_error(Exit::Fault, error);
+    let referrers = registry.referrers(&artefact.component, &artefact.digest, Some(SIGSTORE_BUNDLE)).await;
+    let mut referrers = referrers.map_err(|error| fault(&error))?;
+    referrers.retain(|one| one.annotations.get(PREDICATE_TYPE).is_some_and(|kind| kind == LINT));
+    for referrer in referrers {
+        let name = TagOrDigest::Digest(referrer.digest.clone());
+        let manifest =
+            registry.get_manifest(&artefact.component, &name).await.map_err(|error| fault(&error))?;
+        let manifest = ParsedManifest::parse(&manifest.bytes, None).map_err(|error| fault(&error))?;
+        let Some(layer) = manifest.layers.first() else { continue };
+        let fetched = registry.get_blob(&artefact.component, &layer.digest, Some(layer.size)).await;
+        let mut bytes = Vec::new();
+        let reader = fetched.map_err(|error| fault(&error))?.reader;
+        reader.take(REPORT_BYTES_MAX).read_to_end(&mut bytes).await.map_err(|error| fault(&error))?;
+        let bundle: Bundle = serde_json::from_slice(&bytes).map_err(|error| fault(&error))?;
+        if wanted.matches(&bundle.envelope.to_bytes()) {
+            return Ok(Some(bundle.envelope));
+        }
+    }
+    Ok(None)
+}
+
+/// The part of a Sigstore bundle v0.3 that says something.
+#[derive(Debug, Deserialize)]
+struct Bundle {
+    #[serde(rename = "dsseEnvelope")]
+    envelope: Envelope,
 }
 
 /// Everything that a look needs, owned, because it happens on a thread of its own.
 #[derive(Default)]
 struct Subject {
-    files_at: Option<std::path::PathBuf>,
+    /// Where files are, and what their paths begin with.
+    files_at: Option<(PathBuf, Vec<u8>)>,
     stored: Vec<Stored>,
     contract: Contract,
     values_files: Vec<ValuesFile>,
@@ -174,13 +218,18 @@ impl Subject {
     }
 
     fn look_now(self) -> Result<Report, LintError> {
-        let files = match &self.files_at {
-            Some(path) => {
-                lint::files_at(path).map_err(|source| LintError::Read { path: path.clone(), source })?
-            }
+        let mut files = match &self.files_at {
+            Some((path, shown)) => lint::files_at(path, shown)
+                .map_err(|source| LintError::Read { path: path.clone(), source })?,
             None => Vec::new(),
         };
         let project = self.project.as_ref();
+        if let Some(found) = project {
+            // They belong to environments, and no build takes them.
+            let apart: Vec<PathBuf> =
+                found.project.values_files().into_iter().map(|file| found.dir.join(file)).collect();
+            files.retain(|file| !matches!(&file.kind, PackKind::File { from, .. } if apart.contains(from)));
+        }
         let environments = project.into_iter().flat_map(|found| found.project.pipeline.environments.keys());
         lint::lint(LintRequest {
             files: &files,
@@ -218,13 +267,15 @@ fn show(looked: &Looked, output: Output) {
     let fixes: std::collections::BTreeSet<&str> =
         report.errors().map(|finding| finding.fix.as_str()).collect();
     fixes.into_iter().for_each(|fix| output.say(format!("  fix: {fix}")));
-    report.notes().skip(report.findings.len()).for_each(|note| output.warn(note));
+    report.judgements().for_each(|note| output.warn(note));
     let errors = report.errors().count();
     let seen = format!("looked at {} files, {}", report.files, output::bytes(report.bytes));
+    let count = |n: usize, word: &str| if n == 1 { format!("1 {word}") } else { format!("{n} {word}s") };
     match (errors, report.findings.len() - errors) {
         (0, 0) => output.done(format!("nothing found; {seen}")),
-        (0, warnings) => output.warn(format!("{warnings} warnings; {seen}")),
-        (errors, warnings) => output.warn(format!("{errors} errors, {warnings} warnings; {seen}")),
+        (errors, warnings) => {
+            output.warn(format!("{}, {}; {seen}", count(errors, "error"), count(warnings, "warning")));
+        }
     }
 }
 
