@@ -209,11 +209,16 @@ impl Base {
         Ok(rootfs)
     }
 
+    /// Where the bytes of one of its layers are.
+    pub(crate) fn layer_path(&self, layer: &Descriptor) -> PathBuf {
+        self.layout.blob_path(&layer.digest)
+    }
+
     /// The tar stream of one of its layers.
-    pub(crate) fn open_layer(&self, layer: &Descriptor) -> io::Result<Box<dyn Read>> {
+    fn open_layer(&self, layer: &Descriptor) -> io::Result<Box<dyn Read>> {
         let compression = Compression::of(layer)
             .ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, layer.media_type.as_str()))?;
-        compression.open(&self.layout.blob_path(&layer.digest))
+        compression.open(&self.layer_path(layer))
     }
 
     /// Copies the layers into another layout.
@@ -447,15 +452,15 @@ impl Reader<'_> {
 }
 
 /// How a layer is stored.
-#[derive(Debug, Clone, Copy)]
-enum Compression {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Compression {
     None,
     Gzip,
     Zstd,
 }
 
 impl Compression {
-    fn of(layer: &Descriptor) -> Option<Self> {
+    pub(crate) fn of(layer: &Descriptor) -> Option<Self> {
         match layer.media_type.as_str() {
             media_type::OCI_LAYER_TAR
             | "application/vnd.docker.image.rootfs.diff.tar"
@@ -472,7 +477,7 @@ impl Compression {
     }
 
     /// The tar stream of a layer.
-    fn open(self, path: &Path) -> io::Result<Box<dyn Read>> {
+    pub(crate) fn open(self, path: &Path) -> io::Result<Box<dyn Read>> {
         let file = BufReader::with_capacity(256 * 1024, File::open(path)?);
         Ok(match self {
             Self::None => Box::new(file),
@@ -482,10 +487,10 @@ impl Compression {
     }
 }
 
-type Listing = BTreeMap<Vec<u8>, PackFile>;
+pub(crate) type Listing = BTreeMap<Vec<u8>, PackFile>;
 
 /// Applies one layer to what the layers below it laid out (image-spec, layer.md, "Applying Changesets").
-fn read_layer(path: &Path, compression: Compression, mut files: Listing) -> io::Result<Listing> {
+pub(crate) fn read_layer(path: &Path, compression: Compression, mut files: Listing) -> io::Result<Listing> {
     let mut archive = tar::Archive::new(compression.open(path)?);
     for entry in archive.entries()? {
         let entry = entry?;

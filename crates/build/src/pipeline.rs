@@ -24,7 +24,7 @@ use crate::closure::smoke::{self, SmokeError, SmokeRequest};
 use crate::closure::{self, ClosureError, Question, Smoked};
 use crate::collect::{self, CollectError, PackFile};
 use crate::finished::{self, FinishedError};
-use crate::lint::{self, LintError, LintRequest};
+use crate::lint::{self, CommittedError, FrontEnd, LintError, LintRequest, Stored};
 use crate::log::{Bounds, BuildLog, Listener, Secret};
 use crate::package::{self, PackageError, PackageRequest, Packaged};
 use crate::provenance::{self, BuilderInfo, Facts, Range, digest_of_file};
@@ -273,7 +273,9 @@ impl BuildError {
             Self::Source(SourceError::UnknownRevision { .. }) => Blame::NotFound,
             Self::Run(RunError::Stopped { .. }) | Self::Smoke(SmokeError::Stopped) => Blame::Stopped,
             Self::Smoke(SmokeError::Failed { .. }) => Blame::Command,
-            Self::Lint(LintError::Waiver(_)) => Blame::Caller,
+            Self::Lint(LintError::Waiver(_) | LintError::Committed(CommittedError::Values { .. })) => {
+                Blame::Caller
+            }
             Self::Run(RunError::Failed { .. } | RunError::TimedOut { .. }) => Blame::Command,
             Self::Source(SourceError::Git(_))
             | Self::Checkout(
@@ -706,12 +708,14 @@ fn run_lint(
     config: Option<&Value>,
 ) -> Result<Claim, BuildError> {
     let project = &request.source.project;
-    let report = lint::lint(&LintRequest {
+    let values_files = lint::values_files(&request.source).map_err(LintError::from)?;
+    let report = lint::lint(LintRequest {
         files,
-        base,
-        definition: &project.definition,
+        stored: base.map(Stored::of_base).into_iter().collect(),
+        contract: &project.definition.config,
         environments: project.pipeline.environments.keys().map(EnvironmentName::as_str).collect(),
-        tree: &request.tree(),
+        front_end: Some(FrontEnd { definition: &project.definition, tree: &request.tree() }),
+        values_files: &values_files,
         config,
         waivers: &project.waivers,
         today: request.started.to_zoned(TimeZone::UTC).date(),

@@ -485,6 +485,9 @@ pub enum Outcome {
     Succeeded {
         /// What was found on the host for each need.
         needs: Vec<String>,
+        /// What somebody should look at, one line each, without values.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        warnings: Vec<String>,
     },
     /// The new release started and was not well.
     Failed {
@@ -492,6 +495,11 @@ pub enum Outcome {
         reason: String,
         /// The generation that runs again.
         restored: Option<u64>,
+    },
+    /// The target did not switch it on, and touched nothing: the artefact carries a secret of the environment.
+    Refused {
+        /// Why, in one line, without values.
+        reason: String,
     },
     /// Something outside it went wrong.
     Errored {
@@ -513,8 +521,8 @@ pub struct Finished {
     pub already: bool,
 }
 
-/// Records how a deployment came out, and what follows from it (a success that was recorded stays one): a failure holds the environment and rejects the deployment
-/// key; a rollback holds the environment.
+/// Records how a deployment came out, and what follows from it (a success that was recorded stays one): a failure holds the
+/// environment and rejects the deployment key; a rollback holds the environment; a refusal by the target does neither.
 pub async fn finish(
     store: &Store,
     who: &Actor,
@@ -555,6 +563,7 @@ fn is_recorded(state: DeploymentState, outcome: &Outcome) -> bool {
         (DeploymentState::Succeeded, Outcome::Succeeded { .. })
             | (DeploymentState::Failed, Outcome::Failed { .. })
             | (DeploymentState::Errored, Outcome::Errored { .. })
+            | (DeploymentState::Refused, Outcome::Refused { .. })
     )
 }
 
@@ -566,16 +575,17 @@ fn record_outcome(batch: &mut Batch, request: &Finish) {
         environment: environment.clone(),
         generation,
         outcome,
-        reason: reason.chars().take(1_000).collect(),
+        reason: cut(reason),
         restored,
     };
     let change = match &request.outcome {
-        Outcome::Succeeded { needs } => Change::DeploymentSucceeded(DeploymentSucceeded {
+        Outcome::Succeeded { needs, warnings } => Change::DeploymentSucceeded(DeploymentSucceeded {
             component: component.clone(),
             environment: environment.clone(),
             generation,
             checked_by: "semel".to_owned(),
             needs: needs.clone(),
+            warnings: bounded(warnings),
         }),
         Outcome::Failed { reason, restored } => {
             Change::DeploymentFailed(failed(FailedOutcome::Failed, reason, *restored))
@@ -583,8 +593,18 @@ fn record_outcome(batch: &mut Batch, request: &Finish) {
         Outcome::Errored { reason, restored } => {
             Change::DeploymentFailed(failed(FailedOutcome::Errored, reason, *restored))
         }
+        Outcome::Refused { reason } => Change::DeploymentFailed(failed(FailedOutcome::Refused, reason, None)),
     };
     batch.change(change);
+}
+
+/// As much of a report as an entry takes.
+fn cut(text: &str) -> String {
+    text.chars().take(1_000).collect()
+}
+
+fn bounded(lines: &[String]) -> Vec<String> {
+    lines.iter().take(5).map(|line| cut(line)).collect()
 }
 
 async fn consequences_of(
@@ -622,6 +642,8 @@ async fn consequences_of(
                     .push(format!("{name} failed with two configurations and is rejected for {environment}"));
             }
         }
+        // Nothing was touched and nothing needs holding; the same again gets the same answer.
+        Outcome::Refused { .. } => {}
         Outcome::Errored { reason, .. } => {
             words.push(hold(batch, request, format!("deploying {name} went wrong: {}", first_line(reason))));
         }

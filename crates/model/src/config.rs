@@ -15,7 +15,7 @@ use sha2::Sha256;
 use crate::canonical;
 use crate::digest::Digest;
 use crate::duration::Span;
-use crate::name::{ConfigKey, EnvironmentName};
+use crate::name::{ConfigKey, EnvironmentName, InvalidName};
 
 /// The manifest annotation that carries the contract as canonical JSON.
 pub const CONTRACT_ANNOTATION: &str = "dev.semel.contract";
@@ -129,6 +129,12 @@ impl KeyRule {
         self.required.unwrap_or(self.default.is_none())
     }
 
+    /// Whether a value of this type says where it comes from: a number, a switch or a word of a list stands in many
+    /// programs by right.
+    pub fn is_telling(&self) -> bool {
+        matches!(self.kind, ValueType::String | ValueType::Url | ValueType::File)
+    }
+
     /// What is wrong with a value, without repeating the value.
     fn objection(&self, value: &str) -> Option<String> {
         match self.kind {
@@ -221,6 +227,43 @@ pub enum Source {
     Private,
     /// `semel config set`.
     Set,
+}
+
+/// Why a values file cannot be understood. Never shows a value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidValues {
+    /// Not TOML. The parser's own words would show the line with the value; the place is enough.
+    #[error("is not TOML (line {line})")]
+    Syntax {
+        /// The line, from 1.
+        line: usize,
+    },
+    /// A name that no key can have.
+    #[error(transparent)]
+    Key(#[from] InvalidName),
+    /// A list or a table.
+    #[error("{0} is neither text, nor a whole number, nor true or false")]
+    Type(ConfigKey),
+}
+
+/// Reads a values file: one `KEY = value` a line, in TOML.
+pub fn parse_values(text: &str) -> Result<BTreeMap<ConfigKey, String>, InvalidValues> {
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+        let before = error.span().map_or("", |span| &text[..text.floor_char_boundary(span.start)]);
+        InvalidValues::Syntax { line: before.matches('\n').count() + 1 }
+    })?;
+    let mut values = BTreeMap::new();
+    for (name, value) in table {
+        let key: ConfigKey = name.parse()?;
+        let value = match value {
+            toml::Value::String(text) => text,
+            toml::Value::Integer(number) => number.to_string(),
+            toml::Value::Boolean(truth) => truth.to_string(),
+            _ => return Err(InvalidValues::Type(key)),
+        };
+        values.insert(key, value);
+    }
+    Ok(values)
 }
 
 /// One value offered for a key. Its debug form never shows the value.

@@ -408,6 +408,9 @@ pub struct DeploymentSucceeded {
     /// What was found on the host for each need, such as `node 20.11.1`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<String>,
+    /// What somebody should look at, one line each, without values.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// See [`Change::DeploymentFailed`].
@@ -436,6 +439,8 @@ pub enum FailedOutcome {
     Failed,
     /// Something outside it went wrong: host, disk, fetch.
     Errored,
+    /// The target did not switch it on: it carries a secret of the environment. Nothing was touched.
+    Refused,
 }
 
 /// See [`Change::DeploymentRefused`].

@@ -23,6 +23,7 @@ pub mod entry;
 pub mod merkle;
 pub mod note;
 pub mod statement;
+pub mod taint;
 
 pub mod build;
 pub mod allocation;

@@ -228,13 +228,18 @@ impl Envelope {
         serde_json::from_slice(bytes).map_err(|error| EnvelopeError::Malformed(error.to_string()))
     }
 
+    /// The statement, whoever signed it: whether to believe it is another question.
+    pub fn statement(&self) -> Result<Statement, EnvelopeError> {
+        serde_json::from_slice(&self.payload()?).map_err(|error| EnvelopeError::Malformed(error.to_string()))
+    }
+
     /// The statement, if the signature is this key's.
     pub fn verify(&self, key: &VerifyingKey) -> Result<Statement, EnvelopeError> {
         let payload = self.payload()?;
         let signature = self.signature()?;
         key.verify(&pre_authentication_encoding(&self.payload_type, &payload), &signature)
             .map_err(|_| EnvelopeError::Signature)?;
-        serde_json::from_slice(&payload).map_err(|error| EnvelopeError::Malformed(error.to_string()))
+        self.statement()
     }
 
     /// The ledger leaf of this signature: the Rekor v2 `hashedrekord` body (0.0.2), canonical.

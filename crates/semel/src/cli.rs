@@ -130,6 +130,8 @@ pub(crate) enum Verb {
     Build(BuildArgs),
     /// Say which version a commit has or would get, and why
     Version(VersionArgs),
+    /// Look for secrets and for what belongs to one environment
+    Lint(LintArgs),
     /// List the versions of a component
     Versions(VersionsArgs),
     /// List the channels of a component, or where one of them pointed
@@ -373,6 +375,14 @@ impl From<BumpWord> for Bump {
             BumpWord::Major => Self::Stable,
         }
     }
+}
+
+/// `semel lint`
+#[derive(Debug, Args)]
+pub(crate) struct LintArgs {
+    /// A file, a directory, an OCI layout, or an artefact of the store [default: this directory]
+    #[arg(value_name = "PATH|[COMPONENT@]VERSION")]
+    pub(crate) what: Option<String>,
 }
 
 /// `semel version`

@@ -8,13 +8,7 @@ ALTER TABLE version ADD COLUMN expired TEXT;
 ALTER TABLE version ADD COLUMN expired_rule TEXT;
 ALTER TABLE manifest ADD COLUMN seen TEXT NOT NULL DEFAULT '';
 ALTER TABLE rejection ADD COLUMN pulls BIGINT NOT NULL DEFAULT 0;
--- An index has the rows that are found by it, and no more of them than that.
-DROP INDEX version_by_digest;
-CREATE INDEX version_by_digest ON version (digest, component);
-DROP INDEX version_by_number;
-CREATE INDEX version_by_number ON version (component, number) WHERE number IS NOT NULL;
-DROP INDEX manifest_by_subject;
-CREATE INDEX manifest_by_subject ON manifest (component, subject, digest) WHERE subject IS NOT NULL;
+CREATE INDEX version_of_digest ON version (component, digest);
 CREATE INDEX promotion_by_digest ON promotion (component, digest);
 CREATE INDEX channel_by_digest ON channel (component, digest);
 CREATE INDEX evidence_by_digest ON evidence (component, digest);

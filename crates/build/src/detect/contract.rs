@@ -11,19 +11,33 @@ pub(super) struct Guess {
     pub(super) has_port: bool,
 }
 
+/// Files with the values of one environment.
+const OWN: [&str; 5] = [".env", ".env.local", ".env.development", ".env.staging", ".env.production"];
+
 const EXAMPLES: [&str; 4] = [".env.example", ".env.sample", ".env.template", ".env.dist"];
 
-/// Reads the first example file that there is.
+/// Reads the first example file that there is; else the names in `.env`, whose values are somebody's own.
 pub(super) fn of_example(look: &mut Look<'_>) -> Result<Guess, DetectError> {
     for name in EXAMPLES {
         if let Some(text) = look.text(name)? {
-            return Ok(of_text(&text));
+            return Ok(of_text(&text, rule));
         }
     }
-    Ok(Guess::default())
+    let own = look.text(".env")?.unwrap_or_default();
+    Ok(of_text(&own, rule_without_default))
 }
 
-fn of_text(text: &str) -> Guess {
+/// What each file of variables that would be in a commit means for the artefact.
+pub(super) fn warnings(look: &Look<'_>) -> Vec<String> {
+    let committed = OWN.into_iter().filter(|name| look.has_for_commit(name));
+    committed
+        .map(|name| {
+            format!("{name} holds the values of one environment: keep it out of git and of `files`; a build that packages it is refused")
+        })
+        .collect()
+}
+
+fn of_text(text: &str, rule: fn(&str, &str) -> String) -> Guess {
     let mut guess = Guess::default();
     let mut seen = Vec::new();
     for (key, value) in text.lines().filter_map(assignment) {
@@ -46,6 +60,11 @@ fn assignment(line: &str) -> Option<(ConfigKey, String)> {
         _ => value.split(" #").next().unwrap_or_default().trim(),
     };
     Some((key.trim().parse().ok()?, value.to_owned()))
+}
+
+fn rule_without_default(key: &str, value: &str) -> String {
+    let secret = if is_secret(key, value) { ", secret = true" } else { "" };
+    format!("type = \"{}\"{secret}", kind_of(key, value))
 }
 
 fn rule(key: &str, value: &str) -> String {
@@ -141,7 +160,7 @@ SEMEL_X=1
 not an assignment
 PORT=9090
 "#;
-        let guess = of_text(example);
+        let guess = of_text(example, rule);
         assert!(guess.has_port);
         assert_eq!(
             guess.lines,

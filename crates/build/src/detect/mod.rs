@@ -25,6 +25,8 @@ pub struct Proposal {
     pub semel_toml: String,
     /// The files that it follows from.
     pub looked_at: Vec<String>,
+    /// What stands in the way of an artefact without configuration.
+    pub warnings: Vec<String>,
 }
 
 /// Why there is no proposal.
@@ -79,7 +81,8 @@ pub fn propose(dir: &Path, host: &Host) -> Result<Proposal, DetectError> {
     let contract = contract::of_example(&mut look)?;
     let health = contract.has_port.then(|| health_path(&recipe));
     let semel_toml = render(&component_of(dir), &recipe, &contract.lines, health);
-    Ok(Proposal { semel_toml, looked_at: look.looked_at })
+    let warnings = contract::warnings(&look);
+    Ok(Proposal { semel_toml, looked_at: look.looked_at, warnings })
 }
 
 /// Reads files of the project, and remembers which.

@@ -54,15 +54,20 @@ pub struct Finding {
     pub fix: String,
 }
 
+impl Finding {
+    /// The path, and where in it.
+    pub fn shown_place(&self) -> String {
+        match self.place {
+            Some(Place::Line(line)) => format!("{}:{line}", self.path),
+            Some(Place::Offset(offset)) => format!("{} at byte {offset}", self.path),
+            None => self.path.clone(),
+        }
+    }
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.path)?;
-        match self.place {
-            Some(Place::Line(line)) => write!(f, ":{line}")?,
-            Some(Place::Offset(offset)) => write!(f, " at byte {offset}")?,
-            None => {}
-        }
-        write!(f, ": {} [{}]", self.what, self.rule)
+        write!(f, "{}: {} [{}]", self.shown_place(), self.what, self.rule)
     }
 }
 
@@ -87,6 +92,8 @@ pub(super) fn is_example(path: &str) -> bool {
     ];
     const SUFFIXES: &[&str] = &[".md", ".rst", ".markdown", ".d.ts", ".map"];
     let lower = path.to_ascii_lowercase();
-    lower.split('/').any(|part| DIRECTORIES.contains(&part) || part.ends_with(".dist-info"))
+    let name = lower.rsplit('/').next().unwrap_or_default();
+    name.split(['.', '-', '_']).any(|word| matches!(word, "example" | "examples" | "sample" | "samples"))
+        || lower.split('/').any(|part| DIRECTORIES.contains(&part) || part.ends_with(".dist-info"))
         || SUFFIXES.iter().any(|suffix| lower.ends_with(suffix))
 }

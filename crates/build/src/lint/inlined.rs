@@ -5,13 +5,12 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
 
 use aho_corasick::AhoCorasick;
 use semel_model::project::{Command, Definition};
 
-use super::LintError;
 use super::finding::{Finding, Place, Severity, is_example};
+use super::{FrontEnd, LintError};
 
 /// Variables that bundlers compile in: Next.js, Vite, Create React App, Nuxt, Gatsby, Expo, SvelteKit and Astro, Vue CLI, Storybook.
 const PREFIXES: &[&str] = &[
@@ -32,6 +31,27 @@ const ENV_FILES: &[&str] =
 const LABELS: &[&str] = &[
     "staging", "stage", "stg", "dev", "test", "qa", "uat", "preprod", "prod", "sandbox", "internal", "intra",
     "corp", "local", "lan", "svc",
+];
+/// Where everybody's documentation and standards lie: their hosts say nothing about the environments of a project.
+const PUBLIC: &[&str] = &[
+    "android.com",
+    "apache.org",
+    "apple.com",
+    "chromium.org",
+    "facebook.com",
+    "github.com",
+    "google.com",
+    "microsoft.com",
+    "mozilla.org",
+    "mysql.com",
+    "nodejs.org",
+    "oracle.com",
+    "python.org",
+    "rust-lang.org",
+    "stackexchange.com",
+    "w3.org",
+    "whatwg.org",
+    "wikipedia.org",
 ];
 /// Values shorter than this say nothing.
 const VALUE_BYTES_MIN: usize = 8;
@@ -63,7 +83,8 @@ pub(super) struct Values {
 
 impl Values {
     /// Takes them from the definition, from its commands, and from the files that bundlers read.
-    pub(super) fn of(definition: &Definition, tree: &Path) -> Result<Self, LintError> {
+    pub(super) fn of(front_end: Option<FrontEnd<'_>>) -> Result<Self, LintError> {
+        let Some(FrontEnd { definition, tree }) = front_end else { return Ok(Self::new([])) };
         let mut found = definition_pairs(definition);
         for file in ENV_FILES {
             let path = tree.join(file);
@@ -164,6 +185,9 @@ fn environment_host(bytes: &[u8], colon: usize, host_at: usize) -> Option<String
         .collect();
     let host = String::from_utf8(host).ok()?.to_ascii_lowercase();
     let labels: Vec<&str> = host.split('.').collect();
+    if labels.len() >= 2 && PUBLIC.contains(&labels[labels.len() - 2..].join(".").as_str()) {
+        return None;
+    }
     let telling = |label: &&str| label.split('-').any(|word| LABELS.contains(&word));
     let registered = labels.len().saturating_sub(2);
     let named = labels.len() >= 3 && labels[..registered].iter().any(telling);
@@ -221,6 +245,7 @@ mod tests {
             ("http://www.w3.org/2000/svg", false),
             ("http://localhost/", false),
             ("https://dev.to/x", false),
+            ("http://dev.w3.org/csswg/css-color/", false),
             ("ftp://files.staging.shop.net/", false),
         ] {
             let bundle = format!("x=\"{url}\"");

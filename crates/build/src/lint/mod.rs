@@ -4,61 +4,83 @@
 //! secrets   known forms of credentials, in every layer, also in files that a later layer deletes, and in the image configuration
 //! shapes    files that belong to an environment, and values for keys of the contract
 //! inlined   values that a front end was compiled with
+//! taint     values of environments that stand in the repository
 //! ```
 //!
-//! Findings name the place and the rule, and never the value. A finding of severity `error` stops the build, unless a waiver
+//! What is compressed or encrypted inside a file is not opened. Findings name the place and the rule, and never the value. A finding of severity `error` stops the build, unless a waiver
 //! of the project file covers it that has not run out.
 
+mod committed;
 mod finding;
 mod inlined;
 mod scan;
 mod secrets;
 mod shapes;
+mod stored;
 mod waiver;
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use jiff::civil::Date;
+use semel_model::config::Contract;
 use semel_model::digest::Digest;
 use semel_model::pipeline::EvidenceResult;
 use semel_model::project::{Definition, Waiver};
 use semel_model::statement::{Claim, LINT};
+use semel_model::taint::{Stream, TooMany};
 use serde_json::{Value, json};
 
+pub use committed::{CommittedError, ValuesFile, values_files};
 pub use finding::{Finding, Place, Severity};
 pub use scan::{Scanner, WINDOW_BYTES};
+pub use stored::{Stored, StoredError};
 pub use waiver::InvalidWaiver;
 
-use crate::base::Base;
+use committed::Committed;
+use stored::{Packing, StoredLayer};
+
 use crate::collect::{PackFile, PackKind, lexical};
 use crate::rootfs::shown;
 use shapes::Shapes;
 
 /// Text that is looked at as a whole may be this long, in bytes.
-const TEXT_BYTES_MAX: u64 = 1 << 20;
+const TEXT_BYTES_MAX: u64 = 16 << 20;
+
+/// How many warnings are said.
+const WARNINGS_SAID: usize = 5;
 
 /// What is looked at.
 #[derive(Debug)]
 pub struct LintRequest<'a> {
-    /// The files that were packaged.
+    /// Files on disk, such as those that were packaged.
     pub files: &'a [PackFile],
-    /// The image below them.
-    pub base: Option<&'a Base>,
-    /// The definition of the build.
-    pub definition: &'a Definition,
+    /// What is stored already, such as the image below them.
+    pub stored: Vec<Stored>,
+    /// The keys that environments give values.
+    pub contract: &'a Contract,
     /// The names of the project's environments.
     pub environments: Vec<&'a str>,
-    /// The directory with the source tree, for values that a front end is compiled with.
-    pub tree: &'a Path,
+    /// What a front end may have been compiled with.
+    pub front_end: Option<FrontEnd<'a>>,
+    /// The values of environments that stand in the repository.
+    pub values_files: &'a [ValuesFile],
     /// The image configuration.
     pub config: Option<&'a Value>,
     /// What the project waives.
     pub waivers: &'a [Waiver],
     /// The day on which the build began: waivers run out.
     pub today: Date,
+}
+
+/// Where values come from that bundlers compile in.
+#[derive(Debug, Clone, Copy)]
+pub struct FrontEnd<'a> {
+    /// The definition of the build.
+    pub definition: &'a Definition,
+    /// The directory with the source tree.
+    pub tree: &'a Path,
 }
 
 /// What was found.
@@ -82,9 +104,18 @@ impl Report {
         self.findings.iter().filter(|finding| finding.severity == Severity::Error)
     }
 
-    /// What a person should know of a build that is published all the same.
+    /// What a person should know of a build that is published all the same. Of many warnings the first are said; all are
+    /// in the claim.
     pub fn notes(&self) -> impl Iterator<Item = String> {
-        let warnings = self.findings.iter().map(|finding| format!("lint: {finding}"));
+        let warnings = self.findings.iter().take(WARNINGS_SAID).map(|finding| format!("lint: {finding}"));
+        let more = self.findings.len().saturating_sub(WARNINGS_SAID);
+        let more =
+            (more > 0).then(|| format!("lint: {more} more warnings; the report that is signed has all"));
+        warnings.chain(more).chain(self.judgements())
+    }
+
+    /// What became of the waivers.
+    pub fn judgements(&self) -> impl Iterator<Item = String> {
         let waived = self.waived.iter().map(|(finding, waiver)| {
             format!("lint: waived until {}: {finding} ({})", waiver.until, waiver.reason)
         });
@@ -94,7 +125,7 @@ impl Report {
                 waiver.rule, waiver.path, waiver.until
             )
         });
-        warnings.chain(waived).chain(idle)
+        waived.chain(idle)
     }
 
     /// How to go on after errors.
@@ -133,6 +164,9 @@ pub enum LintError {
     /// A waiver cannot be understood.
     #[error(transparent)]
     Waiver(#[from] InvalidWaiver),
+    /// The values of the repository cannot be searched.
+    #[error(transparent)]
+    Committed(#[from] CommittedError),
     /// A file could not be read.
     #[error("cannot read {} for the linter", .path.display())]
     Read {
@@ -154,10 +188,12 @@ pub enum LintError {
 }
 
 /// Looks at an artefact.
-pub fn lint(request: &LintRequest<'_>) -> Result<Report, LintError> {
+pub fn lint(request: LintRequest<'_>) -> Result<Report, LintError> {
+    let too_many = |error: TooMany| CommittedError::from(error);
     let mut linter = Linter {
-        shapes: Shapes::new(request.definition, &request.environments),
-        inlined: inlined::Values::of(request.definition, request.tree)?,
+        shapes: Shapes::new(request.contract, &request.environments),
+        inlined: inlined::Values::of(request.front_end)?,
+        committed: Committed::new(request.values_files, request.contract).map_err(too_many)?,
         scanner: Scanner::new(),
         findings: Vec::new(),
         files: 0,
@@ -166,8 +202,8 @@ pub fn lint(request: &LintRequest<'_>) -> Result<Report, LintError> {
     for file in request.files {
         linter.file(file)?;
     }
-    if let Some(base) = request.base {
-        linter.base(base)?;
+    for stored in request.stored {
+        linter.stored(stored)?;
     }
     if let Some(config) = request.config {
         linter.config(config);
@@ -179,9 +215,46 @@ pub fn lint(request: &LintRequest<'_>) -> Result<Report, LintError> {
     Ok(Report { findings: judged.open, waived: judged.waived, idle: judged.idle, files, bytes })
 }
 
+/// The regular files below a directory, or one file, as they would lie in an artefact under `shown`, a path without a slash
+/// in front.
+///
+/// The repository of a clone is left out; it is no part of what is packaged.
+pub fn files_at(path: &Path, shown: &[u8]) -> io::Result<Vec<PackFile>> {
+    let mut files = Vec::new();
+    if path.is_dir() {
+        let inside = if shown.is_empty() { Vec::new() } else { [shown, b"/"].concat() };
+        gather(path, &inside, &mut files)?;
+    } else {
+        files.push(pack_file(path, shown.to_vec(), path.metadata()?.len()));
+    }
+    Ok(files)
+}
+
+fn gather(dir: &Path, inside: &[u8], files: &mut Vec<PackFile>) -> io::Result<()> {
+    let mut entries = std::fs::read_dir(dir)?.collect::<io::Result<Vec<_>>>()?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        let name = entry.file_name();
+        let path = [inside, name.as_encoded_bytes()].concat();
+        let kind = entry.file_type()?;
+        if kind.is_dir() && name != ".git" {
+            gather(&entry.path(), &[&path, b"/".as_slice()].concat(), files)?;
+        } else if kind.is_file() {
+            files.push(pack_file(&entry.path(), path, entry.metadata()?.len()));
+        }
+    }
+    Ok(())
+}
+
+fn pack_file(from: &Path, path: Vec<u8>, size: u64) -> PackFile {
+    let kind = PackKind::File { mode: 0o644, size, from: from.to_owned(), stamp: [0; 6] };
+    PackFile { path, layer: None, kind }
+}
+
 struct Linter {
     shapes: Shapes,
     inlined: inlined::Values,
+    committed: Committed,
     scanner: Scanner,
     findings: Vec<Finding>,
     files: u64,
@@ -195,24 +268,42 @@ impl Linter {
         self.content(&file.shown(), *size, File::open(from).map_err(failed)?).map_err(failed)
     }
 
-    /// Looks at every layer of the image below, also at what a later one deletes.
-    fn base(&mut self, base: &Base) -> Result<(), LintError> {
-        let visible: HashSet<&[u8]> = base.files.iter().map(|file| file.path.as_slice()).collect();
-        for layer in &base.layers {
+    /// Looks at every layer, also at what a later one deletes.
+    fn stored(&mut self, mut stored: Stored) -> Result<(), LintError> {
+        stored.list()?;
+        for layer in &stored.layers {
             let before = self.findings.len();
-            let read = base.open_layer(layer).and_then(|tar| self.layer(tar));
-            read.map_err(|source| LintError::Layer { layer: layer.digest.clone(), source })?;
+            self.layer(layer).map_err(|source| LintError::Layer { layer: layer.digest.clone(), source })?;
+            let is_tar = matches!(layer.packing, Packing::Tar(_));
             for finding in &mut self.findings[before..] {
                 finding.layer = Some(layer.digest.to_string());
-                if !visible.contains(finding.path.trim_start_matches('/').as_bytes()) {
+                let path = finding.path.trim_start_matches('/');
+                if is_tar && !stored.visible.contains(path.as_bytes()) {
                     finding.what.push_str(", deleted by a later layer and still in the bytes");
                 }
             }
         }
+        if let Some(config) = &stored.config {
+            self.config(config);
+        }
         Ok(())
     }
 
-    fn layer(&mut self, tar: impl Read) -> io::Result<()> {
+    fn layer(&mut self, layer: &StoredLayer) -> io::Result<()> {
+        match &layer.packing {
+            Packing::Tar(compression) => self.tar(compression.open(&layer.path)?),
+            Packing::File(name) => {
+                let size = layer.path.metadata()?.len();
+                self.content(name, size, File::open(&layer.path)?)
+            }
+            Packing::Other(media_type) => {
+                self.findings.push(unopened(layer, media_type));
+                Ok(())
+            }
+        }
+    }
+
+    fn tar(&mut self, tar: impl Read) -> io::Result<()> {
         let mut archive = tar::Archive::new(tar);
         for entry in archive.entries()? {
             let entry = entry?;
@@ -229,21 +320,30 @@ impl Linter {
     fn content(&mut self, path: &str, size: u64, content: impl Read) -> io::Result<()> {
         self.files += 1;
         self.findings.extend(self.shapes.name(path));
-        let findings = &mut self.findings;
-        let mut found = |hit: scan::Hit| findings.push(hit.finding(path));
+        let mut searched = Searched { content, stream: self.committed.stream() };
         if size > TEXT_BYTES_MAX {
-            self.bytes += self.scanner.stream(content, &mut found)?;
-            return Ok(());
+            let findings = &mut self.findings;
+            let mut found = |hit: scan::Hit| findings.push(hit.finding(path));
+            self.bytes += self.scanner.stream(&mut searched, &mut found)?;
+        } else {
+            let mut whole = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+            searched.by_ref().take(TEXT_BYTES_MAX).read_to_end(&mut whole)?;
+            self.bytes += whole.len() as u64;
+            self.findings.extend(self.whole(path, &whole));
         }
-        let mut whole = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
-        content.take(TEXT_BYTES_MAX).read_to_end(&mut whole)?;
-        self.bytes += self.scanner.stream(whole.as_slice(), &mut found)?;
-        if !whole.contains(&0) {
-            self.findings.extend(self.shapes.text(path, &whole));
-            self.findings.extend(secrets::assignments(path, &whole));
-        }
-        self.findings.extend(self.inlined.find(path, &whole));
+        self.findings.extend(self.committed.findings(path, searched.stream));
         Ok(())
+    }
+
+    fn whole(&self, path: &str, bytes: &[u8]) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        self.scanner.bytes(bytes, &mut |hit: scan::Hit| findings.push(hit.finding(path)));
+        if memchr::memchr(0, bytes).is_none() {
+            findings.extend(self.shapes.text(path, bytes));
+            findings.extend(secrets::assignments(path, bytes));
+        }
+        findings.extend(self.inlined.find(path, bytes));
+        findings
     }
 
     /// Looks at the variables, labels and history of an image.
@@ -251,12 +351,39 @@ impl Linter {
         for (place, text) in texts_of(config) {
             let path = format!("image configuration: {place}");
             let findings = &mut self.findings;
-            let scanned = self.scanner.stream(text.as_bytes(), &mut |hit: scan::Hit| {
-                findings.push(hit.finding(&path));
-            });
-            self.bytes += scanned.unwrap_or(0);
+            self.scanner.bytes(text.as_bytes(), &mut |hit: scan::Hit| findings.push(hit.finding(&path)));
+            self.bytes += text.len() as u64;
+            let mut stream = self.committed.stream();
+            stream.feed(text.as_bytes());
+            self.findings.extend(self.committed.findings(&path, stream));
             self.findings.extend(self.shapes.text(&path, text.as_bytes()));
         }
+    }
+}
+
+fn unopened(layer: &StoredLayer, media_type: &str) -> Finding {
+    Finding {
+        severity: Severity::Warning,
+        rule: "look/unopened".to_owned(),
+        path: format!("layer {}", layer.digest.short()),
+        place: None,
+        layer: None,
+        what: format!("a layer of type {media_type}, which is not opened here"),
+        fix: "store layers as tar, tar+gzip or tar+zstd, so that what is in them can be seen".to_owned(),
+    }
+}
+
+/// Passes bytes on, and searches them for values on the way.
+struct Searched<'a, R> {
+    content: R,
+    stream: Stream<'a>,
+}
+
+impl<R: Read> Read for Searched<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let some = self.content.read(buffer)?;
+        self.stream.feed(&buffer[..some]);
+        Ok(some)
     }
 }
 

@@ -4,6 +4,7 @@
 //! rules; only around an anchor is anything looked at more closely. Memory is two windows, whatever the length of the stream.
 
 use std::io::{self, Read};
+use std::ops::Range;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 
@@ -65,9 +66,14 @@ impl Scanner {
         let anchors = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostFirst)
             .kind(Some(AhoCorasickKind::DFA))
-            .build(RULES.iter().flat_map(|rule| rule.anchors))
+            .build(Self::anchors())
             .expect("a few short literals make a small automaton");
         Self { anchors, rules }
+    }
+
+    /// The texts of which every secret of a known form contains one.
+    pub fn anchors() -> impl Iterator<Item = &'static str> {
+        RULES.iter().flat_map(|rule| rule.anchors).copied()
     }
 
     /// Searches a stream to its end and gives its length in bytes.
@@ -78,7 +84,13 @@ impl Scanner {
         let mut window = Window::new();
         loop {
             let ended = window.fill(&mut content)?;
-            self.search(&mut window, ended, found);
+            let length = window.bytes.len();
+            // An anchor near the end is looked at when more bytes are behind it.
+            let until = if ended { length } else { length.saturating_sub(AHEAD_BYTES) };
+            window.from = self.search(&window.bytes, window.from, until, |rule, range| {
+                let place = window.place(range.start);
+                found(Hit { rule, place, shown: shown(&window.bytes[range]) });
+            });
             if ended {
                 return Ok(window.base + window.bytes.len() as u64);
             }
@@ -86,11 +98,27 @@ impl Scanner {
         }
     }
 
-    /// Looks at every anchor that has enough bytes behind it, and at all of them at the end.
-    fn search(&self, window: &mut Window, ended: bool, found: &mut impl FnMut(Hit)) {
-        let bytes = window.bytes.as_slice();
-        let until = if ended { bytes.len() } else { bytes.len().saturating_sub(AHEAD_BYTES) };
-        let mut at = window.from;
+    /// Searches bytes that are all at hand.
+    pub fn bytes(&self, bytes: &[u8], found: &mut impl FnMut(Hit)) {
+        let text = is_text(bytes);
+        self.search(bytes, 0, bytes.len(), |rule, range| {
+            let at = range.start;
+            let place = match text {
+                true => Place::Line(lines(&bytes[..at]) + 1),
+                false => Place::Offset(at as u64),
+            };
+            found(Hit { rule, place, shown: shown(&bytes[range]) });
+        });
+    }
+
+    /// Looks at every anchor from `at` to `until`; says where the search goes on.
+    fn search(
+        &self,
+        bytes: &[u8],
+        mut at: usize,
+        until: usize,
+        mut found: impl FnMut(&'static Rule, Range<usize>),
+    ) -> usize {
         while at < until {
             let input = aho_corasick::Input::new(bytes).span(at..bytes.len());
             let Some(anchor) = self.anchors.find(input).filter(|anchor| anchor.start() < until) else {
@@ -100,9 +128,9 @@ impl Scanner {
             at = anchor.start() + 1;
             let Some(range) = (rule.verify)(bytes, anchor.start()..anchor.end()) else { continue };
             at = at.max(range.end);
-            found(Hit { rule, place: window.place(range.start), shown: shown(&bytes[range]) });
+            found(rule, range);
         }
-        window.from = at.max(until);
+        at.max(until)
     }
 }
 
@@ -111,6 +139,16 @@ fn shown(secret: &[u8]) -> String {
     let head: String =
         secret.iter().take(4).map(|byte| char::from(*byte)).filter(char::is_ascii_graphic).collect();
     format!("{head}…, {} characters", secret.len())
+}
+
+/// As far as its beginning tells.
+fn is_text(bytes: &[u8]) -> bool {
+    memchr::memchr(0, &bytes[..bytes.len().min(8192)]).is_none()
+}
+
+/// How many lines end in it.
+fn lines(bytes: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', bytes).count() as u64
 }
 
 /// The part of a stream that is in memory.
@@ -137,7 +175,7 @@ impl Window {
         let had = self.bytes.len();
         content.by_ref().take(WINDOW_BYTES as u64).read_to_end(&mut self.bytes)?;
         if self.base == 0 && had == 0 {
-            self.text = memchr::memchr(0, &self.bytes[..self.bytes.len().min(8192)]).is_none();
+            self.text = is_text(&self.bytes);
         }
         Ok(self.bytes.len() - had < WINDOW_BYTES)
     }
@@ -146,7 +184,7 @@ impl Window {
     fn slide(&mut self) {
         let gone = self.from.min(self.bytes.len()).saturating_sub(BEHIND_BYTES);
         if self.text {
-            self.lines += memchr::memchr_iter(b'\n', &self.bytes[..gone]).count() as u64;
+            self.lines += lines(&self.bytes[..gone]);
         }
         self.bytes.drain(..gone);
         self.base += gone as u64;
@@ -155,7 +193,7 @@ impl Window {
 
     fn place(&self, at: usize) -> Place {
         if self.text {
-            Place::Line(self.lines + memchr::memchr_iter(b'\n', &self.bytes[..at]).count() as u64 + 1)
+            Place::Line(self.lines + lines(&self.bytes[..at]) + 1)
         } else {
             Place::Offset(self.base + at as u64)
         }

@@ -223,27 +223,36 @@ pub(super) fn assignments(path: &str, text: &[u8]) -> Vec<Finding> {
 }
 
 fn assignment(path: &str, line: &[u8], number: u64) -> Option<Finding> {
+    // A word that ends in "token" is as often a place in a list.
     const NAMES: &[&str] = &[
         "password",
         "passwd",
         "secret",
-        "token",
         "apikey",
-        "api_key",
-        "api-key",
-        "private_key",
-        "access_key",
+        "privatekey",
+        "accesskey",
+        "secretkey",
         "credential",
+        "credentials",
+        "accesstoken",
+        "refreshtoken",
+        "authtoken",
+        "apitoken",
+        "bearertoken",
     ];
     let at = line.iter().position(|byte| matches!(byte, b'=' | b':'))?;
     let name = String::from_utf8_lossy(&line[..at]).trim().trim_matches(['"', '\'']).to_ascii_lowercase();
     let value = line[at + 1..].trim_ascii();
     let value = value.strip_suffix(b",").unwrap_or(value);
     let value = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value);
-    let named = NAMES.iter().any(|word| name.ends_with(word));
+    let plain = name.replace(['-', '_', '.'], "");
+    let named = plain == "token" || NAMES.iter().any(|word| plain.ends_with(word));
     let graphic = value.iter().all(u8::is_ascii_graphic);
+    // Words and paths of a program have no digits.
+    let mixed = value.iter().any(u8::is_ascii_digit) && value.iter().any(u8::is_ascii_alphabetic);
     if !named
         || !graphic
+        || !mixed
         || !(12..=512).contains(&value.len())
         || is_placeholder(value)
         || entropy(value) < 3.3

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use semel_model::project::Definition;
+use semel_model::config::Contract;
 
 use super::finding::{Finding, Place, Severity, is_example};
 use super::secrets::is_placeholder;
@@ -70,12 +70,9 @@ pub(super) struct Shapes {
 }
 
 impl Shapes {
-    pub(super) fn new(definition: &Definition, environments: &[&str]) -> Self {
+    pub(super) fn new(contract: &Contract, environments: &[&str]) -> Self {
         let named = environments.iter().chain(USUAL).map(|name| (*name).to_owned()).collect();
-        Self {
-            environments: named,
-            keys: definition.config.0.keys().map(|key| key.as_str().to_owned()).collect(),
-        }
+        Self { environments: named, keys: contract.0.keys().map(|key| key.as_str().to_owned()).collect() }
     }
 
     /// What the name of a file gives away.
@@ -111,11 +108,16 @@ impl Shapes {
             );
         }
         let (_, format) = name.rsplit_once('.')?;
-        let environment =
-            parts[..parts.len() - 1].iter().skip(1).find(|part| self.environments.contains(**part))?;
-        let configures = FORMATS.contains(&format)
+        let [first, .., environment, _] = parts.as_slice() else { return None };
+        if !self.environments.contains(*environment) {
+            return None;
+        }
+        // `config.test.js` tests what reads the configuration.
+        let is_test = environment.starts_with("test") && matches!(format, "js" | "ts" | "py" | "rb");
+        let configures = !is_test
+            && FORMATS.contains(&format)
             && matches!(
-                parts[0],
+                *first,
                 "config"
                     | "settings"
                     | "appsettings"
@@ -180,7 +182,7 @@ mod tests {
     fn shapes() -> Shapes {
         let text = "format = 1\ncomponent = \"a\"\n[artefact]\nkind = \"image\"\nfiles = [{ from = \"a\", to = \"/a\" }]\n[config]\nDATABASE_URL = { type = \"url\", secret = true }\n";
         let project = Project::parse("semel.toml", text).unwrap();
-        Shapes::new(&project.definition, &["factory"])
+        Shapes::new(&project.definition.config, &["factory"])
     }
 
     #[test]
@@ -196,6 +198,11 @@ mod tests {
             ("/app/application.yml", None),
             ("/app/react.production.min.js", None),
             ("/app/test/config.js", None),
+            ("/app/config.test.ts", None),
+            ("/app/config-testing-utils.js", None),
+            ("/app/config", None),
+            ("/app/--.", None),
+            ("/app/config.", None),
             ("/root/.aws/credentials", Some("shape/credentials-file")),
             ("/root/.ssh/id_ed25519", Some("shape/credentials-file")),
             ("/root/.ssh/id_ed25519.pub", None),

@@ -81,6 +81,29 @@ fn a_node_project_starts_what_npm_starts() {
 }
 
 #[test]
+fn names_are_taken_from_somebodys_own_variables_and_values_never_are() {
+    let repo = repo(&[
+        ("start.sh", "exec sleep 1\n"),
+        (".env", "PORT=8080\nMAIL_FROM=shop@shop.net\nAPI_TOKEN=hunter2\n"),
+    ]);
+    let proposal = propose(repo.path(), &DYNAMIC).unwrap();
+    let text = &proposal.semel_toml;
+    assert!(
+        text.contains("PORT = { type = \"port\" }")
+            && text.contains("API_TOKEN = { type = \"string\", secret = true }"),
+        "{text}"
+    );
+    assert!(!text.contains("shop.net") && !text.contains("hunter2") && !text.contains("8080"), "{text}");
+    assert_eq!(proposal.warnings.len(), 1);
+    assert!(proposal.warnings[0].starts_with(".env holds the values of one environment"));
+    repo.write(".gitignore", ".env\n");
+    assert!(
+        propose(repo.path(), &DYNAMIC).unwrap().warnings.is_empty(),
+        "what no commit holds is in no build"
+    );
+}
+
+#[test]
 fn node_dependencies_are_installed_as_the_lock_file_says() {
     let manifest =
         r#"{"scripts":{"start":"next start -p 3000","build":"next build"},"dependencies":{"next":"1"}}"#;

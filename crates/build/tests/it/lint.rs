@@ -79,6 +79,35 @@ fn a_front_end_with_an_inlined_address_is_not_published() {
 }
 
 #[test]
+fn a_value_of_the_repository_inside_the_artefact_is_found() {
+    let config = "[config]\nPAYMENTS = { type = \"url\" }\nGREETING = { type = \"string\", default = \"good day to you\" }\nSALT = { type = \"string\" }\n[environment.production]\nvalues = \"config/production.toml\"\n";
+    let values = "PAYMENTS = \"https://pay.shop.net/v2\"\nGREETING = \"good day to you\"\nSALT = \"correct-horse-battery\"\n";
+    let repo = Repo::with(
+        &project(config),
+        &[
+            ("config/production.toml", values),
+            ("app/client.py", "PAY = \"https:\\/\\/pay.shop.net\\/v2\"\n"),
+            ("app/greet.py", "print('good day to you', 'Y29ycmVjdC1ob3JzZS1iYXR0ZXJ5')\n"),
+        ],
+    )
+    .committed();
+    let found = forbidden(&repo.build().map(|_| ()).unwrap_err());
+    assert_eq!(
+        found,
+        [
+            "/app/client.py: the value that config/production.toml gives `PAYMENTS`, escaped for JSON [taint/value]"
+        ]
+    );
+    repo.write("app/client.py", "import os\nPAY = os.environ['PAYMENTS']\n");
+    repo.commit("fix: read the address");
+    let done = repo.built();
+    let warned = &report(&done)["findings"];
+    assert_eq!(warned[0]["path"], "/app/greet.py");
+    assert_eq!(warned[0]["what"], "the value that config/production.toml gives `SALT`, in base64");
+    assert_eq!(warned[1], Value::Null, "a default of the contract is inside by right");
+}
+
+#[test]
 fn a_waiver_lets_its_finding_pass_until_it_runs_out_and_is_part_of_the_report() {
     let file = ("app/test.key", format!("{}\n", secret()));
     let waiver = |until: &str| {

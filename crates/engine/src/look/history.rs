@@ -70,11 +70,15 @@ pub(crate) fn words(change: &Change) -> String {
                 b.config.short()
             ),
         },
-        Change::DeploymentSucceeded(b) => format!("generation {} runs", b.generation),
+        Change::DeploymentSucceeded(b) => {
+            let warnings = b.warnings.iter().map(|warning| format!("; {warning}"));
+            format!("generation {} runs{}", b.generation, warnings.collect::<String>())
+        }
         Change::DeploymentFailed(b) => {
             let how = match b.outcome {
                 FailedOutcome::Failed => "failed",
                 FailedOutcome::Errored => "went wrong",
+                FailedOutcome::Refused => "was not switched on",
             };
             let restored = b.restored.map(|n| format!("; generation {n} runs again")).unwrap_or_default();
             format!("generation {} {how}: {}{restored}", b.generation, b.reason)

@@ -135,6 +135,9 @@ fn trouble(one: &deployment::Deployment) -> String {
             format!("deploying {name} (generation {})", one.generation)
         }
         (deployment::DeploymentState::Failed, Some(reason)) => format!("{name} failed: {reason}"),
+        (deployment::DeploymentState::Refused, Some(reason)) => {
+            format!("{name} was not switched on: {reason}")
+        }
         (_, Some(reason)) => format!("deploying {name} went wrong: {reason}"),
         (_, None) => format!("{name} did not come to run"),
     }

@@ -426,7 +426,7 @@ fn snapshot(place: &str, values: &[(&str, &str)], commitments: &[(&str, &str)]) 
 }
 
 fn succeeded() -> Outcome {
-    Outcome::Succeeded { needs: Vec::new() }
+    Outcome::Succeeded { needs: Vec::new(), warnings: Vec::new() }
 }
 
 fn failed(reason: &str) -> Outcome {

@@ -559,6 +559,7 @@ fn every_change() -> Vec<Change> {
             generation: 7,
             checked_by: "semel".to_owned(),
             needs: vec!["node 20.11.1".to_owned()],
+            warnings: Vec::new(),
         }),
         Change::DeploymentFailed(DeploymentFailed {
             component: component(),

@@ -13,7 +13,9 @@ use semel_oci::client::RegistryClient;
 use semel_oci::reference::TagOrDigest;
 use semel_store::secrets::Vault;
 use semel_targets::directory::stage::{BlobFuture, BlobSource};
-use semel_targets::directory::{self, Depth, Facts, Generation, Host, Progress, SpawnSupervisor, Values};
+use semel_targets::directory::{
+    self, Depth, Facts, Generation, Host, Progress, Sought, SpawnSupervisor, Values, WhenFound,
+};
 
 use super::promote;
 use crate::report::{Exit, Failure};
@@ -72,38 +74,11 @@ fn values_file(path: &Path) -> Result<BTreeMap<ConfigKey, Offered>, Failure> {
         Failure::usage(format!("cannot read the values file {shown}: {error}"))
             .hint("create it, or change `values` in semel.toml")
     })?;
-    // The parser's own words would show the line with the value; the place is enough.
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-        let line =
-            error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-        Failure::usage(format!("the values file {shown} is not TOML (line {line})"))
-            .hint("write one `KEY = value` per line")
+    let values = config::parse_values(&text).map_err(|error| {
+        Failure::usage(format!("the values file {shown}: {error}")).hint("write one `KEY = value` per line")
     })?;
     let source = if is_private(path) { Source::Private } else { Source::File };
-    table
-        .into_iter()
-        .map(|(key, value)| {
-            Ok((parse_key(&key, path)?, Offered { value: scalar(&key, value, path)?, source }))
-        })
-        .collect()
-}
-
-fn parse_key(key: &str, path: &Path) -> Result<ConfigKey, Failure> {
-    key.parse().map_err(|error: semel_model::name::InvalidName| {
-        Failure::usage(format!("{}: {error}", path.display()))
-    })
-}
-
-fn scalar(key: &str, value: toml::Value, path: &Path) -> Result<String, Failure> {
-    match value {
-        toml::Value::String(text) => Ok(text),
-        toml::Value::Integer(number) => Ok(number.to_string()),
-        toml::Value::Boolean(truth) => Ok(truth.to_string()),
-        _ => Err(Failure::usage(format!(
-            "{}: {key} is neither text, nor a whole number, nor true or false",
-            path.display()
-        ))),
-    }
+    Ok(values.into_iter().map(|(key, value)| (key, Offered { value, source })).collect())
 }
 
 /// Whether only its owner can read a file, and git does not track it: then it may hold secrets.
@@ -130,10 +105,18 @@ fn is_tracked(path: &Path) -> bool {
     }
 }
 
-/// The configuration of a deployment: the snapshot that is recorded, and the values that never are.
+/// The configuration of a deployment: the snapshot that is recorded, and what never is.
 pub(super) struct Resolved {
     pub(super) config: Config,
-    pub(super) values: BTreeMap<ConfigKey, String>,
+    pub(super) supplied: Supplied,
+}
+
+/// The values of a deployment.
+#[derive(Default)]
+pub(super) struct Supplied {
+    values: BTreeMap<ConfigKey, String>,
+    /// Which of them the artefact must not carry.
+    sought: Sought,
 }
 
 /// Joins a contract with what an environment offers.
@@ -144,15 +127,30 @@ pub(super) async fn resolve(
     offered: &BTreeMap<ConfigKey, Offered>,
 ) -> Result<Resolved, Failure> {
     match config::resolve(contract, environment, offered) {
-        Err(problems) => Ok(Resolved { config: Config::Problems(problems), values: BTreeMap::new() }),
+        Err(problems) => Ok(Resolved { config: Config::Problems(problems), supplied: Supplied::default() }),
         Ok(resolved) => {
             let key = vault(session, environment).await?.key();
             let key = key.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
             let snapshot = Snapshot::new(contract, environment, &resolved, &key);
+            let sought = sought(contract, &resolved);
             let values = resolved.into_iter().map(|(key, offered)| (key, offered.value)).collect();
-            Ok(Resolved { config: Config::Snapshot(snapshot), values })
+            Ok(Resolved { config: Config::Snapshot(snapshot), supplied: Supplied { values, sought } })
         }
     }
+}
+
+/// A secret inside an artefact is refused; of a plain value somebody should know. What the contract says itself is inside by
+/// right.
+fn sought(contract: &Contract, resolved: &BTreeMap<ConfigKey, Offered>) -> Sought {
+    let when = |key: &ConfigKey, offered: &Offered| {
+        let rule = contract.0.get(key)?;
+        let by_right = rule.default.as_ref().is_some_and(|value| value.to_string() == offered.value);
+        match rule.secret {
+            true => Some(WhenFound::Refuse),
+            false => (rule.is_telling() && !by_right).then_some(WhenFound::Warn),
+        }
+    };
+    resolved.iter().filter_map(|(key, offered)| Some((key.clone(), when(key, offered)?))).collect()
 }
 
 /// A secret in a health command would stand in an argument list (invariant I15).
@@ -176,8 +174,12 @@ pub(super) fn refuse_secrets_in_health(contract: &Contract, target: &Target) -> 
 pub(super) async fn deploy(
     session: &Session,
     start: Start,
-    values: BTreeMap<ConfigKey, String>,
+    mut supplied: Supplied,
 ) -> Result<Deployed, Failure> {
+    if start.rollback_of.is_some() {
+        // It ran here before: to refuse the way back would make an incident longer and keep no secret.
+        supplied.sought.values_mut().for_each(|when| *when = WhenFound::Warn);
+    }
     let order = match session.client.call(&start).await? {
         Started::Go(order) => order,
         Started::Refused(refusal) => return Err(refused(&refusal)),
@@ -186,7 +188,7 @@ pub(super) async fn deploy(
         session.output.done(format!("{} may run in {}", order.artefact.name(), order.environment));
     }
     let root = root(session, &start.component, &start.environment, &order.target).await?;
-    let outcome = match converge(session, &order, &root, values).await {
+    let outcome = match converge(session, &order, &root, supplied).await {
         // The target could not be asked at all: what was intended has an outcome all the same.
         Err(failure) if failure.exit == Exit::Fault && !order.current => {
             let recorded = Recorded::Errored { reason: failure.message.clone(), restored: None };
@@ -197,9 +199,15 @@ pub(super) async fn deploy(
     };
     let observed = observe(&root).await;
     let (recorded, ended) = match outcome {
-        directory::Outcome::Succeeded { plan, needs, observed } => {
-            let recorded = Recorded::Succeeded { needs: needs.clone() };
+        directory::Outcome::Succeeded { plan, needs, warnings, observed } => {
+            warnings.iter().for_each(|line| session.output.warn(line));
+            let recorded = Recorded::Succeeded { needs, warnings };
             return succeeded(session, order, recorded, plan, observed).await;
+        }
+        directory::Outcome::Refused { reason } => {
+            let recorded = Recorded::Refused { reason: reason.clone() };
+            finish(session, &order, recorded, observed).await?;
+            return Err(tainted(&order, reason));
         }
         directory::Outcome::Failed { reason, log_tail, restored, .. } => {
             let restored = restored.map(|generation| generation.ledger);
@@ -286,6 +294,15 @@ fn not_running(session: &Session, order: &Order, ended: &Ended, finished: &Finis
         .hint(format!("semel resume {environment}, then deploy a version that works"))
 }
 
+/// The target was not touched, and is not held: a repaired version can be deployed at once.
+fn tainted(order: &Order, reason: String) -> Failure {
+    let (name, environment) = (order.artefact.name(), &order.environment);
+    Failure::new(Exit::Refused, format!("{name} was not switched on in {environment}; nothing was touched"))
+        .because([reason])
+        .hint("take the value out of the source and build again; whoever has the artefact has the value")
+        .hint(format!("replace it where it is valid, then: semel config set {environment} KEY"))
+}
+
 /// A refused deployment: every reason at once, and what to do about each.
 fn refused(refusal: &Refusal) -> Failure {
     let message = format!(
@@ -311,7 +328,7 @@ async fn converge(
     session: &Session,
     order: &Order,
     root: &Path,
-    values: BTreeMap<ConfigKey, String>,
+    supplied: Supplied,
 ) -> Result<directory::Outcome, Failure> {
     let registry = session.client.registry();
     let component = order.artefact.component.clone();
@@ -336,7 +353,8 @@ async fn converge(
             commit: order.artefact.commit.clone(),
             decision: Some(order.decision.clone()),
         },
-        values: Values(values),
+        values: Values(supplied.values),
+        sought: supplied.sought,
     };
     let host = Host {
         path: session.settings.path(),
@@ -351,6 +369,11 @@ async fn converge(
         Progress::Planned(_) => {}
         Progress::Staged { already: true } => output.done("staged: every byte was there and has its digest"),
         Progress::Staged { already: false } => output.done("staged: every byte has its digest"),
+        Progress::Searched { skipped } => skipped.iter().for_each(|key| {
+            output.warn(format!(
+                "the value of {key} is too short or too common to be searched in the artefact"
+            ));
+        }),
         Progress::Switched(generation) => output.done(format!("switched to generation {generation}")),
         Progress::Waiting { within } => {
             output.say(format!("  waiting until it is healthy, at most {within}"));

@@ -47,7 +47,7 @@ pub(super) async fn run(args: &DeployArgs, cli: &Cli, session: &Session) -> Outc
         expect: digest(args.expect.as_ref())?,
         rollback_of: None,
     };
-    let deployed = converge::deploy(session, start, resolved.values).await?;
+    let deployed = converge::deploy(session, start, resolved.supplied).await?;
     let output = session.output;
     let (name, environment) = (plan.artefact.name(), &wanted.environment);
     let word = match deployed.plan {

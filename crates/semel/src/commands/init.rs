@@ -41,7 +41,7 @@ pub(super) fn run(args: &InitArgs, settings: &Settings, output: Output) -> Outco
         }
     }
     if output.is_json() {
-        output.json(&json!({"wrote": path, "looked_at": proposal.looked_at, "text": proposal.semel_toml}));
+        output.json(&json!({"wrote": path, "looked_at": proposal.looked_at, "warnings": proposal.warnings, "text": proposal.semel_toml}));
         return Ok(Exit::Done);
     }
     for line in &proposal.looked_at {
@@ -51,6 +51,7 @@ pub(super) fn run(args: &InitArgs, settings: &Settings, output: Output) -> Outco
         "wrote {FILE_NAME} ({} lines); nothing else was touched",
         proposal.semel_toml.lines().count()
     ));
+    proposal.warnings.iter().for_each(|warning| output.warn(warning));
     output.next(format!("git add {FILE_NAME} && git commit -m 'Build with Semel' && semel build"));
     Ok(Exit::Done)
 }

@@ -6,6 +6,7 @@ mod doctor;
 mod build;
 mod build_log;
 mod version;
+mod lint;
 mod live_log;
 mod surroundings;
 mod lock;
@@ -122,6 +123,7 @@ async fn dispatch(cli: &Cli, settings: Settings, output: Output) -> Outcome {
         Verb::Build(args) => build::run(args, cli, settings, output).await,
         Verb::Version(args) => version::run(args, cli, settings, output).await,
         Verb::Lock(args) => lock::run(args, cli, settings, output).await,
+        Verb::Lint(args) => lint::run(args, cli, settings, output).await,
         _ => with_session(cli, Session::open(cli, settings, output).await?).await,
     }
 }

@@ -54,7 +54,7 @@ pub(super) async fn run(args: &RollbackArgs, cli: &Cli, session: &Session) -> Ou
         expect: None,
         rollback_of: Some(candidate.from_generation),
     };
-    let deployed = converge::deploy(session, start, resolved.values).await?;
+    let deployed = converge::deploy(session, start, resolved.supplied).await?;
     output.done(format!(
         "{} runs in {} again (generation {})",
         candidate.to.name(),

@@ -223,9 +223,14 @@ impl TestEnvironment {
 
     /// Starts a server on a free port. It logs what changes the store.
     pub(crate) fn serve(&self) -> Serving {
+        self.serve_logging("info")
+    }
+
+    /// Starts a server on a free port with a log of this level; `debug` shows every request.
+    pub(crate) fn serve_logging(&self, level: &str) -> Serving {
         let log = self.beside("serve.log");
         let mut command = self.command(&["serve", "--listen", "127.0.0.1:0"]);
-        command.env("SEMEL_LOG", "info").env("NO_COLOR", "1");
+        command.env("SEMEL_LOG", level).env("NO_COLOR", "1");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(&log).unwrap());
         let mut child = command.spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());

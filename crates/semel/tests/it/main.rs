@@ -12,6 +12,7 @@ mod cluster;
 mod environment;
 mod http;
 mod layout;
+mod lint;
 mod random;
 mod transcript;
 

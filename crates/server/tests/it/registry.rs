@@ -60,6 +60,7 @@ async fn deploy(house: &House, image: &EncodedManifest) {
         generation: 1,
         checked_by: "semel".to_owned(),
         needs: Vec::new(),
+        warnings: Vec::new(),
     };
     record(house, vec![Change::DeploymentStarted(started), Change::DeploymentSucceeded(succeeded)]).await;
 }

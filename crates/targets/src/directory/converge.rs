@@ -1,8 +1,9 @@
 //! Converging: making a root run what is desired, and saying what became of it.
 //!
 //! ```text
-//! observe → plan → stage → check needs → switch → start → healthy? → succeeded
-//!                                                            └ no → back to the last that succeeded
+//! observe → plan → check needs → stage → taint → switch → start → healthy? → succeeded
+//!                                  │                               └ no → back to the last that succeeded
+//!                                  └ it carries a secret of this environment → refused, nothing was touched
 //! ```
 //!
 //! One converge at a time per root. Everything may be repeated: what runs already is verified and left alone; what a
@@ -32,6 +33,7 @@ use super::needs::{self, NeedProblem};
 use super::release::ReleaseSpec;
 use super::stage::{self, BlobSource, Existing, StageError, Staged};
 use super::switch::{self, Deployed, Stamp};
+use super::taint::{self, Searched, Sought, Suspect, TaintError, WhenFound};
 use super::{Clock, Depth, Generation, Layout, RootError, collect, observe};
 
 /// How long to wait for another converge of the same root.
@@ -63,6 +65,8 @@ pub struct Order {
     pub facts: Facts,
     /// The resolved values of the config snapshot, secrets included.
     pub values: Values,
+    /// Which of them the artefact must not carry.
+    pub sought: Sought,
 }
 
 /// What is known about a deployment; given to the release as `SEMEL_*` variables and kept with it.
@@ -113,6 +117,11 @@ pub enum Progress {
         /// Whether it was there already.
         already: bool,
     },
+    /// The values of this environment were searched in it.
+    Searched {
+        /// The keys of the secrets among them that are too short or too common to be searched.
+        skipped: Vec<ConfigKey>,
+    },
     /// This generation is switched on.
     Switched(Generation),
     /// It is started; now it has to become healthy.
@@ -133,6 +142,8 @@ pub enum Outcome {
         plan: Plan,
         /// What was found of what it needs, such as `node 20.11.1`.
         needs: Vec<String>,
+        /// What somebody should look at, without values.
+        warnings: Vec<String>,
         /// What runs.
         observed: Observed,
     },
@@ -146,6 +157,11 @@ pub enum Outcome {
         log_tail: Vec<String>,
         /// The generation that runs again instead.
         restored: Option<Generation>,
+    },
+    /// The artefact must not run here: it carries a value of this environment. Nothing was touched.
+    Refused {
+        /// Why, to stand alone: key, form and file, never a value.
+        reason: String,
     },
     /// It could not be tried.
     Errored {
@@ -224,7 +240,7 @@ pub async fn converge(
     };
     progress(Progress::Planned(plan));
     match run.carry_out(plan, observed).await {
-        Ok((needs, observed)) => Ok(Outcome::Succeeded { plan, needs, observed }),
+        Ok(Done { needs, warnings, observed }) => Ok(Outcome::Succeeded { plan, needs, warnings, observed }),
         Err(stop) => Ok(run.give_up(plan, stop, before).await),
     }
 }
@@ -262,6 +278,11 @@ enum Trouble {
     Stage(#[from] StageError),
     #[error("{}", join(.0))]
     Needs(Vec<NeedProblem>),
+    /// A rule of this target says no.
+    #[error("{0}")]
+    Tainted(String),
+    #[error(transparent)]
+    Taint(#[from] TaintError),
     #[error(transparent)]
     Launch(#[from] LaunchError),
     #[error(transparent)]
@@ -303,6 +324,19 @@ impl<T: Into<Trouble>> From<T> for Stop {
     fn from(trouble: T) -> Self {
         Self { trouble: trouble.into(), started: None }
     }
+}
+
+/// What was desired runs.
+struct Done {
+    needs: Vec<String>,
+    warnings: Vec<String>,
+    observed: Observed,
+}
+
+/// A generation that can be switched on.
+struct LaidOut {
+    deployed: Deployed,
+    warnings: Vec<String>,
 }
 
 /// One converge under way.
@@ -351,7 +385,8 @@ impl Run<'_> {
         }
     }
 
-    async fn carry_out(&self, plan: Plan, observed: Observed) -> Result<(Vec<String>, Observed), Stop> {
+    async fn carry_out(&self, plan: Plan, observed: Observed) -> Result<Done, Stop> {
+        let mut warnings = Vec::new();
         let observed = match plan {
             Plan::Nothing if observed.health == HealthState::Healthy => observed,
             Plan::Nothing => {
@@ -360,21 +395,24 @@ impl Run<'_> {
             }
             Plan::Start => self.start().await?,
             Plan::Repair => {
-                let deployed = self.lay_out(Existing::Replace).await?;
-                self.switch_on(&deployed).await?
+                let laid = self.lay_out(Existing::Replace).await?;
+                warnings = laid.warnings;
+                self.switch_on(&laid.deployed).await?
             }
             Plan::Switch => {
-                let deployed = self.lay_out(Existing::Keep).await?;
-                self.switch_on(&deployed).await?
+                let laid = self.lay_out(Existing::Keep).await?;
+                warnings = laid.warnings;
+                self.switch_on(&laid.deployed).await?
             }
         };
         let deployed = self.current()?;
         self.settle(deployed.as_ref())?;
-        Ok((deployed.map(|deployed| deployed.needs).unwrap_or_default(), observed))
+        let needs = deployed.map(|deployed| deployed.needs).unwrap_or_default();
+        Ok(Done { needs, warnings, observed })
     }
 
     /// Everything before the switch: the artefact verified and unpacked, what it needs there, its generation written.
-    async fn lay_out(&self, existing: Existing) -> Result<Deployed, Trouble> {
+    async fn lay_out(&self, existing: Existing) -> Result<LaidOut, Trouble> {
         let order = self.order;
         let spec = stage::read_spec(&order.desired.artefact, &order.manifest, self.source).await?;
         let needs = needs::check(&spec.needs, &self.host.path).await.map_err(Trouble::Needs)?;
@@ -383,12 +421,44 @@ impl Run<'_> {
         (self.progress)(Progress::Staged { already: staged.already });
         let tree = self.layout.store(&order.desired.artefact);
         launch::check(&tree, &spec.entrypoint, &spec.workdir, &self.host.path)?;
-        let deployed = self.describe(spec, staged, needs);
         switch::write_values(&self.layout, &order.desired.config, &order.values.0)?;
+        let searched = self.search(&spec).await?;
+        let warnings = self.judge(&searched, existing)?;
+        let deployed = self.describe(spec, staged, needs);
         switch::write_generation(&self.layout, &deployed, &order.manifest)?;
         let launch = launch::load(&self.layout, deployed.generation)?;
         Check::prepare(order.target.health.as_ref(), &launch.variables())?;
-        Ok(deployed)
+        Ok(LaidOut { deployed, warnings })
+    }
+
+    /// Searches the values of this environment in what was laid out.
+    async fn search(&self, spec: &ReleaseSpec) -> Result<Searched, Trouble> {
+        let Order { desired, values, sought, manifest, .. } = self.order;
+        let suspect = Suspect { artefact: &desired.artefact, manifest, config_blob: &spec.config_blob };
+        let searched = taint::search(&self.layout, suspect, &desired.config, &values.0, sought).await?;
+        let secret = |key: &&ConfigKey| sought.get(*key) == Some(&WhenFound::Refuse);
+        let skipped = searched.skipped.iter().map(|skipped| &skipped.key).filter(secret).cloned().collect();
+        (self.progress)(Progress::Searched { skipped });
+        Ok(searched)
+    }
+
+    /// What follows from what was found. What is only repaired runs already: to refuse that would leave damaged files
+    /// running.
+    fn judge(&self, searched: &Searched, existing: Existing) -> Result<Vec<String>, Trouble> {
+        let environment = &self.order.facts.environment;
+        let refuses = |key: &ConfigKey| {
+            existing == Existing::Keep && self.order.sought.get(key) == Some(&WhenFound::Refuse)
+        };
+        if let Some(places) = searched.says(refuses) {
+            return Err(Trouble::Tainted(format!(
+                "the artefact carries a secret of {environment}: {places}"
+            )));
+        }
+        let places = searched.says(|_| true);
+        Ok(places
+            .map(|places| format!("the artefact carries a value of {environment}: {places}"))
+            .into_iter()
+            .collect())
     }
 
     fn describe(&self, spec: ReleaseSpec, staged: Staged, needs: Vec<String>) -> Deployed {
@@ -497,6 +567,7 @@ impl Run<'_> {
         let restored = if unproven { self.go_back(before, &mut reason).await } else { None };
         match stop.trouble {
             Trouble::Unwell(_) => Outcome::Failed { plan, reason, log_tail, restored },
+            Trouble::Tainted(_) => Outcome::Refused { reason },
             _ => Outcome::Errored { reason, restored },
         }
     }

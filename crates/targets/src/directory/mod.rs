@@ -9,6 +9,7 @@
 //!   store/sha256-<hex>/           an artefact, unpacked once, without write bits
 //!   store/sha256-<hex>.tree       what was unpacked: written last, so an artefact without it was never complete
 //!   config/<hex>/env              0400: the resolved values of one config snapshot, secrets included
+//!   config/<hex>/searched-…       which of them an artefact was found to carry, without the values
 //!   generations/<n>/              deployment.json, manifest.json, artefact -> store/…, config -> config/…, succeeded
 //!   current -> generations/<n>    flips code and configuration in one rename
 //!   run/                          the supervisor's lock, socket and what it knows about the process
@@ -16,7 +17,7 @@
 //! ```
 //!
 //! Reading order: the layout (here), [`release`] (what an artefact asks to run), [`stage`] and [`switch`] (laying it
-//! out), [`mod@supervise`] and [`control`] (running it), [`mod@observe`] (what runs), [`mod@converge`] (all of it, in order).
+//! out), `taint` (what must not be in it), [`mod@supervise`] and [`control`] (running it), [`mod@observe`] (what runs), [`mod@converge`] (all of it, in order).
 
 mod collect;
 mod durable;
@@ -25,6 +26,7 @@ mod health;
 mod journal;
 mod launch;
 mod process;
+mod taint;
 mod tree;
 mod unpack;
 
@@ -60,6 +62,7 @@ pub use release::{InvalidRelease, ReleaseSpec};
 pub use stage::BlobSource;
 pub use supervise::{Supervise, SuperviseError, Timing, supervise};
 pub use switch::{Deployed, Past, generations};
+pub use taint::{Sought, WhenFound};
 pub use unpack::{UnpackError, unpack_file};
 
 /// Where the time comes from.

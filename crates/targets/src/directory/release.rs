@@ -35,6 +35,8 @@ pub struct ReleaseSpec {
     pub needs: Vec<Need>,
     /// The layers, lowest first.
     pub(crate) layers: Vec<Layer>,
+    /// The configuration blob, as it is.
+    pub(crate) config_blob: Vec<u8>,
 }
 
 /// One layer and how it is packed.
@@ -214,6 +216,7 @@ fn from_image(config: &[u8], layers: Vec<Layer>) -> Result<ReleaseSpec, InvalidR
         defaults: pairs.filter(|(name, _)| !NOT_DEFAULTS.contains(&name.as_str())).collect(),
         needs: Vec::new(),
         layers,
+        config_blob: config.to_vec(),
     })
 }
 
@@ -238,6 +241,7 @@ fn from_archive(config: &[u8], layers: Vec<Layer>) -> Result<ReleaseSpec, Invali
         defaults: BTreeMap::new(),
         needs: needs.map_err(InvalidRelease::Need)?,
         layers,
+        config_blob: config.to_vec(),
     })
 }
 

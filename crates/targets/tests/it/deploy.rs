@@ -20,7 +20,7 @@ async fn a_first_deployment_runs_what_was_desired_and_says_so() {
     let told = Mutex::new(Vec::new());
     let outcome =
         place.converge_telling(&order, &Shelf::of(&artefact), &|step| told.lock().unwrap().push(step)).await;
-    let Outcome::Succeeded { plan: Plan::Switch, needs, observed } = outcome.unwrap() else {
+    let Outcome::Succeeded { plan: Plan::Switch, needs, observed, .. } = outcome.unwrap() else {
         panic!("it runs")
     };
     assert!(needs.is_empty());
@@ -35,6 +35,7 @@ async fn a_first_deployment_runs_what_was_desired_and_says_so() {
     let steps = [
         Progress::Planned(Plan::Switch),
         Progress::Staged { already: false },
+        Progress::Searched { skipped: Vec::new() },
         Progress::Switched(Generation::of(1)),
         Progress::Waiting { within: Span::seconds(10) },
     ];

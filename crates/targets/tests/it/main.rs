@@ -9,6 +9,7 @@ mod deploy;
 mod drift;
 mod place;
 mod supervisor;
+mod taint;
 
 use std::path::PathBuf;
 

@@ -204,6 +204,7 @@ impl Place {
                 commit: None,
                 decision: None,
             },
+            sought: BTreeMap::new(),
             values: Values(values),
         }
     }

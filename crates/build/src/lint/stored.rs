@@ -1,0 +1,144 @@
+//! Stored: an artefact as it lies in an OCI layout, layer by layer.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use semel_model::config::{CONTRACT_ANNOTATION, Contract};
+use semel_model::digest::Digest;
+use semel_oci::descriptor::Descriptor;
+use semel_oci::layout::{Layout, LayoutError, Select};
+use semel_oci::manifest::{InvalidManifest, ParsedManifest};
+use serde_json::Value;
+
+use crate::base::{Base, Compression, Listing, read_layer};
+
+/// The annotation with the name of a layer that is a file by itself (image-spec 1.1 `annotations.md`).
+const TITLE: &str = "org.opencontainers.image.title";
+
+/// How deep indexes may lie in each other.
+const DEPTH_MAX: u32 = 3;
+
+/// One manifest with its layers.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    pub(super) layers: Vec<StoredLayer>,
+    /// The paths that the layers leave together.
+    pub(super) visible: HashSet<Vec<u8>>,
+    /// The configuration, where it is JSON.
+    pub(super) config: Option<Value>,
+    /// The contract that it carries.
+    pub contract: Contract,
+}
+
+/// The bytes of a layer.
+#[derive(Debug, Clone)]
+pub(super) struct StoredLayer {
+    pub(super) digest: Digest,
+    pub(super) path: PathBuf,
+    pub(super) packing: Packing,
+}
+
+/// How a layer is stored.
+#[derive(Debug, Clone)]
+pub(super) enum Packing {
+    /// Files in a tar stream.
+    Tar(Compression),
+    /// One file by this name.
+    File(String),
+    /// In a way that is not read here: the media type.
+    Other(String),
+}
+
+/// Why a stored artefact cannot be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum StoredError {
+    /// The layout cannot be read.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// Its bytes are no manifest.
+    #[error("{digest} is no manifest")]
+    Manifest {
+        /// Which bytes.
+        digest: Digest,
+        /// Why.
+        #[source]
+        source: InvalidManifest,
+    },
+    /// Indexes lie in each other without end.
+    #[error("{digest} is an index of indexes")]
+    TooDeep {
+        /// The index.
+        digest: Digest,
+    },
+}
+
+impl Stored {
+    /// Opens an artefact of a layout: one, or the parts of an index.
+    pub async fn open(layout: &Layout, artefact: &Digest) -> Result<Vec<Self>, StoredError> {
+        let mut found = Vec::new();
+        let mut ahead = vec![(artefact.clone(), 0)];
+        while let Some((digest, depth)) = ahead.pop() {
+            let descriptor = layout.resolve(Select::Digest(&digest)).await?;
+            let bytes = layout.read_blob(&digest).await?;
+            let manifest = ParsedManifest::parse(&bytes, Some(&descriptor.media_type))
+                .map_err(|source| StoredError::Manifest { digest: digest.clone(), source })?;
+            if !manifest.is_index() {
+                found.push(Self::of_manifest(layout, &manifest).await?);
+            } else if depth == DEPTH_MAX {
+                return Err(StoredError::TooDeep { digest });
+            } else {
+                ahead.extend(manifest.manifests.iter().map(|part| (part.digest.clone(), depth + 1)));
+            }
+        }
+        Ok(found)
+    }
+
+    async fn of_manifest(layout: &Layout, manifest: &ParsedManifest) -> Result<Self, StoredError> {
+        let config = match &manifest.config {
+            Some(config) => serde_json::from_slice(&layout.read_blob(&config.digest).await?).ok(),
+            None => None,
+        };
+        let contract = manifest.annotations.get(CONTRACT_ANNOTATION);
+        let contract = contract.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let layers = manifest.layers.iter().map(|layer| {
+            let path = layout.blob_path(&layer.digest);
+            StoredLayer { digest: layer.digest.clone(), path, packing: Packing::of(layer) }
+        });
+        Ok(Self { layers: layers.collect(), visible: HashSet::new(), config, contract })
+    }
+
+    /// The layers below an artefact. Their configuration went into that of the artefact.
+    pub fn of_base(base: &Base) -> Self {
+        let layers = base.layers.iter().map(|layer| StoredLayer {
+            digest: layer.digest.clone(),
+            path: base.layer_path(layer),
+            packing: Packing::of(layer),
+        });
+        let visible = base.files.iter().map(|file| file.path.clone()).collect();
+        Self { layers: layers.collect(), visible, config: None, contract: Contract::default() }
+    }
+
+    /// Finds out what the layers leave together, where that is not known yet.
+    pub(super) fn list(&mut self) -> Result<(), super::LintError> {
+        let mut files = Listing::new();
+        for layer in self.layers.iter().filter(|_| self.visible.is_empty()) {
+            if let Packing::Tar(compression) = layer.packing {
+                files = read_layer(&layer.path, compression, files)
+                    .map_err(|source| super::LintError::Layer { layer: layer.digest.clone(), source })?;
+            }
+        }
+        self.visible.extend(files.into_keys());
+        Ok(())
+    }
+}
+
+impl Packing {
+    fn of(layer: &Descriptor) -> Self {
+        match (Compression::of(layer), layer.annotations.get(TITLE)) {
+            (Some(compression), _) => Self::Tar(compression),
+            (None, Some(title)) => Self::File(format!("/{}", title.trim_start_matches('/'))),
+            (None, None) if layer.media_type.contains(".tar") => Self::Other(layer.media_type.to_string()),
+            (None, None) => Self::File(format!("layer {}", layer.digest.short())),
+        }
+    }
+}

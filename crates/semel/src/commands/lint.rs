@@ -1,0 +1,284 @@
+//! `semel lint`: look at files, a layout or a stored artefact for what must not be inside.
+
+use std::path::{Component, Path, PathBuf};
+
+use jiff::tz::TimeZone;
+use semel_build::collect::PackKind;
+use semel_build::lint::{self, Finding, FrontEnd, LintError, LintRequest, Report, Stored, ValuesFile};
+use semel_build::source::Source;
+use semel_engine::artefact::Artefact;
+use semel_engine::look::versions::Inspection;
+use semel_model::config::Contract;
+use semel_model::digest::Digest;
+use semel_model::name::EnvironmentName;
+use semel_model::statement::{Envelope, LINT, predicate_name};
+use semel_oci::copy::{Endpoint, copy};
+use semel_oci::layout::Layout;
+use semel_oci::manifest::ParsedManifest;
+use semel_oci::media_type::SIGSTORE_BUNDLE;
+use semel_oci::reference::TagOrDigest;
+use semel_server::api::calls::Inspect;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::io::AsyncReadExt as _;
+
+use super::{Outcome, build};
+use crate::cli::{Cli, LintArgs};
+use crate::output::{self, Output, table};
+use crate::progress::Transfer;
+use crate::project::{self, Found};
+use crate::report::{Exit, Failure};
+use crate::session::{Session, now};
+use crate::settings::Settings;
+use crate::workdir::WorkDir;
+
+/// The annotation with the predicate type of a bundle (Sigstore bundle specification, v0.3).
+const PREDICATE_TYPE: &str = "dev.sigstore.bundle.predicateType";
+
+/// How large the report of a build may be, in bytes.
+const REPORT_BYTES_MAX: u64 = 16 << 20;
+
+pub(super) async fn run(args: &LintArgs, cli: &Cli, settings: Settings, output: Output) -> Outcome {
+    let project = project::find(settings.directory())?;
+    let words = args.what.as_deref().unwrap_or(".");
+    let path: PathBuf = settings.directory().join(words).components().collect();
+    let looked = if path.exists() {
+        at_path(&path, words, project.as_ref(), &settings).await?
+    } else {
+        let session = Session::open(cli, settings, output).await?;
+        of_version(words, cli, project.as_ref(), &session).await?
+    };
+    show(&looked, output);
+    Ok(if looked.report.errors().next().is_some() { Exit::Difference } else { Exit::Done })
+}
+
+/// What was looked at, and what was found.
+struct Looked {
+    artefact: Option<Artefact>,
+    report: Report,
+    /// What the build said, where it is stored with the artefact.
+    stored: Option<StoredReport>,
+}
+
+/// The report that a builder attached.
+#[derive(Debug, Serialize)]
+struct StoredReport {
+    time: String,
+    result: String,
+    verified: bool,
+    report: Value,
+}
+
+/// Files on disk: with the contract, the waivers and the committed values of the project here.
+async fn at_path(
+    path: &Path,
+    words: &str,
+    project: Option<&Found>,
+    settings: &Settings,
+) -> Result<Looked, Failure> {
+    let mut subject = Subject::of(project);
+    if path.join("oci-layout").is_file() {
+        subject.stored = of_layout(path).await?;
+        subject.contract = subject.stored.first().map(|one| one.contract.clone()).unwrap_or_default();
+    } else {
+        subject.files_at = Some((path.to_owned(), shown(words)));
+        subject.contract = project.map(|found| found.project.definition.config.clone()).unwrap_or_default();
+    }
+    if project.is_some() {
+        // Values that are not committed are not looked for, so without a commit there are none.
+        let source = build::resolve(&build::Wanted::default(), settings).await.ok();
+        subject.values_files = source.as_ref().map(values_files).transpose()?.unwrap_or_default();
+    }
+    Ok(Looked { artefact: None, report: subject.look().await?, stored: None })
+}
+
+/// As it was written, without what leads nowhere.
+fn shown(words: &str) -> Vec<u8> {
+    let parts = Path::new(words).components();
+    let named: PathBuf = parts.filter(|part| matches!(part, Component::Normal(_))).collect();
+    named.into_os_string().into_encoded_bytes()
+}
+
+fn values_files(source: &Source) -> Result<Vec<ValuesFile>, Failure> {
+    lint::values_files(source).map_err(|error| Failure::from_error(Exit::Usage, &error))
+}
+
+async fn of_layout(path: &Path) -> Result<Vec<Stored>, Failure> {
+    let unread = |error: &dyn std::error::Error| Failure::from_error(Exit::Usage, error);
+    let layout = Layout::open(path).await.map_err(|error| unread(&error))?;
+    let mut stored = Vec::new();
+    for entry in layout.entries().await.map_err(|error| unread(&error))? {
+        stored.extend(Stored::open(&layout, &entry.digest).await.map_err(|error| unread(&error))?);
+    }
+    Ok(stored)
+}
+
+/// An artefact of the store: every layer, with the contract that it carries.
+async fn of_version(
+    words: &str,
+    cli: &Cli,
+    project: Option<&Found>,
+    session: &Session,
+) -> Result<Looked, Failure> {
+    let (component, version) = super::artefact(words, cli, session)?;
+    let found = session.client.call(&Inspect { component: component.clone(), version }).await?;
+    super::require_bytes(&found.artefact, session.output)?;
+    let fault = |error: &dyn std::error::Error| Failure::from_error(Exit::Fault, error);
+    let base = session.settings.work();
+    let dir = WorkDir::new(&base, now().into()).map_err(|error| fault(&error))?;
+    let layout = Layout::create(dir.path().join("layout")).await.map_err(|error| fault(&error))?;
+    let from = Endpoint::Registry { client: session.client.registry(), name: component.clone() };
+    let digest = &found.artefact.digest;
+    let transfer = Transfer::new(&session.output, "fetch");
+    let to = Endpoint::Layout(layout.clone());
+    let copied = copy(&from, &to, digest, None, &transfer.listener()).await;
+    transfer.finish();
+    copied.map_err(|error| Failure::from_error(Exit::Verification, &error))?;
+    let mut subject = Subject::of(project.filter(|found| found.project.component == component));
+    subject.stored = Stored::open(&layout, digest).await.map_err(|error| fault(&error))?;
+    subject.contract = found.contract.clone();
+    let report = subject.look().await?;
+    let stored = stored_report(&found, session).await?;
+    Ok(Looked { artefact: Some(found.artefact), report, stored })
+}
+
+/// What the build said of the artefact, where that was attached.
+async fn stored_report(found: &Inspection, session: &Session) -> Result<Option<StoredReport>, Failure> {
+    let Some(line) = found.evidence.iter().rfind(|line| line.kind == predicate_name(LINT)) else {
+        return Ok(None);
+    };
+    let Some(envelope) = envelope(&line.envelope, found, session).await? else { return Ok(None) };
+    let statement = envelope.statement().map_err(|error| Failure::from_error(Exit::Verification, &error))?;
+    Ok(Some(StoredReport {
+        time: line.time.to_string(),
+        result: line.result.to_string(),
+        verified: line.verified,
+        report: statement.predicate,
+    }))
+}
+
+/// The signed statement with this digest, out of the bundle that refers to the artefact.
+async fn envelope(
+    wanted: &Digest,
+    found: &Inspection,
+    session: &Session,
+) -> Result<Option<Envelope>, Failure> {
+    let (registry, artefact) = (session.client.registry(), &found.artefact);
+    let fault = |error: &dyn std::error::Error| Failure::from_error(Exit::Fault, error);
+    let referrers = registry.referrers(&artefact.component, &artefact.digest, Some(SIGSTORE_BUNDLE)).await;
+    let mut referrers = referrers.map_err(|error| fault(&error))?;
+    referrers.retain(|one| one.annotations.get(PREDICATE_TYPE).is_some_and(|kind| kind == LINT));
+    for referrer in referrers {
+        let name = TagOrDigest::Digest(referrer.digest.clone());
+        let manifest =
+            registry.get_manifest(&artefact.component, &name).await.map_err(|error| fault(&error))?;
+        let manifest = ParsedManifest::parse(&manifest.bytes, None).map_err(|error| fault(&error))?;
+        let Some(layer) = manifest.layers.first() else { continue };
+        let fetched = registry.get_blob(&artefact.component, &layer.digest, Some(layer.size)).await;
+        let mut bytes = Vec::new();
+        let reader = fetched.map_err(|error| fault(&error))?.reader;
+        reader.take(REPORT_BYTES_MAX).read_to_end(&mut bytes).await.map_err(|error| fault(&error))?;
+        let bundle: Bundle = serde_json::from_slice(&bytes).map_err(|error| fault(&error))?;
+        if wanted.matches(&bundle.envelope.to_bytes()) {
+            return Ok(Some(bundle.envelope));
+        }
+    }
+    Ok(None)
+}
+
+/// The part of a Sigstore bundle v0.3 that says something.
+#[derive(Debug, Deserialize)]
+struct Bundle {
+    #[serde(rename = "dsseEnvelope")]
+    envelope: Envelope,
+}
+
+/// Everything that a look needs, owned, because it happens on a thread of its own.
+#[derive(Default)]
+struct Subject {
+    /// Where files are, and what their paths begin with.
+    files_at: Option<(PathBuf, Vec<u8>)>,
+    stored: Vec<Stored>,
+    contract: Contract,
+    values_files: Vec<ValuesFile>,
+    project: Option<Found>,
+}
+
+impl Subject {
+    fn of(project: Option<&Found>) -> Self {
+        Self { project: project.cloned(), ..Self::default() }
+    }
+
+    async fn look(self) -> Result<Report, Failure> {
+        let looked = tokio::task::spawn_blocking(move || self.look_now()).await;
+        looked.map_err(|error| Failure::fault(error.to_string()))?.map_err(|error| {
+            let exit = if matches!(error, LintError::Waiver(_)) { Exit::Usage } else { Exit::Fault };
+            Failure::from_error(exit, &error)
+        })
+    }
+
+    fn look_now(self) -> Result<Report, LintError> {
+        let mut files = match &self.files_at {
+            Some((path, shown)) => lint::files_at(path, shown)
+                .map_err(|source| LintError::Read { path: path.clone(), source })?,
+            None => Vec::new(),
+        };
+        let project = self.project.as_ref();
+        if let Some(found) = project {
+            // They belong to environments, and no build takes them.
+            let apart: Vec<PathBuf> =
+                found.project.values_files().into_iter().map(|file| found.dir.join(file)).collect();
+            files.retain(|file| !matches!(&file.kind, PackKind::File { from, .. } if apart.contains(from)));
+        }
+        let environments = project.into_iter().flat_map(|found| found.project.pipeline.environments.keys());
+        lint::lint(LintRequest {
+            files: &files,
+            stored: self.stored,
+            contract: &self.contract,
+            environments: environments.map(EnvironmentName::as_str).collect(),
+            front_end: project
+                .map(|found| FrontEnd { definition: &found.project.definition, tree: &found.dir }),
+            values_files: &self.values_files,
+            config: None,
+            waivers: project.map_or(&[], |found| &found.project.waivers),
+            today: now().to_zoned(TimeZone::UTC).date(),
+        })
+    }
+}
+
+fn show(looked: &Looked, output: Output) {
+    let report = &looked.report;
+    if output.is_json() {
+        let claim = report.claim();
+        output.json(&serde_json::json!({
+            "artefact": looked.artefact, "result": claim.result, "report": claim.predicate, "stored": looked.stored,
+        }));
+        return;
+    }
+    if let Some(stored) = &looked.stored {
+        let signature = if stored.verified { "" } else { ", signature NOT verified" };
+        let count = stored.report["findings"].as_array().map_or(0, Vec::len);
+        output.say(format!("  its build found {count} ({}, {}{signature})", stored.result, stored.time));
+    }
+    if !report.findings.is_empty() {
+        let rows = report.findings.iter().map(row).collect();
+        output.data(&table(&["", "rule", "where", "what"], rows));
+    }
+    let fixes: std::collections::BTreeSet<&str> =
+        report.errors().map(|finding| finding.fix.as_str()).collect();
+    fixes.into_iter().for_each(|fix| output.say(format!("  fix: {fix}")));
+    report.judgements().for_each(|note| output.warn(note));
+    let errors = report.errors().count();
+    let seen = format!("looked at {} files, {}", report.files, output::bytes(report.bytes));
+    let count = |n: usize, word: &str| if n == 1 { format!("1 {word}") } else { format!("{n} {word}s") };
+    match (errors, report.findings.len() - errors) {
+        (0, 0) => output.done(format!("nothing found; {seen}")),
+        (errors, warnings) => {
+            output.warn(format!("{}, {}; {seen}", count(errors, "error"), count(warnings, "warning")));
+        }
+    }
+}
+
+fn row(finding: &Finding) -> Vec<String> {
+    vec![finding.severity.to_string(), finding.rule.clone(), finding.shown_place(), finding.what.clone()]
+}

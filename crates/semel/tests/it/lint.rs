@@ -1,0 +1,107 @@
+//! What must not be inside an artefact: where it is looked for, and who is asked for what.
+
+use std::fs;
+use std::path::Path;
+
+use crate::environment::{TestEnvironment, has_all, met};
+
+const SECRET: &str = "opens the door";
+
+/// The small project, whose script carries the secret of an environment.
+fn project_with_a_secret_inside() -> TestEnvironment {
+    let environment = TestEnvironment::project();
+    environment.edit("run.sh", "hello", &format!("{SECRET}, hello"));
+    environment.commit("feat: greet friends");
+    let set = environment.piped(&["config", "set", "dev", "TOKEN"], SECRET);
+    assert_eq!(set.code, 0, "{set:?}");
+    environment
+}
+
+#[test]
+fn what_carries_a_secret_of_its_environment_is_refused_there_and_nothing_is_held() {
+    let environment = project_with_a_secret_inside();
+    let refused = environment.semel(&["deploy", "dev"]);
+    assert_eq!(refused.code, 9, "{refused:?}");
+    assert!(refused.stderr.contains("the value of TOKEN as it is in /run.sh"), "{refused:?}");
+    assert!(!refused.stderr.contains(SECRET), "{refused:?}");
+    let history = environment.ok(&["history", "dev"]).stdout;
+    assert!(history.contains("generation 1 was not switched on") && !history.contains(SECRET), "{history}");
+    assert_eq!(environment.semel(&["deploy", "dev"]).code, 9, "the same again gets the same answer");
+    environment.edit("run.sh", &format!("{SECRET}, hello"), "hello");
+    environment.commit("fix: keep secrets");
+    environment.ok(&["deploy", "dev"]);
+    environment.ok(&["audit", "verify"]);
+}
+
+#[test]
+fn a_build_never_asks_for_the_secrets_of_an_environment() {
+    let environment = project_with_a_secret_inside();
+    let kept: Vec<_> = environment
+        .bytes_below(&environment.beside("."))
+        .into_iter()
+        .filter(|(path, _)| path.components().any(|part| part.as_os_str() == "secrets"))
+        .collect();
+    assert!(!kept.is_empty(), "the secret lies somewhere");
+    let all = kept[0].0.ancestors().find(|dir| dir.ends_with("secrets")).unwrap();
+    fs::remove_dir_all(all).unwrap();
+    fs::write(all, "nobody can read this").unwrap();
+    let served = environment.serve_logging("debug");
+    let server = format!("http://{}", served.address);
+    environment.ok(&["--server", &server, "build"]);
+    let asked = served.log();
+    assert!(asked.contains("/api/v1/builds"), "the log shows what was asked: {asked}");
+    for word in ["secret", "config", "values", "deploy", "environment"] {
+        assert!(!asked.contains(&format!("/{word}")), "{word}: {asked}");
+    }
+    let target = environment.semel(&["--server", &server, "deploy", "dev"]);
+    assert_ne!(target.code, 0, "who does need the secrets cannot have them: {target:?}");
+}
+
+#[test]
+fn files_a_layout_and_a_stored_version_are_looked_at_alike() {
+    let environment = TestEnvironment::project();
+    let key = format!("{}{}", "AK", "IAQWERTYUIOP234567");
+    environment.edit("semel.toml", "[config]", "[[waiver]]\nrule = \"secret/aws-access-key\"\npath = \"/run.sh\"\nreason = \"revoked, kept as a bait\"\nuntil = 2999-12-31\n\n[config]");
+    environment.edit("run.sh", "hello", &key);
+    environment.commit("feat: bait");
+    environment.build();
+    let version = environment.ok(&["--json", "lint", "0.1.0"]).json();
+    assert_eq!(version["report"]["waived"][0]["finding"]["rule"], "secret/aws-access-key");
+    assert_eq!(version["stored"]["report"]["waived"][0]["finding"]["rule"], "secret/aws-access-key");
+    assert_eq!(version["stored"]["verified"], true);
+    environment.ok(&["pull", "0.1.0", "oci:../out"]);
+    assert_eq!(environment.ok(&["--json", "lint", "../out"]).json()["report"], version["report"]);
+    environment.edit("semel.toml", "/run.sh\"\nreason", "/other.sh\"\nreason");
+    let found = environment.semel(&["lint", "run.sh"]);
+    assert_eq!(found.code, 1, "{found:?}");
+    assert!(found.stdout.contains("/run.sh:2") && !found.stdout.contains(&key), "{found:?}");
+    assert_eq!(environment.semel(&["lint", "0.1.0"]).code, 1);
+    assert_eq!(environment.semel(&["lint", "9.9.9"]).code, 4);
+}
+
+/// A front end of the examples, in a repository of its own.
+fn front_end(name: &str) -> TestEnvironment {
+    let environment = TestEnvironment::repository();
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/front-end").join(name);
+    for (path, bytes) in environment.bytes_below(&from) {
+        let path = path.strip_prefix(&from).unwrap();
+        environment.write(&path.to_string_lossy(), &String::from_utf8(bytes).unwrap());
+    }
+    environment.commit("feat: show orders");
+    environment
+}
+
+#[test]
+fn a_front_end_with_an_inlined_address_fails_and_the_repaired_one_is_published() {
+    if !has_all(&["npm", "node"]) {
+        return;
+    }
+    let inlined = front_end("inlined").semel(&["build"]);
+    if !met(!inlined.stderr.contains("npm error network"), "the registry of npm cannot be reached") {
+        return;
+    }
+    assert_eq!(inlined.code, 7, "{inlined:?}");
+    assert!(inlined.stderr.contains("`VITE_API_URL` (.env.production)"), "{inlined:?}");
+    assert!(!inlined.stderr.contains("api.shop.net"), "{inlined:?}");
+    front_end("repaired").ok(&["build"]);
+}
