@@ -462,8 +462,8 @@ fn the_bytes_of_a_source_snapshot_are_frozen() {
     assert_eq!(
         (layer.as_str().unwrap(), snapshot.as_str()),
         (
-            "sha256:c0669a222e1eec3a64338548ea04a68e90bc84a3c2b28edf2e1d8c289de0e7e5",
-            "sha256:8fbf430482cb8b683be9a0078ae0eed41f281440553637612bb95fd892dc4410"
+            "sha256:3a3d77a871bc01abb1505a5665f7ca2c34bae159c3800e95b38fad5fd3cd70b0",
+            "sha256:656cdf314cd50cd26040edc490a612def09c4fd503bdbaf7e230f30a28cbb846"
         )
     );
 }

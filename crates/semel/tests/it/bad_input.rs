@@ -597,20 +597,6 @@ fn damaged_bytes_in_a_layout_are_refused_and_named() {
 }
 
 #[test]
-fn a_shallow_clone_is_refused_with_the_way_out() {
-    let environment = TestEnvironment::project();
-    environment.write("second", "2");
-    environment.commit("feat: a second commit");
-    let from = format!("file://{}", environment.dir().display());
-    environment.git(&["clone", "--quiet", "--depth", "1", &from, "../shallow"]);
-    let refused = environment.semel(&["-C", "../shallow", "build"]);
-    expect(&refused, 2, &["the clone is shallow", "hint: git fetch --unshallow"]);
-    let full = environment.build();
-    let taken = environment.ok(&["-C", "../shallow", "build"]);
-    assert_eq!(taken.digest(), full, "what is built already needs no history");
-}
-
-#[test]
 fn a_taken_port_is_named() {
     let environment = TestEnvironment::empty();
     let (_listener, port): (TcpListener, u16) = taken_port();

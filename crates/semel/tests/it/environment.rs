@@ -132,6 +132,13 @@ impl TestEnvironment {
         fs::write(path, text).unwrap();
     }
 
+    /// Makes the project's archive an image; its script is never run, so the shell may be missing.
+    pub(crate) fn make_it_an_image(&self) {
+        let ignored =
+            "kind = \"image\"\nclosure = { ignore = [{ name = \"/bin/sh\", reason = \"never run\" }] }";
+        self.edit("semel.toml", "kind = \"archive\"", ignored);
+    }
+
     /// Replaces words in a file of the project.
     pub(crate) fn edit(&self, name: &str, from: &str, to: &str) {
         let text = fs::read_to_string(self.dir().join(name)).unwrap();

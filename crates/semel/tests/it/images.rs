@@ -20,7 +20,7 @@ const COMMIT: &str = "1234567890123456789012345678901234567890";
 fn project() -> TestEnvironment {
     let environment = TestEnvironment::repository();
     environment.write("semel.toml", IMAGE);
-    environment.write("run.sh", "#!/bin/sh\necho hello\n");
+    environment.write("run.sh", "hello\n");
     environment.write("share/b/text", "text\n");
     environment.write("share/a", &"a long line\n".repeat(200_000));
     environment.commit("feat: begin");
@@ -142,7 +142,7 @@ fn a_base_is_pinned_by_one_command_that_changes_one_value() {
 
     // What was fetched is kept: the registry may be gone.
     drop(serving);
-    environment.write("run.sh", "#!/bin/sh\necho other\n");
+    environment.write("run.sh", "other\n");
     environment.commit("fix: other");
     assert_ne!(environment.ok(&["build"]).digest(), built);
 
@@ -216,7 +216,7 @@ fn the_cache_of_bases_heals_what_is_damaged() {
     let cache = environment.beside("cache/semel/bases/blobs/sha256");
     let largest = largest_file(&cache);
     fs::write(&largest, b"damaged").unwrap();
-    environment.write("run.sh", "#!/bin/sh\necho other\n");
+    environment.write("run.sh", "other\n");
     environment.commit("fix: other");
     environment.ok(&["build"]);
     assert_ne!(fs::read(&largest).unwrap(), b"damaged");

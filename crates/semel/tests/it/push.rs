@@ -219,7 +219,7 @@ fn archives_are_exchanged_with_skopeo_and_docker_save() {
         return;
     }
     let environment = TestEnvironment::project();
-    environment.edit("semel.toml", "kind = \"archive\"", "kind = \"image\"");
+    environment.make_it_an_image();
     environment.commit("feat: an image");
     let digest = environment.build();
     environment.ok(&["pull", "0.1.0", "oci-archive:../ours.tar"]);

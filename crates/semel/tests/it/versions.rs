@@ -137,7 +137,10 @@ fn an_ancestor_that_is_built_last_is_named_below_what_follows_it() {
 fn a_release_that_failed_halfway_is_completed_by_the_next_try() {
     let environment = TestEnvironment::repository();
     let ready = environment.beside("ready");
-    environment.write("semel.toml", &format!("{PLAIN}\n[build]\nrun = \"test -e {}\"\n", ready.display()));
+    environment.write(
+        "semel.toml",
+        &format!("{PLAIN}\n[build]\nrun = \"test -e {}\"\nsandbox = \"none\"\n", ready.display()),
+    );
     environment.change("feat: begin");
     assert_eq!(environment.semel(&["build"]).code, 10);
     assert!(environment.ok(&["version"]).stderr.contains("build 1, reserved"));

@@ -33,16 +33,18 @@ async fn what_carries_a_secret_of_its_environment_is_not_switched_on() {
     {
         let outcome = deploy(&place, generation, &with_note(&note), WhenFound::Refuse).await;
         let Outcome::Refused { reason } = outcome else { panic!("{outcome:?}") };
-        let expected = format!(
-            "the artefact carries a secret of dev: the value of TOKEN {form} in /app/etc/note"
-        );
+        let expected =
+            format!("the artefact carries a secret of dev: the value of TOKEN {form} in /app/etc/note");
         assert_eq!(reason, expected);
         assert!(place.observe(Depth::Full).await.same_as(&before), "what ran there runs on");
     }
     let laid_out: Vec<_> = generations(&place.root).unwrap().iter().map(|p| p.deployed.generation).collect();
     assert_eq!(laid_out, [Generation::of(1)]);
     let repaired = deploy(&place, 4, &with_note("token = $TOKEN"), WhenFound::Refuse).await;
-    assert!(matches!(repaired, Outcome::Succeeded { ref warnings, .. } if warnings.is_empty()), "{repaired:?}");
+    assert!(
+        matches!(repaired, Outcome::Succeeded { ref warnings, .. } if warnings.is_empty()),
+        "{repaired:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,7 +52,10 @@ async fn a_plain_value_is_a_warning_and_runs() {
     let place = Place::new();
     let outcome = deploy(&place, 1, &with_note(TOKEN), WhenFound::Warn).await;
     let Outcome::Succeeded { warnings, observed, .. } = outcome else { panic!("{outcome:?}") };
-    assert_eq!(warnings, ["the artefact carries a value of dev: the value of TOKEN as it is in /app/etc/note"]);
+    assert_eq!(
+        warnings,
+        ["the artefact carries a value of dev: the value of TOKEN as it is in /app/etc/note"]
+    );
     assert_eq!(observed.state, RunState::Running);
 }
 

@@ -27,7 +27,7 @@ fn what_was_built_is_pulled_by_its_version_and_by_its_digest() {
         return;
     }
     let environment = TestEnvironment::project();
-    environment.edit("semel.toml", "kind = \"archive\"", "kind = \"image\"");
+    environment.make_it_an_image();
     environment.edit("semel.toml", "tiny/service", NAME);
     environment.commit("feat: an image");
     let digest = environment.build();
