@@ -129,10 +129,11 @@ impl KeyRule {
         self.required.unwrap_or(self.default.is_none())
     }
 
-    /// Whether a value of this type says where it comes from: a number, a switch or a word of a list stands in many
+    /// Whether a plain value says where it comes from: a number, a switch, a word of a list or of a language stands in many
     /// programs by right.
-    pub fn is_telling(&self) -> bool {
-        matches!(self.kind, ValueType::String | ValueType::Url | ValueType::File)
+    pub fn is_telling(&self, value: &str) -> bool {
+        let is_words = value.chars().all(|c| c.is_alphabetic() || c == ' ');
+        matches!(self.kind, ValueType::String | ValueType::Url | ValueType::File) && !is_words
     }
 
     /// What is wrong with a value, without repeating the value.

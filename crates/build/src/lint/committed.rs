@@ -91,7 +91,7 @@ impl Committed {
             let rule = contract.0.get(key);
             let by_right =
                 rule.and_then(|rule| rule.default.as_ref()).is_some_and(|d| d.to_string() == *value);
-            if by_right || rule.is_some_and(|rule| !rule.secret && !rule.is_telling()) {
+            if by_right || rule.is_some_and(|rule| !rule.secret && !rule.is_telling(value)) {
                 continue;
             }
             // An address of one environment is in no artefact by chance.

@@ -111,6 +111,11 @@ impl Scanner {
         });
     }
 
+    /// Whether further anchors follow at once: then it is a list of them, as in every program that looks for secrets.
+    fn is_table(&self, behind: &[u8]) -> bool {
+        self.anchors.is_match(behind)
+    }
+
     /// Looks at every anchor from `at` to `until`; says where the search goes on.
     fn search(
         &self,
@@ -127,6 +132,9 @@ impl Scanner {
             let rule = self.rules[anchor.pattern().as_usize()];
             at = anchor.start() + 1;
             let Some(range) = (rule.verify)(bytes, anchor.start()..anchor.end()) else { continue };
+            if self.is_table(&bytes[anchor.end().min(range.end)..range.end]) {
+                continue;
+            }
             at = at.max(range.end);
             found(rule, range);
         }

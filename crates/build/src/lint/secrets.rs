@@ -394,6 +394,7 @@ mod tests {
             "https://user:hunter77@example.com/",
             "http://[::1]:8080/a@b",
             "see https://docs.rs/tokio:1@2",
+            "glpat-glptt-gldt-glrt-npm_pypi-AgEIcHlwaS5vcmc",
         ] {
             assert_eq!(fired(text), Vec::<String>::new(), "{text}");
         }

@@ -203,9 +203,9 @@ mod tests {
             ("/app/config", None),
             ("/app/--.", None),
             ("/app/config.", None),
-            ("/root/.aws/credentials", Some("shape/credentials-file")),
-            ("/root/.ssh/id_ed25519", Some("shape/credentials-file")),
-            ("/root/.ssh/id_ed25519.pub", None),
+            ("/srv/.aws/credentials", Some("shape/credentials-file")),
+            ("/srv/.ssh/id_ed25519", Some("shape/credentials-file")),
+            ("/srv/.ssh/id_ed25519.pub", None),
             ("/app/.git/HEAD", Some("shape/git-directory")),
             ("/app/.git/config", None),
         ] {

@@ -139,7 +139,7 @@ fn a_secret_in_a_base_is_found_even_if_a_later_layer_deletes_it() {
         "format = 1\ncomponent = \"shop/api\"\n[artefact]\nkind = \"image\"\nfiles = [{ from = \"tool\", to = \"/tool\" }]\n",
         &[("tool", "#!/bin/sh\n"), (".gitignore", "base\n")],
     );
-    let layers = [layer("root/key.txt", secret().as_bytes()), layer("root/.wh.key.txt", b"")];
+    let layers = [layer("srv/key.txt", secret().as_bytes()), layer("srv/.wh.key.txt", b"")];
     let base = write_base(&repo, &layers);
     let text = fs::read_to_string(repo.path().join("semel.toml")).unwrap();
     repo.write(
@@ -151,7 +151,7 @@ fn a_secret_in_a_base_is_found_even_if_a_later_layer_deletes_it() {
     assert_eq!(
         found,
         [
-            "/root/key.txt:1: an AWS access key (AKIA…, 20 characters), deleted by a later layer and still in the bytes [secret/aws-access-key]"
+            "/srv/key.txt:1: an AWS access key (AKIA…, 20 characters), deleted by a later layer and still in the bytes [secret/aws-access-key]"
         ]
     );
 }

@@ -147,7 +147,7 @@ fn sought(contract: &Contract, resolved: &BTreeMap<ConfigKey, Offered>) -> Sough
         let by_right = rule.default.as_ref().is_some_and(|value| value.to_string() == offered.value);
         match rule.secret {
             true => Some(WhenFound::Refuse),
-            false => (rule.is_telling() && !by_right).then_some(WhenFound::Warn),
+            false => (rule.is_telling(&offered.value) && !by_right).then_some(WhenFound::Warn),
         }
     };
     resolved.iter().filter_map(|(key, offered)| Some((key.clone(), when(key, offered)?))).collect()
