@@ -17,7 +17,7 @@
 //! - [`source`], [`checkout`]
 //! - [`recipe`] with [`sandbox`], [`cache`] and [`log`]
 //! - [`collect`], [`base`], [`package`]
-//! - [`rootfs`], [`lint`]
+//! - [`rootfs`], [`lint`], [`closure`], [`sbom`]
 //! - [`snapshot`], [`provenance`], [`pipeline`]
 //! - for `semel init`: [`detect`]
 //! - for `semel push`: [`files`] with [`disk`] and [`chart`]
@@ -39,6 +39,7 @@ pub mod recipe;
 pub mod rootfs;
 pub mod sandbox;
 pub mod cache;
+pub mod sbom;
 pub mod snapshot;
 pub mod source;
 

@@ -524,6 +524,11 @@ async fn run_build(
     told.bar.finish_and_clear();
     if let Ok(built) = &built {
         say_closure(&built.closure, session.output);
+        match built.packages {
+            0 => {}
+            1 => session.output.done("1 package is listed"),
+            packages => session.output.done(format!("{packages} packages are listed")),
+        }
     }
     built
 }
