@@ -20,6 +20,7 @@
 //! - [`rootfs`], [`lint`], [`closure`], [`sbom`]
 //! - [`snapshot`], [`provenance`], [`pipeline`]
 //! - for `semel init`: [`detect`]
+//! - for `semel diff`: [`difference`]
 //! - for `semel push`: [`files`] with [`disk`] and [`chart`]
 
 mod archive;
@@ -44,6 +45,8 @@ pub mod snapshot;
 pub mod source;
 
 pub mod detect;
+
+pub mod difference;
 
 pub mod chart;
 pub mod disk;

@@ -459,7 +459,7 @@ impl Build {
     }
 
     /// What the builder says. An image that is taken as it is cannot hold its contract, so that stands beside it.
-    fn claims(&self, provenance: Value, reports: [Claim; 2]) -> Vec<Claim> {
+    fn claims(&self, provenance: Value, reports: [Claim; 3]) -> Vec<Claim> {
         let definition = &self.request.source.project.definition;
         let apart = definition.artefact.from.is_some() && !definition.config.0.is_empty();
         let contract = apart.then(|| Claim {

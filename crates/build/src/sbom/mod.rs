@@ -114,7 +114,7 @@ pub fn describe(request: &SbomRequest<'_>) -> Result<Sbom, SbomError> {
         let place = if request.has_base && node.is_of_base() { Place::Base } else { Place::Artefact };
         packages.read(place, path, node).map_err(|source| failed(Path::new(&shown(path)), source))?;
     }
-    for (path, lock) in lock_files(request.entries) {
+    for (_, path, lock) in lock_files(request.entries) {
         packages.read_lock(request.tree, path, lock)?;
     }
     Ok(bom::document(request, packages))
@@ -125,11 +125,11 @@ fn failed(path: &Path, source: io::Error) -> SbomError {
 }
 
 /// The lock files of a source tree.
-pub(crate) fn lock_files(entries: &[TreeEntry]) -> impl Iterator<Item = (&str, Lock)> {
+pub(crate) fn lock_files(entries: &[TreeEntry]) -> impl Iterator<Item = (&TreeEntry, &str, Lock)> {
     let files = entries.iter().filter(|entry| entry.mode.starts_with("100"));
     files.filter_map(|entry| {
         let path = std::str::from_utf8(&entry.path).ok()?;
-        Some((path, Lock::of(path.rsplit('/').next()?)?))
+        Some((entry, path, Lock::of(path.rsplit('/').next()?)?))
     })
 }
 

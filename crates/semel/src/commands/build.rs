@@ -513,7 +513,11 @@ async fn run_build(
             version: env!("CARGO_PKG_VERSION").to_owned(),
             program: digest,
         },
-        range: Some(Range { follows: granted.follows.clone(), commits: granted.since.clone() }),
+        range: Some(Range {
+            follows: granted.follows.clone(),
+            commits: granted.since.clone(),
+            authors: granted.authors.clone(),
+        }),
         started: now(),
     };
     let told = Arc::new(Told {
