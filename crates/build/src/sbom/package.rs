@@ -40,7 +40,11 @@ impl Ecosystem {
     fn spelled(self, name: &str) -> String {
         match self {
             Self::Apk | Self::Deb | Self::Golang | Self::Npm => name.to_lowercase(),
-            Self::Pypi => name.to_lowercase().replace('_', "-"),
+            // As its index writes it (PEP 503), which is how advisories name it.
+            Self::Pypi => {
+                let parts: Vec<&str> = name.split(['-', '_', '.']).filter(|part| !part.is_empty()).collect();
+                parts.join("-").to_lowercase()
+            }
             Self::Cargo | Self::Generic | Self::Maven => name.to_owned(),
         }
     }
@@ -154,6 +158,7 @@ mod tests {
                 "pkg:npm/%40angular/core@17.0.1",
             ),
             (Package::new(Ecosystem::Pypi, "Typing_Extensions", Some("4")), "pkg:pypi/typing-extensions@4"),
+            (Package::new(Ecosystem::Pypi, "lazr.restfulclient", Some("1")), "pkg:pypi/lazr-restfulclient@1"),
             (
                 Package::of_path(Ecosystem::Golang, "github.com/BurntSushi/toml", Some("v1.3.2")),
                 "pkg:golang/github.com/burntsushi/toml@v1.3.2",

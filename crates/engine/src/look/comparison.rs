@@ -163,7 +163,10 @@ impl Read {
             // What was kept of it says something still.
             Some(_) => None,
         };
-        let packages = super::evidence::newest(store, conn, &artefact, SBOM).await?;
+        let packages = match super::evidence::newest(store, conn, &artefact, SBOM).await {
+            Err(_) if artefact.expired.is_some() => None,
+            read => read?,
+        };
         let is_whole = |manifest: &&ParsedManifest| !media_type::is_index(&manifest.media_type);
         Ok(Self {
             layers: manifest.as_ref().filter(is_whole).map(|manifest| layers(&manifest.layers)),

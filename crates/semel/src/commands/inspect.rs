@@ -127,7 +127,7 @@ fn show_provenance(said: &Said, output: Output) {
         row(&format!("used {}", one["name"].as_str().unwrap_or_default()), &one["digest"]);
     }
     for one in details["byproducts"].as_array().into_iter().flatten() {
-        let what = if one["digest"].is_null() { &one["annotations"] } else { &one["digest"] };
+        let what = if one["annotations"].is_null() { &one["digest"] } else { &one["annotations"] };
         row(&format!("made {}", one["name"].as_str().unwrap_or_default()), what);
     }
     let text = table(&["", ""], rows);

@@ -71,7 +71,11 @@ fn two_versions_differ_in_commits_files_packages_and_contract() {
     left_pad(&environment, "1.3.0");
     environment.edit("run.sh", "hello", "welcome");
     environment.write("node_modules/new/package.json", r#"{"name": "new", "version": "0.1.0"}"#);
-    environment.edit("semel.toml", "[config]", "[config]\nGREETING = { type = \"string\", required = false }");
+    environment.edit(
+        "semel.toml",
+        "[config]",
+        "[config]\nGREETING = { type = \"string\", required = false }",
+    );
     environment.commit("fix: greet warmly");
     environment.build();
     let differ = environment.semel(&["diff", "0.1.0", "0.1.1"]);
