@@ -216,7 +216,7 @@ impl Base {
 
     /// The tar stream of one of its layers.
     fn open_layer(&self, layer: &Descriptor) -> io::Result<Box<dyn Read>> {
-        let compression = Compression::of(layer)
+        let compression = Compression::of(&layer.media_type)
             .ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, layer.media_type.as_str()))?;
         compression.open(&self.layer_path(layer))
     }
@@ -349,6 +349,11 @@ async fn kept(
     Err(reader.unusable("is an index of indexes"))
 }
 
+/// The tar stream of a layer whose bytes lie in a file; none: it is no tar file, or one that is not read here.
+pub fn layer_tar(media_type: &str, file: &Path) -> Option<io::Result<Box<dyn Read>>> {
+    Some(Compression::of(media_type)?.open(file))
+}
+
 fn unreadable(name: &str, source: LayoutError) -> BaseError {
     BaseError::Layout { name: name.to_owned(), source }
 }
@@ -430,7 +435,7 @@ impl Reader<'_> {
     async fn list(&self, layers: Vec<Descriptor>) -> Result<Vec<PackFile>, BaseError> {
         let mut files = BTreeMap::new();
         for layer in layers {
-            let compression = Compression::of(&layer).ok_or_else(|| {
+            let compression = Compression::of(&layer.media_type).ok_or_else(|| {
                 self.unusable(format!("has a layer of type {}, which is not read here", layer.media_type))
             })?;
             let path = self.layout.blob_path(&layer.digest);
@@ -460,8 +465,8 @@ pub(crate) enum Compression {
 }
 
 impl Compression {
-    pub(crate) fn of(layer: &Descriptor) -> Option<Self> {
-        match layer.media_type.as_str() {
+    pub(crate) fn of(media_type: &str) -> Option<Self> {
+        match media_type {
             media_type::OCI_LAYER_TAR
             | "application/vnd.docker.image.rootfs.diff.tar"
             | "application/vnd.oci.image.layer.nondistributable.v1.tar" => Some(Self::None),

@@ -17,9 +17,10 @@
 //! - [`source`], [`checkout`]
 //! - [`recipe`] with [`sandbox`], [`cache`] and [`log`]
 //! - [`collect`], [`base`], [`package`]
-//! - [`rootfs`], [`lint`]
+//! - [`rootfs`], [`lint`], [`closure`], [`sbom`]
 //! - [`snapshot`], [`provenance`], [`pipeline`]
 //! - for `semel init`: [`detect`]
+//! - for `semel diff`: [`difference`]
 //! - for `semel push`: [`files`] with [`disk`] and [`chart`]
 
 mod archive;
@@ -39,10 +40,13 @@ pub mod recipe;
 pub mod rootfs;
 pub mod sandbox;
 pub mod cache;
+pub mod sbom;
 pub mod snapshot;
 pub mod source;
 
 pub mod detect;
+
+pub mod difference;
 
 pub mod chart;
 pub mod disk;

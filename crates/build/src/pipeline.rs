@@ -31,6 +31,7 @@ use crate::provenance::{self, BuilderInfo, Facts, Range, digest_of_file};
 use crate::recipe::{self, Cancel, Phase, RunError, RunReport, RunRequest};
 use crate::rootfs::Rootfs;
 use crate::sandbox::{HostEnvironment, Room, Sandbox};
+use crate::sbom::{self, Sbom, SbomError, SbomRequest};
 use crate::snapshot::{self, Packed};
 use crate::source::{Source, SourceError};
 
@@ -83,6 +84,8 @@ pub enum Step {
     Lint,
     /// The artefact is looked at: whether it has what it needs.
     Check,
+    /// The packages that it is made of are listed.
+    Describe,
 }
 
 impl fmt::Display for Step {
@@ -95,6 +98,7 @@ impl fmt::Display for Step {
             Self::Package => "package",
             Self::Lint => "lint",
             Self::Check => "check",
+            Self::Describe => "describe",
         })
     }
 }
@@ -143,6 +147,8 @@ pub struct Built {
     pub claims: Vec<Claim>,
     /// Whether the artefact has inside what it needs.
     pub closure: closure::Report,
+    /// How many packages it is made of, as far as they are known.
+    pub packages: usize,
     /// How the commands ran.
     pub report: RunReport,
     /// What they printed.
@@ -210,6 +216,9 @@ pub enum BuildError {
     /// What the project's own builder wrote is no artefact.
     #[error(transparent)]
     Finished(#[from] FinishedError),
+    /// The artefact's packages could not be listed.
+    #[error(transparent)]
+    Sbom(#[from] SbomError),
     /// The work directory could not be used.
     #[error("cannot use the work directory {}", .dir.display())]
     Work {
@@ -241,6 +250,7 @@ impl BuildError {
             | Self::Closure(_)
             | Self::Incomplete(_)
             | Self::Smoke(_)
+            | Self::Sbom(_)
             | Self::Work { .. } => None,
         }
     }
@@ -287,6 +297,7 @@ impl BuildError {
             | Self::Package(_)
             | Self::Lint(_)
             | Self::Closure(_)
+            | Self::Sbom(_)
             | Self::Smoke(SmokeError::LayOut { .. } | SmokeError::Start { .. })
             | Self::Work { .. } => Blame::Fault,
             Self::Incomplete(_) | Self::Forbidden(_) => Blame::Artefact,
@@ -330,12 +341,16 @@ impl Build {
             })
             .await?;
         let (config, ran) = (packaged.config.clone(), report.phases.clone());
-        let closure = self
+        let (closure, rootfs) = self
             .step(Step::Check, move |request, progress, cancel| {
                 let finished = Finished { request, files: &files, base: base.as_deref(), config: &config };
-                finished.check(took_by(&ran), progress, cancel)
+                let rootfs = finished.rootfs()?;
+                Ok((finished.check(&rootfs, took_by(&ran), progress, cancel)?, rootfs))
             })
             .await?;
+        let subject = packaged.manifest.clone();
+        let sbom =
+            self.step(Step::Describe, move |request, _, _| describe(request, &rootfs, &subject)).await?;
         report.log_digest = self.request.log_digest()?;
         let snapshot = self.keep_source(packed.as_ref(), &packaged).await?;
         let took = SignedDuration::try_from(began.elapsed()).unwrap_or(SignedDuration::ZERO);
@@ -358,7 +373,8 @@ impl Build {
             packaged,
             snapshot,
             attached,
-            claims: self.claims(provenance, [linted, closure_claim(&closure)]),
+            packages: sbom.packages,
+            claims: self.claims(provenance, [linted, closure_claim(&closure), sbom.claim()]),
             closure,
             report,
             log: self.request.log(),
@@ -443,7 +459,7 @@ impl Build {
     }
 
     /// What the builder says. An image that is taken as it is cannot hold its contract, so that stands beside it.
-    fn claims(&self, provenance: Value, reports: [Claim; 2]) -> Vec<Claim> {
+    fn claims(&self, provenance: Value, reports: [Claim; 3]) -> Vec<Claim> {
         let definition = &self.request.source.project.definition;
         let apart = definition.artefact.from.is_some() && !definition.config.0.is_empty();
         let contract = apart.then(|| Claim {
@@ -583,19 +599,24 @@ struct Finished<'a> {
 }
 
 impl Finished<'_> {
+    /// What is inside.
+    fn rootfs(&self) -> Result<Rootfs, BuildError> {
+        let below = self.base.map(|base| base.rootfs(&self.request.work.join("base"))).transpose()?;
+        Ok(Rootfs::new(self.files, below))
+    }
+
     /// Looks at it. One that is not complete is an error: nothing of it is published.
     fn check(
         &self,
+        rootfs: &Rootfs,
         before: Duration,
         progress: &Arc<dyn Progress>,
         cancel: &Cancel,
     ) -> Result<closure::Report, BuildError> {
-        let below = self.base.map(|base| base.rootfs(&self.request.work.join("base"))).transpose()?;
-        let rootfs = Rootfs::new(self.files, below);
         let artefact = &self.request.source.project.definition.artefact;
         let execution = self.request.execution(self.config)?;
         let report = closure::check(&Question {
-            rootfs: &rootfs,
+            rootfs,
             kind: artefact.kind,
             platform: &self.request.platform,
             start: &execution.start,
@@ -607,7 +628,7 @@ impl Finished<'_> {
         if !report.is_complete() {
             return Err(BuildError::Incomplete(Box::new(report)));
         }
-        let smoke = self.smoke(&rootfs, &execution, before, progress, cancel)?;
+        let smoke = self.smoke(rootfs, &execution, before, progress, cancel)?;
         Ok(closure::Report { smoke, ..report })
     }
 
@@ -751,6 +772,21 @@ fn checkout_path(tree: &Path, from: &str) -> Result<PathBuf, BuildError> {
             Err(CollectError::Outside { from: from.to_owned(), to: real }.into())
         }
     }
+}
+
+fn describe(request: &BuildRequest, rootfs: &Rootfs, subject: &Digest) -> Result<Sbom, BuildError> {
+    let source = &request.source;
+    Ok(sbom::describe(&SbomRequest {
+        rootfs,
+        has_base: source.project.definition.artefact.base.is_some(),
+        tree: &request.tree(),
+        entries: &source.entries,
+        component: &source.project.component,
+        kind: source.project.definition.artefact.kind,
+        subject,
+        committed_seconds: source.committed_seconds,
+        semel: &request.builder.version,
+    })?)
 }
 
 struct StopOnDrop(Cancel);

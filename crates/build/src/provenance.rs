@@ -4,11 +4,13 @@
 //! are in the ledger under pseudonyms, and paths of the host would tell a user's name, so of the variables that a
 //! command saw only the names are kept.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
 use jiff::Timestamp;
+use semel_model::canonical;
 use semel_model::digest::{Algorithm, Digest, Hasher};
 use semel_model::name::{CommitId, ComponentName};
 use semel_model::platform::Platform;
@@ -18,6 +20,7 @@ use serde_json::{Value, json};
 use crate::cache::Cache;
 use crate::package::Packaged;
 use crate::recipe::RunReport;
+use crate::sbom;
 use crate::source::Source;
 
 /// What `externalParameters` mean: the definition of a Semel project file.
@@ -41,6 +44,8 @@ pub struct Range {
     pub follows: Option<Version>,
     /// The commits since then, newest first.
     pub commits: Vec<CommitId>,
+    /// The pseudonyms of their authors, each once.
+    pub authors: Vec<String>,
 }
 
 /// Everything that provenance is made of.
@@ -119,7 +124,15 @@ fn byproducts(facts: &Facts<'_>) -> Vec<Value> {
     let mut byproducts =
         vec![named("build.log", &facts.report.log_digest), named("config", &facts.packaged.config)];
     byproducts.extend(facts.snapshot.map(|snapshot| named("source", snapshot)));
+    byproducts.extend(toolchain(&facts.report.toolchain));
     byproducts
+}
+
+/// The tools that were there. They are a finding and no input: the key of a build does not know them.
+fn toolchain(versions: &BTreeMap<String, String>) -> Option<Value> {
+    let digest = Digest::of(&canonical::bytes(versions));
+    let found = json!({ "name": "toolchain", "digest": digest_set(&digest), "annotations": versions });
+    (!versions.is_empty()).then_some(found)
 }
 
 /// What held the commands back, and what did not.
@@ -194,7 +207,7 @@ pub fn imported(facts: &ImportFacts<'_>) -> Value {
 }
 
 fn range(range: &Range) -> Value {
-    json!({ "follows": range.follows, "commits": range.commits })
+    json!({ "follows": range.follows, "commits": range.commits, "authors": range.authors })
 }
 
 fn dependencies(facts: &Facts<'_>) -> Vec<Value> {
@@ -212,6 +225,10 @@ fn dependencies(facts: &Facts<'_>) -> Vec<Value> {
     if let Some(base) = source.project.definition.base_digest() {
         dependencies.push(json!({ "name": "base", "digest": digest_set(&base) }));
     }
+    dependencies.extend(
+        sbom::lock_files(&source.entries)
+            .map(|(entry, path, _)| json!({ "name": path, "digest": { "gitBlob": entry.object } })),
+    );
     dependencies
 }
 

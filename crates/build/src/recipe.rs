@@ -80,6 +80,8 @@ pub struct RunReport {
     pub variables: Vec<String>,
     /// The names of the secrets that `fetch` saw.
     pub secrets: Vec<String>,
+    /// The tools of builds that are on the path of the commands, with what each says of its version.
+    pub toolchain: BTreeMap<String, String>,
     /// The digest of the log.
     pub log_digest: Digest,
 }
@@ -243,11 +245,13 @@ pub fn run(request: &RunRequest<'_>, line: &Listener, cancel: &Cancel) -> Result
     let ended = log.end(began.elapsed()).map_err(unlogged);
     let phases = ran?;
     ended?;
+    let toolchain = if phases.is_empty() { BTreeMap::new() } else { probe(request, &environment) };
     let log_digest = digest_of_file(request.log).map_err(unlogged)?;
     Ok(RunReport {
         sandbox: request.sandbox.clone(),
         network: request.sandbox.reaches_network(permit(Phase::Run, request.build)),
         phases,
+        toolchain,
         variables: environment.into_keys().collect(),
         secrets: request.secrets.iter().map(|secret| secret.name().to_owned()).collect(),
         log_digest,
@@ -271,6 +275,60 @@ fn run_phases(
         }
     }
     Ok(phases)
+}
+
+/// Asks the tools that are there for their versions, all at once. None of them may fetch another one of its kind.
+const PROBE: &str = r#"export RUSTUP_AUTO_INSTALL=0 GOTOOLCHAIN=local
+for ask in "rustc --version" "cargo --version" "node --version" "npm --version" "python3 --version" \
+  "go version" "java --version" "gcc --version"; do
+  (
+    set -- $ask
+    command -v "$1" >/dev/null || exit 0
+    said=$("$@" 2>/dev/null </dev/null | head -n 1)
+    printf '%s\t%s\n' "$1" "$said"
+  ) &
+done
+wait"#;
+/// Whoever has not answered until then is left out.
+const PROBE_TIME: Duration = Duration::from_secs(10);
+/// More is not read of the answers, in bytes.
+const PROBE_BYTES: u64 = 16 * 1024;
+/// An answer is not longer, in characters.
+const PROBE_CHARS: usize = 120;
+
+/// What is on the path of the commands. They are asked where the commands ran, with the rights that those had, as a
+/// source tree can say which of several versions is used. A probe that fails says nothing: no build depends on it.
+fn probe(request: &RunRequest<'_>, environment: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let words = ["/bin/sh", "-c", PROBE];
+    let permit = Permit { network: false };
+    let mut command = request.sandbox.command(&words, permit, request.room, request.host, request.semel);
+    command.env_clear().envs(environment);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let Ok(mut child) = command.spawn() else { return BTreeMap::new() };
+    let (tell, told) = mpsc::channel();
+    if let Some(output) = child.stdout.take() {
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            // What came before a failure counts.
+            drop(output.take(PROBE_BYTES).read_to_end(&mut bytes));
+            drop(tell.send(bytes));
+        });
+    }
+    let answers = told.recv_timeout(PROBE_TIME).unwrap_or_default();
+    // At its end, the guard ends whatever has not answered.
+    drop(child.stdin.take());
+    drop(child.wait());
+    versions(&answers)
+}
+
+fn versions(answers: &[u8]) -> BTreeMap<String, String> {
+    let text = String::from_utf8_lossy(answers);
+    let answer = |line: &str| {
+        let (program, said) = line.split_once('\t')?;
+        let said: String = said.chars().filter(|c| !c.is_control()).take(PROBE_CHARS).collect();
+        (!said.is_empty()).then(|| (program.to_owned(), said))
+    };
+    text.lines().filter_map(answer).collect()
 }
 
 /// What a phase may do.

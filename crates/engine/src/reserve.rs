@@ -12,6 +12,8 @@
 mod commit;
 mod parts;
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use semel_model::actor::Actor;
@@ -220,6 +222,9 @@ pub struct Granted {
     pub bump: Bump,
     /// The commits since then.
     pub since: Vec<CommitId>,
+    /// The pseudonyms of their authors, each once.
+    #[serde(default)]
+    pub authors: Vec<String>,
     /// The version of a descendant that was built before, where this one had to be lower.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub late_before: Option<Version>,
@@ -719,10 +724,16 @@ async fn take_over(
         token,
         follows: source.follows,
         bump: source.bump,
+        authors: authors(&source.since),
         since: source.since.into_iter().map(|commit| commit.id).collect(),
         late_before: None,
         notes: Vec::new(),
     }))
+}
+
+fn authors(commits: &[CommitFact]) -> Vec<String> {
+    let authors: BTreeSet<&String> = commits.iter().map(|commit| &commit.author).collect();
+    authors.into_iter().cloned().collect()
 }
 
 async fn grant_lease(
@@ -790,6 +801,7 @@ async fn first_reservation(
         token,
         follows: allocation.base.follows().cloned(),
         bump: allocation.bump,
+        authors: authors(&allotment.source.since),
         since: allocation.since,
         late_before: allocation.late_before,
         notes: allocation.notes,

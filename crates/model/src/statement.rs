@@ -21,8 +21,9 @@ pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 pub const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 
 /// Predicate types by the short names that gates and `semel attest --type` use.
-pub const PREDICATES: [(&str, &str); 5] = [
+pub const PREDICATES: [(&str, &str); 6] = [
     ("lint", LINT),
+    ("sbom", SBOM),
     ("junit", "https://in-toto.io/attestation/test-result/v0.1"),
     ("provenance", PROVENANCE),
     ("promotion", "https://slsa.dev/verification_summary/v1"),
@@ -33,6 +34,8 @@ pub const PREDICATES: [(&str, &str); 5] = [
 pub const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
 /// The predicate type of what the linter found (docs/format.md, "Lint report").
 pub const LINT: &str = "https://semel.dev/lint/v1";
+/// The predicate type of a list of packages (CycloneDX, "Bill of Materials"; docs/format.md, "Packages").
+pub const SBOM: &str = "https://cyclonedx.org/bom";
 /// The most claims that come with one build. Each becomes three leaves of the ledger, so this bounds one append.
 pub const CLAIMS_MAX: usize = 32;
 

@@ -137,7 +137,11 @@ pub(crate) enum Verb {
     /// List the channels of a component, or where one of them pointed
     Channels(ChannelsArgs),
     /// Show everything about one artefact
-    Inspect(VersionArg),
+    Inspect(InspectArgs),
+    /// List the packages of an artefact
+    Sbom(SbomArgs),
+    /// Show what is said about an artefact, word for word
+    Evidence(EvidenceArgs),
     /// Hash an artefact, check its signatures, prove its name
     Verify(VersionArg),
     /// Attach a result to an artefact, signed
@@ -158,7 +162,7 @@ pub(crate) enum Verb {
     Where(WhereArgs),
     /// Show what happened in an environment
     History(HistoryArgs),
-    /// Compare two environments
+    /// Compare two artefacts, or two environments
     Diff(DiffArgs),
     /// Print what the application of an environment prints
     Logs(LogsArgs),
@@ -656,13 +660,61 @@ pub(crate) struct HistoryArgs {
 /// `semel diff`
 #[derive(Debug, Args)]
 pub(crate) struct DiffArgs {
-    /// The first environment
-    #[arg(value_name = "ENV")]
-    pub(crate) first: EnvironmentName,
+    /// The first: an environment, or 1.4.1, a build number, sha256:…, commit:…, a channel
+    #[arg(value_name = "[COMPONENT@]VERSION|ENV")]
+    pub(crate) first: String,
 
-    /// The second environment
-    #[arg(value_name = "ENV")]
-    pub(crate) second: EnvironmentName,
+    /// The second
+    #[arg(value_name = "[COMPONENT@]VERSION|ENV")]
+    pub(crate) second: String,
+}
+
+/// `semel inspect`
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    #[command(flatten)]
+    pub(crate) artefact: VersionArg,
+
+    /// Show how it was built, from its signed provenance
+    #[arg(long)]
+    pub(crate) provenance: bool,
+}
+
+/// `semel sbom`
+#[derive(Debug, Args)]
+pub(crate) struct SbomArgs {
+    /// Which artefact [default: the newest version]
+    #[arg(value_name = "[COMPONENT@]VERSION")]
+    pub(crate) version: Option<String>,
+
+    /// As a table, or as the signed document
+    #[arg(long, value_enum, default_value_t = SbomFormat::Table, value_name = "FORMAT")]
+    pub(crate) format: SbomFormat,
+}
+
+/// How packages are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SbomFormat {
+    /// A line a package
+    Table,
+    /// CycloneDX 1.6
+    Cyclonedx,
+}
+
+/// `semel evidence`
+#[derive(Debug, Args)]
+pub(crate) struct EvidenceArgs {
+    /// Which artefact
+    #[arg(value_name = "[COMPONENT@]VERSION")]
+    pub(crate) version: String,
+
+    /// What is said, by its type: provenance, sbom, lint, closure, junit, …; none: a list of them
+    #[arg(value_name = "TYPE")]
+    pub(crate) kind: Option<String>,
+
+    /// Print the signed envelope instead of the statement
+    #[arg(long, requires = "kind")]
+    pub(crate) raw: bool,
 }
 
 /// `semel logs`

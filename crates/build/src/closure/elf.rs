@@ -13,7 +13,7 @@ use goblin::elf::dynamic::{
     DT_VERDEFNUM, DT_VERNEED, DT_VERNEEDNUM,
 };
 use goblin::elf::program_header::{PT_DYNAMIC, PT_INTERP, PT_LOAD};
-use goblin::elf::section_header::{SHT_GNU_VERDEF, SHT_GNU_VERNEED, SectionHeader};
+use goblin::elf::section_header::{SHT_GNU_VERDEF, SHT_GNU_VERNEED, SHT_PROGBITS, SectionHeader};
 use goblin::elf::symver::{VerdefSection, VerneedSection};
 use goblin::elf::{Dynamic, Elf, ProgramHeader, header};
 
@@ -114,6 +114,8 @@ pub(crate) enum ElfError {
 
 /// No program has more of these (the linkers make a dozen).
 const MOST_PROGRAM_HEADERS: u16 = 1024;
+/// No object has more of these: compilers that give each function a section leave a few thousand.
+const MOST_SECTION_HEADERS: u16 = 16 * 1024;
 /// No more is read of a dynamic section or a version table, in bytes.
 const LONGEST_TABLE: u64 = 256 * 1024;
 /// No name is longer, in bytes: `PATH_MAX`, and room for a search path of several.
@@ -150,6 +152,48 @@ pub(crate) fn read(file: &mut (impl Read + Seek), size: u64) -> Result<Object, E
         Linked { bytes: &mut bytes, programs: &programs, dynamic, context }.read(&mut object)?;
     }
     Ok(object)
+}
+
+/// The contents of the sections with these names, of at most so many bytes each; what is longer is left out.
+pub(crate) fn sections<'n>(
+    file: &mut (impl Read + Seek),
+    size: u64,
+    names: &[&'n str],
+    most: u64,
+) -> Result<Vec<(&'n str, Vec<u8>)>, ElfError> {
+    let mut bytes = Bytes { file, size };
+    let head = bytes.up_to(0, 64)?;
+    let header = Elf::parse_header(&head).map_err(|error| broken(&error))?;
+    let headers = section_headers(&mut bytes, &header, context_of(&header)?)?;
+    let Some(texts) = headers.get(usize::from(header.e_shstrndx)) else { return Ok(Vec::new()) };
+    let texts = bytes.exactly(texts.sh_offset, texts.sh_size.min(LONGEST_TABLE))?;
+    let mut found = Vec::new();
+    for section in headers.iter().filter(|section| section.sh_type == SHT_PROGBITS && section.sh_size <= most)
+    {
+        let name = until_nul(texts.get(section.sh_name..).unwrap_or_default());
+        if let Some(name) = names.iter().find(|wanted| wanted.as_bytes() == name) {
+            found.push((*name, bytes.exactly(section.sh_offset, section.sh_size)?));
+        }
+    }
+    Ok(found)
+}
+
+fn section_headers<F: Read + Seek>(
+    bytes: &mut Bytes<'_, F>,
+    header: &header::Header,
+    context: Ctx,
+) -> Result<Vec<SectionHeader>, ElfError> {
+    let (count, each) = (header.e_shnum, SectionHeader::size(context));
+    if count == 0 || header.e_shoff == 0 {
+        return Ok(Vec::new());
+    }
+    if count > MOST_SECTION_HEADERS || usize::from(header.e_shentsize) != each {
+        return Err(ElfError::Broken(format!("{count} section headers of {} bytes", header.e_shentsize)));
+    }
+    // At offset 0 the parser takes it that there is no table, so the table begins behind an empty place.
+    let mut table = vec![0; each];
+    table.extend(bytes.exactly(header.e_shoff, u64::from(count) * each as u64)?);
+    SectionHeader::parse(&table, each, count.into(), context).map_err(|error| broken(&error))
 }
 
 fn context_of(header: &header::Header) -> Result<Ctx, ElfError> {

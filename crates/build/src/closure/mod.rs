@@ -19,7 +19,7 @@ use semel_model::project::{ClosureSpec, Kind};
 use crate::rootfs::{self, Node, Rootfs, shown};
 use semel_model::platform::Platform;
 
-mod elf;
+pub(crate) mod elf;
 mod format;
 mod glibc;
 mod loader;

@@ -134,7 +134,7 @@ impl Stored {
 
 impl Packing {
     fn of(layer: &Descriptor) -> Self {
-        match (Compression::of(layer), layer.annotations.get(TITLE)) {
+        match (Compression::of(&layer.media_type), layer.annotations.get(TITLE)) {
             (Some(compression), _) => Self::Tar(compression),
             (None, Some(title)) => Self::File(format!("/{}", title.trim_start_matches('/'))),
             (None, None) if layer.media_type.contains(".tar") => Self::Other(layer.media_type.to_string()),

@@ -15,7 +15,7 @@ use semel_model::digest::Digest;
 use semel_model::project::{Definition, Project};
 use semel_oci::descriptor::{Annotations, Descriptor};
 use semel_oci::manifest::Index;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{COMMITTED, PLAIN, Repo, request, runtime, told};
@@ -494,6 +494,53 @@ fn provenance_names_what_was_used_and_nobody() {
     let commit = &definition["resolvedDependencies"][0]["digest"]["gitCommit"];
     assert_eq!(done.manifest()["annotations"]["org.opencontainers.image.revision"], *commit);
     assert_eq!(provenance["runDetails"]["metadata"]["startedOn"], "2027-01-15T08:00:00Z");
+}
+
+#[test]
+fn provenance_names_lock_files_platform_and_the_tools_that_were_there() {
+    let project = PLAIN.replace("[artefact]", "[build]\nrun = \"true\"\n\n[artefact]");
+    let files = [("start", "#!/bin/sh\n"), ("web/package-lock.json", "{}")];
+    let done = Repo::with(&project, &files).executable("start").committed().built();
+    let provenance = &done.built.claims[0].predicate;
+    let used = provenance["buildDefinition"]["resolvedDependencies"].as_array().unwrap();
+    let lock = used.iter().find(|one| one["name"] == "web/package-lock.json").unwrap();
+    // `git hash-object` of `{}`.
+    assert_eq!(lock["digest"]["gitBlob"], "9e26dfeeb6e641a33dae4961196235bdb965b21b");
+    assert_eq!(provenance["buildDefinition"]["internalParameters"]["platform"], "linux/amd64");
+    let made = provenance["runDetails"]["byproducts"].as_array().unwrap();
+    let tools = made.iter().find(|one| one["name"] == "toolchain").unwrap();
+    assert!(tools["annotations"]["gcc"].as_str().unwrap().starts_with("gcc "), "{tools}");
+    follows_slsa(provenance);
+}
+
+/// The rules of SLSA 1.2, "Build: Provenance", "Schema" and "Parsing rules".
+fn follows_slsa(provenance: &Value) {
+    let (definition, details) = (&provenance["buildDefinition"], &provenance["runDetails"]);
+    for uri in [&definition["buildType"], &details["builder"]["id"]] {
+        assert!(uri.as_str().unwrap().starts_with("https://"), "{uri}");
+    }
+    assert!(definition["externalParameters"].is_object());
+    for time in ["startedOn", "finishedOn"] {
+        let time = details["metadata"][time].as_str().unwrap();
+        assert!(time.ends_with('Z') && time.parse::<jiff::Timestamp>().is_ok(), "{time}");
+    }
+    for list in [&definition["resolvedDependencies"], &details["byproducts"]] {
+        for one in list.as_array().unwrap() {
+            let known = ["uri", "digest", "name", "downloadLocation", "mediaType", "content", "annotations"];
+            assert!(one.as_object().unwrap().keys().all(|key| known.contains(&key.as_str())), "{one}");
+            assert!(["uri", "digest", "content"].iter().any(|key| !one[key].is_null()), "{one}");
+        }
+    }
+    for (object, known) in [
+        (provenance, &["buildDefinition", "runDetails"][..]),
+        (definition, &["buildType", "externalParameters", "internalParameters", "resolvedDependencies"]),
+        (details, &["builder", "metadata", "byproducts"]),
+        (&details["builder"], &["id", "version", "builderDependencies"]),
+        (&details["metadata"], &["invocationId", "startedOn", "finishedOn"]),
+    ] {
+        // Fields of one's own have the name of their vendor and an underscore; there are none.
+        assert!(object.as_object().unwrap().keys().all(|key| known.contains(&key.as_str())), "{object}");
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod images;
 mod lint;
 mod rootfs;
 mod sandbox;
+mod sbom;
 mod sources;
 mod clean;
 mod closure;

@@ -1,7 +1,7 @@
 //! `semel diff ENV ENV`: what differs between two environments.
 
 use schemars::JsonSchema;
-use semel_model::config::Snapshot;
+use semel_model::config::{Contract, Snapshot};
 use semel_model::name::{ComponentName, ConfigKey, EnvironmentName};
 use semel_store::Store;
 use semel_store::projections::deployment::{self, Deployment};
@@ -121,7 +121,11 @@ async fn contracts(
     let (Some(a), Some(b)) = (a, b) else { return Ok(Vec::new()) };
     let (_, first) = artefact::manifest(store, conn, &a.component, &a.digest).await?;
     let (_, second) = artefact::manifest(store, conn, &b.component, &b.digest).await?;
-    let (first, second) = (artefact::contract(&a.digest, &first)?, artefact::contract(&b.digest, &second)?);
+    Ok(contract_lines(&artefact::contract(&a.digest, &first)?, &artefact::contract(&b.digest, &second)?))
+}
+
+/// Keys that only one of two contracts has, or that changed.
+pub(crate) fn contract_lines(first: &Contract, second: &Contract) -> Vec<String> {
     let mut lines = Vec::new();
     for (key, rule) in &second.0 {
         match first.0.get(key) {
@@ -139,5 +143,5 @@ async fn contracts(
             .filter(|(key, _)| !second.0.contains_key(*key))
             .map(|(key, rule)| format!("- {key} ({})", rule.kind)),
     );
-    Ok(lines)
+    lines
 }

@@ -7,3 +7,5 @@ pub mod history;
 pub mod place;
 pub mod why;
 pub mod difference;
+pub mod comparison;
+pub mod evidence;

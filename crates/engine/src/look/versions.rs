@@ -157,12 +157,10 @@ pub async fn inspect(
     let artefact = artefact::find(&mut conn, name, word, now).await?;
     let (descriptor, manifest) = artefact::manifest_of(store, &mut conn, &artefact).await?;
     let names = artefacts::by_digest(&mut conn, artefact.digest.as_str()).await?;
-    let keys = store.keys().existing_public_keys()?;
     let (mut lines, mut source, mut sandbox) = (Vec::new(), None, None);
     for one in evidence::about(&mut conn, name, &artefact.digest).await? {
         let envelope: Envelope = read_document(store, &one.fact.envelope)?;
-        let mut statements = keys.iter().filter_map(|key| envelope.verify(key).ok());
-        let statement = statements.find(|statement| statement.is_about(&artefact.digest));
+        let statement = super::evidence::verified(store, &artefact, &envelope)?;
         let verified = statement.is_some();
         source = source.or_else(|| statement.as_ref().and_then(named_source));
         sandbox = sandbox.or_else(|| statement.as_ref().and_then(sandbox_of));

@@ -2,6 +2,7 @@
 
 use semel_engine::collect::{Collect, Collected, collect};
 use semel_engine::error::EngineError;
+use semel_engine::look::comparison::compare;
 use semel_engine::publish::Bound;
 use semel_engine::pull::{self, Pull};
 use semel_engine::remove::{Removed, remove_manifest};
@@ -125,6 +126,22 @@ async fn a_push_of_the_same_bytes_brings_an_expired_version_back() {
     world.verified().await;
     let collected = world.after(1).await;
     assert_eq!(over(&collected), Vec::<String>::new(), "who was needed again is counted from then on");
+}
+
+#[tokio::test]
+async fn a_version_whose_bytes_are_gone_is_compared_as_far_as_it_is_known() {
+    let world = World::new().await;
+    for number in 1..=2 {
+        world.built(number, &format!("tree {number}")).await;
+    }
+    world.after(91).await;
+    let words = ["0.0.1", "0.0.2"].map(|word| word.parse().unwrap());
+    let found = compare(&world.store, &component(), &words[0], &words[1], world.now()).await.unwrap();
+    assert!(!found.is_identical() && found.from.layers.is_none() && found.to.layers.is_some(), "{found:?}");
+    assert!(found.contract.is_none() && !found.backwards && found.commits.len() == 1, "{found:?}");
+    assert!(found.unknown[0].contains("were removed"), "{:?}", found.unknown);
+    let same = compare(&world.store, &component(), &words[0], &words[0], world.now()).await.unwrap();
+    assert!(same.is_identical());
 }
 
 #[tokio::test]

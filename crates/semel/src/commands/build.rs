@@ -513,7 +513,11 @@ async fn run_build(
             version: env!("CARGO_PKG_VERSION").to_owned(),
             program: digest,
         },
-        range: Some(Range { follows: granted.follows.clone(), commits: granted.since.clone() }),
+        range: Some(Range {
+            follows: granted.follows.clone(),
+            commits: granted.since.clone(),
+            authors: granted.authors.clone(),
+        }),
         started: now(),
     };
     let told = Arc::new(Told {
@@ -524,6 +528,11 @@ async fn run_build(
     told.bar.finish_and_clear();
     if let Ok(built) = &built {
         say_closure(&built.closure, session.output);
+        match built.packages {
+            0 => {}
+            1 => session.output.done("1 package is listed"),
+            packages => session.output.done(format!("{packages} packages are listed")),
+        }
     }
     built
 }

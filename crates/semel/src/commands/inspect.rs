@@ -1,20 +1,31 @@
 //! `semel inspect`
 
 use semel_engine::artefact::Artefact;
+use semel_engine::look::evidence::Said;
 use semel_engine::look::versions::Inspection;
 use semel_model::keep::Holder;
 use semel_server::api::calls::Inspect;
+use serde_json::Value;
 
 use super::Outcome;
-use crate::cli::{Cli, VersionArg};
+use crate::cli::{Cli, InspectArgs};
 use crate::output::{Output, bytes, table};
 use crate::report::Exit;
 use crate::session::Session;
 
-pub(super) async fn run(args: &VersionArg, cli: &Cli, session: &Session) -> Outcome {
-    let (component, version) = super::artefact(&args.version, cli, session)?;
-    let found = session.client.call(&Inspect { component, version }).await?;
+pub(super) async fn run(args: &InspectArgs, cli: &Cli, session: &Session) -> Outcome {
+    let (component, version) = super::artefact(&args.artefact.version, cli, session)?;
     let output = session.output;
+    if args.provenance {
+        let said = super::evidence::read(component, version, "provenance", session).await?;
+        if output.is_json() {
+            output.json(&said.predicate);
+        } else {
+            show_provenance(&said, output);
+        }
+        return Ok(Exit::Done);
+    }
+    let found = session.client.call(&Inspect { component, version }).await?;
     if output.is_json() {
         output.json(&found);
     } else if output.is_quiet() {
@@ -79,6 +90,62 @@ fn size(found: &Inspection) -> String {
     match found.parts.len() {
         0 => format!("{} in {} layers", bytes(found.bytes), found.layers.len()),
         parts => format!("{parts} parts; semel inspect DIGEST for each"),
+    }
+}
+
+/// How an artefact came about, a fact a line. What an importer or another builder left out is left out here.
+fn show_provenance(said: &Said, output: Output) {
+    let mut rows = vec![
+        vec!["artefact".to_owned(), said.artefact.name()],
+        vec!["signed".to_owned(), format!("{}, envelope {}", said.evidence.time, said.evidence.envelope)],
+    ];
+    let mut row = |name: &str, value: &Value| {
+        if let Some(text) = said_plainly(value) {
+            rows.push(vec![name.to_owned(), text]);
+        }
+    };
+    let (definition, details) = (&said.predicate["buildDefinition"], &said.predicate["runDetails"]);
+    row("kind of build", &definition["buildType"]);
+    row("builder", &details["builder"]["id"]);
+    row("semel", &details["builder"]["version"]["semel"]);
+    row("began", &details["metadata"]["startedOn"]);
+    row("finished", &details["metadata"]["finishedOn"]);
+    let internal = &definition["internalParameters"];
+    for (name, key) in [
+        ("platform", "platform"),
+        ("line", "line"),
+        ("build key", "buildKey"),
+        ("sandbox", "sandbox"),
+        ("variables", "variables"),
+        ("secrets", "secrets"),
+        ("caches", "caches"),
+        ("range", "range"),
+    ] {
+        row(name, &internal[key]);
+    }
+    for one in definition["resolvedDependencies"].as_array().into_iter().flatten() {
+        row(&format!("used {}", one["name"].as_str().unwrap_or_default()), &one["digest"]);
+    }
+    for one in details["byproducts"].as_array().into_iter().flatten() {
+        let what = if one["annotations"].is_null() { &one["digest"] } else { &one["annotations"] };
+        row(&format!("made {}", one["name"].as_str().unwrap_or_default()), what);
+    }
+    let text = table(&["", ""], rows);
+    output.data(text.trim_start_matches('\n').trim_start());
+}
+
+/// A value without brackets: `rustc 1.95.0, cargo 1.95.0`. None: there is nothing to say.
+fn said_plainly(value: &Value) -> Option<String> {
+    let joined = |parts: Vec<String>| Some(parts.join(", ")).filter(|text| !text.is_empty());
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        Value::Array(items) => joined(items.iter().filter_map(said_plainly).collect()),
+        Value::Object(fields) => {
+            let field = |(key, value): (&String, &Value)| Some(format!("{key} {}", said_plainly(value)?));
+            joined(fields.iter().filter_map(field).collect())
+        }
+        other => Some(other.to_string()),
     }
 }
 

@@ -14,6 +14,7 @@ mod import;
 mod versions;
 mod channels;
 mod inspect;
+mod evidence;
 mod verify;
 mod attest;
 mod promote;
@@ -134,6 +135,8 @@ async fn with_session(cli: &Cli, session: Session) -> Outcome {
         Verb::Versions(args) => versions::run(args, cli, &session).await,
         Verb::Channels(args) => channels::run(args, cli, &session).await,
         Verb::Inspect(args) => inspect::run(args, cli, &session).await,
+        Verb::Sbom(args) => evidence::sbom(args, cli, &session).await,
+        Verb::Evidence(args) => evidence::run(args, cli, &session).await,
         Verb::Verify(args) => verify::run(args, cli, &session).await,
         Verb::Attest(args) => attest::run(args, cli, &session).await,
         Verb::Promote(args) => promote::run(args, cli, &session).await,

@@ -19,6 +19,7 @@ mod transcript;
 mod bad_input;
 mod building;
 mod clients;
+mod describe;
 mod formats;
 mod images;
 mod kill;

@@ -4,7 +4,7 @@ use http::Method;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use semel_engine::error::EngineError;
-use semel_engine::look::{channels, difference, history, place, status, versions, why};
+use semel_engine::look::{channels, comparison, difference, evidence, history, place, status, versions, why};
 use semel_engine::{
     allocate, attest, build_log, collect, component, deploy, deprecate, draft, finalise, hold, home, observe,
     pipeline, promote, publish, reject, reserve, rollback, scrub,
@@ -60,6 +60,7 @@ pub fn each(visitor: &mut impl Visitor) {
     visitor.call::<ChannelHistory>();
     visitor.call::<Versions>();
     visitor.call::<Inspect>();
+    visitor.call::<Evidence>();
     visitor.call::<BuildLog>();
     visitor.call::<Verify>();
     visitor.call::<Status>();
@@ -67,6 +68,7 @@ pub fn each(visitor: &mut impl Visitor) {
     visitor.call::<Where>();
     visitor.call::<Why>();
     visitor.call::<Diff>();
+    visitor.call::<Compare>();
     visitor.call::<collect::Collect>();
     visitor.call::<scrub::Scrub>();
     visitor.call::<VerifyAudit>();
@@ -499,6 +501,22 @@ call!(Inspect => versions::Inspection, GET "/versions/inspect", "Everything abou
 });
 
 question!(
+    /// Asks for the newest evidence of a type.
+    Evidence {
+        /// Which component.
+        component: ComponentName,
+        /// Which of its artefacts, as a person writes it.
+        version: String,
+        /// The type: `provenance`, `sbom`, another short name, or a predicate type URI.
+        kind: String,
+    }
+);
+
+call!(Evidence => evidence::Said, GET "/evidence", "The newest evidence of a type, with its envelope", |this, app, who, now| {
+    evidence::read(app.store(), &this.component, &word(&this.version)?, &this.kind, now).await
+});
+
+question!(
     /// Asks what a build printed.
     BuildLog {
         /// Which component.
@@ -622,6 +640,23 @@ question!(
 
 call!(Diff => difference::Difference, GET "/diff", "What differs between two environments", |this, app, who, now| {
     difference::difference(app.store(), &this.component, &this.first, &this.second).await
+});
+
+question!(
+    /// Compares two artefacts.
+    Compare {
+        /// Which component.
+        component: ComponentName,
+        /// The first, as a person writes it.
+        first: String,
+        /// The second.
+        second: String,
+    }
+);
+
+call!(Compare => comparison::Comparison, GET "/versions/diff", "What differs between two artefacts", |this, app, who, now| {
+    let (first, second) = (word(&this.first)?, word(&this.second)?);
+    comparison::compare(app.store(), &this.component, &first, &second, now).await
 });
 
 call!(collect::Collect => collect::Collected, POST "/collections", "Let bytes go by rule, or say which would", |this, app, who, now| {
