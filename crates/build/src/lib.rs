@@ -19,11 +19,13 @@
 //! - [`collect`], [`base`], [`package`]
 //! - [`rootfs`], [`lint`]
 //! - [`snapshot`], [`provenance`], [`pipeline`]
+//! - for `semel build --check`: [`check`]
 //! - for `semel init`: [`detect`]
 //! - for `semel push`: [`files`] with [`disk`] and [`chart`]
 
 mod archive;
 pub mod base;
+pub mod check;
 pub mod checkout;
 pub mod closure;
 pub mod collect;

@@ -13,6 +13,7 @@ mod lint;
 mod rootfs;
 mod sandbox;
 mod sources;
+mod check;
 mod clean;
 mod closure;
 mod support;
