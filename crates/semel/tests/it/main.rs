@@ -17,6 +17,7 @@ mod transcript;
 
 mod bad_input;
 mod building;
+mod check;
 mod clients;
 mod formats;
 mod images;
