@@ -19,12 +19,14 @@
 //! - [`collect`], [`base`], [`package`]
 //! - [`rootfs`], [`lint`], [`closure`], [`sbom`]
 //! - [`snapshot`], [`provenance`], [`pipeline`]
+//! - for `semel build --check`: [`check`]
 //! - for `semel init`: [`detect`]
 //! - for `semel diff`: [`difference`]
 //! - for `semel push`: [`files`] with [`disk`] and [`chart`]
 
 mod archive;
 pub mod base;
+pub mod check;
 pub mod checkout;
 pub mod closure;
 pub mod collect;

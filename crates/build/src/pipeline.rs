@@ -28,7 +28,7 @@ use crate::lint::{self, CommittedError, FrontEnd, LintError, LintRequest, Stored
 use crate::log::{Bounds, BuildLog, Listener, Secret};
 use crate::package::{self, PackageError, PackageRequest, Packaged};
 use crate::provenance::{self, BuilderInfo, Facts, Range, digest_of_file};
-use crate::recipe::{self, Cancel, Phase, RunError, RunReport, RunRequest};
+use crate::recipe::{self, Cancel, Phase, RunError, RunReport, RunRequest, Varied};
 use crate::rootfs::Rootfs;
 use crate::sandbox::{HostEnvironment, Room, Sandbox};
 use crate::sbom::{self, Sbom, SbomError, SbomRequest};
@@ -65,6 +65,8 @@ pub struct BuildRequest {
     pub range: Option<Range>,
     /// Now.
     pub started: Timestamp,
+    /// What is otherwise than in a build, for a rebuild.
+    pub varied: Varied,
 }
 
 /// The steps that are reported.
@@ -716,6 +718,7 @@ fn run_recipe(
         host: &request.host,
         semel: &request.semel,
         log: &request.log(),
+        varied: &request.varied,
     };
     Ok(recipe::run(&run, &listener(progress), cancel)?)
 }

@@ -47,6 +47,17 @@ pub struct RunRequest<'a> {
     pub semel: &'a Path,
     /// The log file, which does not exist yet.
     pub log: &'a Path,
+    /// What is otherwise than in a build.
+    pub varied: &'a Varied,
+}
+
+/// What a rebuild makes otherwise, to see whether the result depends on it. Nothing, in a build.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Varied {
+    /// Variables above the fixed ones and below the project's own.
+    pub variables: BTreeMap<String, String>,
+    /// A program with its arguments that becomes the command behind them, inside the sandbox.
+    pub wrapper: Vec<String>,
 }
 
 /// The commands of a recipe.
@@ -354,6 +365,7 @@ fn environment(request: &RunRequest<'_>) -> BTreeMap<String, String> {
         ("TARGETARCH", request.platform.architecture.clone()),
     ];
     environment.extend(fixed.map(|(name, value)| (name.to_owned(), value)));
+    environment.extend(request.varied.variables.clone());
     environment.extend(request.build.env.clone());
     environment
 }
@@ -407,8 +419,9 @@ impl OneCommand<'_> {
         let request = self.request;
         let (reader, writer) = io::pipe()?;
         let permit = permit(self.phase, request.build);
-        let mut command =
-            request.sandbox.command(&self.recipe.argv(), permit, request.room, request.host, request.semel);
+        let wrapper = request.varied.wrapper.iter().map(String::as_str);
+        let argv: Vec<&str> = wrapper.chain(self.recipe.argv()).collect();
+        let mut command = request.sandbox.command(&argv, permit, request.room, request.host, request.semel);
         command.env_clear().envs(self.environment);
         if self.phase == Phase::Fetch {
             command.envs(request.secrets.iter().map(|secret| (secret.name(), secret.value())));

@@ -7,8 +7,10 @@ use semel_model::digest::Digest;
 use semel_model::entry::{Change, EvidenceAttached};
 use semel_model::name::{ComponentName, EnvironmentName};
 use semel_model::pipeline::EvidenceResult;
+use semel_model::reproducibility;
 use semel_model::statement::{Envelope, Statement, predicate_type};
 use semel_model::version::VersionWord;
+use semel_oci::manifest::ParsedManifest;
 use semel_store::Store;
 use semel_store::keys::Role;
 use semel_store::projections::evidence;
@@ -28,7 +30,7 @@ pub struct Attest {
     pub component: ComponentName,
     /// Which of its artefacts, as a person writes it.
     pub version: String,
-    /// The type: `junit`, `manual`, another short name, or a predicate type URI.
+    /// The type: `junit`, `reproducibility`, `manual`, another short name, or a predicate type URI.
     #[serde(rename = "type")]
     pub kind: String,
     /// The result, where no report says it.
@@ -79,7 +81,9 @@ pub async fn attest(
     let found = read_result(store, &request)?;
     let mut turn = store.turn().await?;
     let artefact = artefact::find(turn.db(), &request.component, &word, now).await?;
-    let (subject, _) = artefact::manifest(store, turn.db(), &artefact.component, &artefact.digest).await?;
+    let (subject, manifest) =
+        artefact::manifest(store, turn.db(), &artefact.component, &artefact.digest).await?;
+    refuse_foreign_report(&found, &request.kind, &artefact, &manifest)?;
     let statement = Statement::about(artefact.component.as_str(), &artefact.digest, &wanted, found.predicate);
     if let Some(envelope) =
         attached_before(store, &mut turn, &artefact, &statement, request.environment.as_ref(), now).await?
@@ -124,6 +128,7 @@ fn read_result(store: &Store, request: &Attest) -> Result<Found, EngineError> {
             Err(EngineError::precondition("a junit result needs its report")
                 .with_hint(format!("semel attest {} --type junit results.xml", request.version)))
         }
+        (Some(digest), reproducibility::NAME) => reproduction(store, digest, request),
         (attachment, _) => {
             let Some(result) = request.result else {
                 return Err(EngineError::precondition(format!(
@@ -144,19 +149,10 @@ fn read_result(store: &Store, request: &Attest) -> Result<Found, EngineError> {
 }
 
 fn junit(store: &Store, digest: &Digest, request: &Attest) -> Result<Found, EngineError> {
-    let size = store.blobs().size(digest)?;
-    if size > report::REPORT_BYTES_MAX as u64 {
-        return Err(EngineError::invalid(format!(
-            "the report has {size} bytes, more than {}",
-            report::REPORT_BYTES_MAX
-        )));
-    }
-    let parsed = report::junit(&store.blobs().read(digest)?)
+    let parsed = report::junit(&read_report(store, digest)?)
         .map_err(|error| EngineError::invalid(error.to_string()))?;
     let result = parsed.result();
-    if request.result.is_some_and(|claimed| claimed != result) {
-        return Err(EngineError::precondition(format!("the report says {result}, --result says otherwise")));
-    }
+    refuse_other_result(request, result)?;
     let mut predicate = parsed.predicate();
     predicate["configuration"] = json!([{"name": "report", "digest": {"sha256": digest.hex()}}]);
     if let Some(environment) = &request.environment {
@@ -165,6 +161,50 @@ fn junit(store: &Store, digest: &Digest, request: &Attest) -> Result<Found, Engi
     let summary =
         format!("{} passed, {} failed, {} skipped", parsed.passed, parsed.failed.len(), parsed.skipped);
     Ok(Found { result, predicate, summary })
+}
+
+/// A rebuild says its result itself.
+fn reproduction(store: &Store, digest: &Digest, request: &Attest) -> Result<Found, EngineError> {
+    let bytes = read_report(store, digest)?;
+    let report =
+        reproducibility::Report::parse(&bytes).map_err(|error| EngineError::invalid(error.to_string()))?;
+    let result = report.result();
+    refuse_other_result(request, result)?;
+    Ok(Found { result, predicate: json!(report), summary: report.summary() })
+}
+
+fn read_report(store: &Store, digest: &Digest) -> Result<Vec<u8>, EngineError> {
+    let size = store.blobs().size(digest)?;
+    if size > report::REPORT_BYTES_MAX as u64 {
+        return Err(EngineError::invalid(format!(
+            "the report has {size} bytes, more than {}",
+            report::REPORT_BYTES_MAX
+        )));
+    }
+    Ok(store.blobs().read(digest)?)
+}
+
+fn refuse_other_result(request: &Attest, said: EvidenceResult) -> Result<(), EngineError> {
+    if request.result.is_some_and(|claimed| claimed != said) {
+        return Err(EngineError::precondition(format!("the report says {said}, --result says otherwise")));
+    }
+    Ok(())
+}
+
+/// A report about other bytes says nothing about these. Of an artefact for several platforms, each part counts.
+fn refuse_foreign_report(
+    found: &Found,
+    kind: &str,
+    artefact: &Artefact,
+    manifest: &ParsedManifest,
+) -> Result<(), EngineError> {
+    let about = found.predicate.get("committed").and_then(Value::as_str);
+    let mut own = [&artefact.digest].into_iter().chain(manifest.manifests.iter().map(|part| &part.digest));
+    if kind != reproducibility::NAME || about.is_none() || own.any(|own| about == Some(own.as_str())) {
+        return Ok(());
+    }
+    let about = about.unwrap_or_default();
+    Err(EngineError::precondition(format!("the report is about {about}, not about {}", artefact.name())))
 }
 
 fn without_nulls(value: Value) -> Value {

@@ -5,7 +5,8 @@
 //!
 //! Reading order: the identities ([`digest`], [`name`], [`version`]), what a project asks for ([`project`],
 //! [`platform`], [`config`], [`pipeline`]), what is recorded ([`actor`], [`entry`], [`merkle`], [`note`],
-//! [`statement`]), and the rules ([`build`], [`allocation`], [`reservation`], [`promotion`], [`deployment`], [`keep`]).
+//! [`statement`], [`reproducibility`]), and the rules ([`build`], [`allocation`], [`reservation`], [`promotion`],
+//! [`deployment`], [`keep`]).
 
 pub mod digest;
 pub mod name;
@@ -24,6 +25,7 @@ pub mod merkle;
 pub mod note;
 pub mod statement;
 pub mod taint;
+pub mod reproducibility;
 
 pub mod build;
 pub mod allocation;

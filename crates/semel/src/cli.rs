@@ -279,9 +279,20 @@ pub(crate) struct BuildArgs {
     #[command(subcommand)]
     pub(crate) verb: Option<BuildVerb>,
 
-    /// The commit: anything that git understands [default: HEAD]
+    /// The commit: anything that git understands, with --check also a version [default: HEAD]
     #[arg(value_name = "REV")]
     pub(crate) revision: Option<String>,
+
+    /// Build what was built once more, with other surroundings, and compare: exit 8 when it is not the same
+    #[arg(
+        long,
+        value_name = "HOW",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "varied",
+        conflicts_with_all = ["bump", "no_wait", "platform", "again", "retry"]
+    )]
+    pub(crate) check: Option<CheckWord>,
 
     /// The branch that it is built for, where git cannot tell
     #[arg(long, value_name = "NAME")]
@@ -358,6 +369,15 @@ impl FromStr for Parts {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text == "all" { Ok(Self::All) } else { text.parse().map(Self::One) }
     }
+}
+
+/// How a build is checked.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum CheckWord {
+    /// With everything made otherwise that this machine allows
+    Varied,
+    /// As it was built
+    Quick,
 }
 
 /// The step to the next version.

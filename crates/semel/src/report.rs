@@ -27,6 +27,8 @@ pub(crate) enum Exit {
     NotAllowed,
     /// Bytes or signatures do not verify.
     Verification,
+    /// A rebuild came to something else.
+    NotDeterministic,
     /// Refused by a rule, recorded, with reasons.
     Refused,
     /// The user's own command failed.
@@ -48,6 +50,7 @@ impl Exit {
             Self::Conflict => 5,
             Self::NotAllowed => 6,
             Self::Verification => 7,
+            Self::NotDeterministic => 8,
             Self::Refused => 9,
             Self::Command => 10,
             Self::TryAgain => 75,

@@ -14,6 +14,7 @@ mod rootfs;
 mod sandbox;
 mod sbom;
 mod sources;
+mod check;
 mod clean;
 mod closure;
 mod support;

@@ -12,6 +12,7 @@ use semel_build::base::BaseSources;
 use semel_build::checkout::{CheckoutError, LaidOut, materialise};
 use semel_build::pipeline::{self, BuildError, BuildRequest, Built, Progress, Step};
 use semel_build::provenance::BuilderInfo;
+use semel_build::recipe::Varied;
 use semel_build::sandbox::{HostEnvironment, Level, Sandbox, preflight};
 use semel_build::source::{self, Resolve, Source, SourceError};
 use semel_model::digest::Digest;
@@ -274,6 +275,7 @@ pub(crate) fn request(source: Source, work: PathBuf) -> BuildRequest {
         },
         range: None,
         started: Timestamp::from_second(1_800_000_000).unwrap(),
+        varied: Varied::default(),
     }
 }
 

@@ -13,6 +13,7 @@ use semel_model::actor::Actor;
 use semel_model::digest::Digest;
 use semel_model::entry::{Change, EvidenceAttached, PartBuilt, VersionPublished};
 use semel_model::pipeline::EvidenceResult;
+use semel_model::reproducibility;
 use semel_model::statement::{Claim, PROVENANCE, Statement, check_claims};
 use semel_oci::descriptor::Descriptor;
 use semel_store::Store;
@@ -28,9 +29,6 @@ use crate::artefact;
 use crate::batch::Batch;
 use crate::build_log;
 use crate::error::EngineError;
-
-/// What says whether the same source gave the same bytes twice.
-const REPRODUCIBILITY: &str = "https://semel.dev/evidence/reproducibility/v1";
 
 /// A build's result.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -232,7 +230,7 @@ async fn compare(
     let reproduced = *committed == request.digest;
     let (subject, _) = artefact::manifest(store, turn.db(), &build.component, committed).await?;
     let claim = Claim {
-        predicate_type: REPRODUCIBILITY.to_owned(),
+        predicate_type: reproducibility::PREDICATE_TYPE.to_owned(),
         predicate: json!({
             "buildKey": build.key,
             "number": build.number,

@@ -153,3 +153,29 @@ async fn the_same_statement_a_day_later_is_new_evidence() {
     assert_eq!(world.count("EvidenceAttached").await, 2);
     world.assert_sound().await;
 }
+
+#[tokio::test]
+async fn a_rebuild_says_its_result_itself_and_is_about_one_artefact() {
+    let world = World::new().await;
+    let digest = world.published("1.0.0").await;
+    let other = Digest::of(b"something else");
+    let said = async |committed: &Digest, built: &Digest| {
+        let text = serde_json::json!({
+            "buildKey": Digest::of(b"key"), "platform": "linux/amd64", "committed": committed, "built": built,
+            "builder": {"id": "https://example.org", "version": "1"}, "variations": ["clock", "path"],
+        });
+        let report = world.store.blobs().put(text.to_string().as_bytes()).unwrap().digest;
+        let request = Attest { report: Some(report), ..about("1.0.0", "reproducibility") };
+        attest(&world.store, &world.who, request, world.now()).await
+    };
+    let same = said(&digest, &digest).await.unwrap();
+    assert_eq!((same.result, same.summary.as_str()), (EvidenceResult::Pass, "identical, 2 variations"));
+    assert!(said(&digest, &digest).await.unwrap().already, "the same again changes nothing");
+    let differs = said(&digest, &other).await.unwrap();
+    assert_eq!((differs.result, differs.already), (EvidenceResult::Fail, false));
+    let size = world.size().await;
+    let foreign = said(&other, &other).await.unwrap_err();
+    assert!(foreign.to_string().contains("the report is about"), "{foreign}");
+    assert_eq!(world.size().await, size);
+    world.assert_sound().await;
+}

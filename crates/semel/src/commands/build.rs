@@ -12,6 +12,7 @@ use semel_build::base::BaseSources;
 use semel_build::closure::{self, Severity};
 use semel_build::pipeline::{self, Blame, BuildError, BuildRequest, Built, Progress, Step};
 use semel_build::provenance::{self, BuilderInfo, Range};
+use semel_build::recipe::Varied;
 use semel_build::sandbox::HostEnvironment;
 use semel_build::source::{self, Resolve, Source};
 use semel_engine::reserve::{
@@ -33,7 +34,7 @@ use tokio::task::AbortHandle;
 
 use super::live_log::{Following, LiveLog};
 use super::surroundings::{self, Asked, Surroundings};
-use super::{Outcome, build_log, version};
+use super::{Outcome, build_log, check, version};
 use crate::cli::{BuildArgs, BuildVerb, Cli, Parts};
 use crate::credentials;
 use crate::output::{self, Output};
@@ -85,6 +86,9 @@ impl Report {
 pub(super) async fn run(args: &BuildArgs, cli: &Cli, settings: Settings, output: Output) -> Outcome {
     if let Some(BuildVerb::Log(log)) = &args.verb {
         return build_log::run(log, cli, &Session::open(cli, settings, output).await?).await;
+    }
+    if let Some(how) = args.check {
+        return check::run(how, args, cli, &Session::open(cli, settings, output).await?).await;
     }
     let wanted = Wanted {
         revision: args.revision.clone(),
@@ -487,6 +491,37 @@ fn compared(report: Report, late: Option<Comparison>, session: &Session) -> Repo
     Report { reused: true, reproduced: Some(reproduced), ..report }
 }
 
+/// What is asked of the pipeline; the platform is that of this machine.
+pub(super) fn request(
+    source: Source,
+    surroundings: Surroundings,
+    work: &std::path::Path,
+    session: &Session,
+) -> Result<BuildRequest, BuildError> {
+    let program = session.settings.program().to_owned();
+    let digest = provenance::digest_of_file(&program)
+        .map_err(|source| BuildError::Work { dir: program.clone(), source })?;
+    Ok(BuildRequest {
+        source,
+        work: work.to_owned(),
+        host: HostEnvironment::of(session.settings.variables()),
+        sandbox: surroundings.sandbox,
+        secrets: surroundings.secrets,
+        caches: surroundings.caches,
+        semel: program,
+        platform: Platform::host(),
+        bases: base_sources(&session.settings, Some(session)),
+        builder: BuilderInfo {
+            id: LOCAL_BUILDER.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            program: digest,
+        },
+        range: None,
+        started: now(),
+        varied: Varied::default(),
+    })
+}
+
 async fn run_build(
     source: &Source,
     granted: &Granted,
@@ -495,37 +530,18 @@ async fn run_build(
     work: &std::path::Path,
     session: &Session,
 ) -> Result<Built, BuildError> {
-    let program = session.settings.program().to_owned();
-    let digest = provenance::digest_of_file(&program)
-        .map_err(|source| BuildError::Work { dir: program.clone(), source })?;
     let request = BuildRequest {
-        source: source.clone(),
-        work: work.to_owned(),
-        host: HostEnvironment::of(session.settings.variables()),
-        sandbox: surroundings.sandbox,
-        secrets: surroundings.secrets,
-        caches: surroundings.caches,
-        semel: program,
         platform: platform.unwrap_or_else(Platform::host),
-        bases: base_sources(&session.settings, Some(session)),
-        builder: BuilderInfo {
-            id: LOCAL_BUILDER.to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            program: digest,
-        },
         range: Some(Range {
             follows: granted.follows.clone(),
             commits: granted.since.clone(),
             authors: granted.authors.clone(),
         }),
-        started: now(),
+        ..request(source.clone(), surroundings, work, session)?
     };
-    let told = Arc::new(Told {
-        output: session.output,
-        bar: progress::spinner(&session.output, "check out".to_owned()),
-    });
+    let told = Arc::new(Told::new(session.output));
     let built = pipeline::run(request, Arc::clone(&told) as Arc<dyn Progress>).await;
-    told.bar.finish_and_clear();
+    told.finish();
     if let Ok(built) = &built {
         say_closure(&built.closure, session.output);
         match built.packages {
@@ -563,9 +579,19 @@ pub(super) fn base_sources(settings: &Settings, session: Option<&Session>) -> Ba
 }
 
 /// Tells a person how far the build is.
-struct Told {
+pub(super) struct Told {
     output: Output,
     bar: indicatif::ProgressBar,
+}
+
+impl Told {
+    pub(super) fn new(output: Output) -> Self {
+        Self { output, bar: progress::spinner(&output, "check out".to_owned()) }
+    }
+
+    pub(super) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
 }
 
 impl Progress for Told {
@@ -684,7 +710,7 @@ async fn work(
     }
 }
 
-fn build_failure(error: &BuildError, session: &Session) -> Failure {
+pub(super) fn build_failure(error: &BuildError, session: &Session) -> Failure {
     let exit = match error.blame() {
         Blame::Caller => Exit::Usage,
         Blame::NotFound => Exit::NotFound,

@@ -4,6 +4,7 @@ mod demo;
 mod init;
 mod doctor;
 mod build;
+mod check;
 mod build_log;
 mod version;
 mod lint;

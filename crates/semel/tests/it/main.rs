@@ -18,6 +18,7 @@ mod transcript;
 
 mod bad_input;
 mod building;
+mod check;
 mod clients;
 mod describe;
 mod formats;
