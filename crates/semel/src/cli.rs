@@ -141,6 +141,7 @@ pub(crate) enum Verb {
     /// List the packages of an artefact
     Sbom(SbomArgs),
     /// Show what is said about an artefact, word for word
+    #[command(hide = true)]
     Evidence(EvidenceArgs),
     /// Hash an artefact, check its signatures, prove its name
     Verify(VersionArg),

@@ -137,7 +137,7 @@ impl Packing {
         match (Compression::of(&layer.media_type), layer.annotations.get(TITLE)) {
             (Some(compression), _) => Self::Tar(compression),
             (None, Some(title)) => Self::File(format!("/{}", title.trim_start_matches('/'))),
-            (None, None) if layer.media_type.contains(".tar") => Self::Other(layer.media_type.to_string()),
+            (None, None) if layer.media_type.contains(".tar") => Self::Other(layer.media_type.clone()),
             (None, None) => Self::File(format!("layer {}", layer.digest.short())),
         }
     }

@@ -357,10 +357,8 @@ fn the_same_artefact_has_the_same_description() {
 
 #[test]
 fn a_list_that_is_too_long_says_that_it_is_not_complete() {
-    let mut lock = "version = 4\n".to_owned();
-    for number in 0..=PACKAGES_MAX {
-        lock.push_str(&format!("[[package]]\nname = \"p{number}\"\nversion = \"1.0.0\"\n"));
-    }
+    let package = |number: usize| format!("[[package]]\nname = \"p{number}\"\nversion = \"1.0.0\"\n");
+    let lock = (0..=PACKAGES_MAX).map(package).collect::<Vec<_>>().concat();
     let sbom = Tree::new().lock("Cargo.lock", lock).describe();
     assert_eq!(sbom.packages, PACKAGES_MAX);
     assert_eq!(sbom.unread, ["1 more packages"]);
