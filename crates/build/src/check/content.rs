@@ -26,6 +26,7 @@ pub struct Detail {
 }
 
 impl Detail {
+    #[expect(clippy::needless_pass_by_value, reason = "texts, numbers and digests are told alike")]
     pub(super) fn new(what: What, committed: impl ToString, built: impl ToString) -> Self {
         Self { what, committed: committed.to_string(), built: built.to_string() }
     }
@@ -62,9 +63,9 @@ pub enum What {
     /// The time in the header of a gzip file.
     GzipTime,
     /// Inside what a gzip file unpacks to.
-    Unpacked(Box<What>),
+    Unpacked(Box<Self>),
     /// Inside a member of an archive.
-    Member(String, Box<What>),
+    Member(String, Box<Self>),
     /// The time of a member.
     MemberTime(String),
     /// The owner or the permissions of a member.
@@ -189,7 +190,8 @@ impl Files<'_> {
         {
             details.push(Detail::new(What::GzipTime, time, twin));
         }
-        (one.rewind()?, other.rewind()?);
+        one.rewind()?;
+        other.rewind()?;
         let unpacked = (
             unpacked(MultiGzDecoder::new(one), UNPACKED_MAX),
             unpacked(MultiGzDecoder::new(other), UNPACKED_MAX),
@@ -208,7 +210,7 @@ impl Files<'_> {
             return Ok(Vec::new());
         };
         let names = |members: &[Member]| members.iter().map(|member| member.name.clone()).collect::<Vec<_>>();
-        let mut details = order_of(names(&members), names(&twins));
+        let mut details = order_of(&names(&members), &names(&twins));
         let by_name: BTreeMap<&str, &Member> = twins.iter().map(|twin| (twin.name.as_str(), twin)).collect();
         for member in &members {
             if details.len() >= DETAILS_MAX {
@@ -238,7 +240,7 @@ impl Files<'_> {
         let (members, twins) = (ar_members(one)?, ar_members(other)?);
         let names =
             |members: &[ArMember]| members.iter().map(|member| member.name.clone()).collect::<Vec<_>>();
-        let mut details = order_of(names(&members), names(&twins));
+        let mut details = order_of(&names(&members), &names(&twins));
         for (member, twin) in members.iter().zip(&twins).filter(|(member, twin)| member.name == twin.name) {
             if details.len() >= DETAILS_MAX {
                 break;
@@ -267,7 +269,7 @@ fn within(name: &str, details: Vec<Detail>) -> impl Iterator<Item = Detail> {
 }
 
 /// Whether the members are the same and their order is not, or some are missing.
-fn order_of(names: Vec<String>, twins: Vec<String>) -> Vec<Detail> {
+fn order_of(names: &[String], twins: &[String]) -> Vec<Detail> {
     if names == twins {
         return Vec::new();
     }
@@ -276,7 +278,7 @@ fn order_of(names: Vec<String>, twins: Vec<String>) -> Vec<Detail> {
         names.sort();
         names
     };
-    let what = if sorted(&names) == sorted(&twins) { What::MemberOrder } else { What::MemberMissing };
+    let what = if sorted(names) == sorted(twins) { What::MemberOrder } else { What::MemberMissing };
     vec![Detail::new(what, clipped(&names.join(" ")), clipped(&twins.join(" ")))]
 }
 
@@ -395,7 +397,8 @@ fn sections(file: &mut dyn Seekable) -> io::Result<Vec<(String, Section)>> {
 
 /// The first lines that differ, side by side, or that only their order does.
 fn lines(one: &mut dyn Seekable, other: &mut dyn Seekable) -> io::Result<Vec<Detail>> {
-    (one.rewind()?, other.rewind()?);
+    one.rewind()?;
+    other.rewind()?;
     let (mut one, mut other) = (BufReader::new(one), BufReader::new(other));
     let (mut details, mut number, mut sums) = (Vec::new(), 0, (0_u64, 0_u64));
     loop {
