@@ -56,7 +56,7 @@ pub async fn add(store: &Store, request: AddToLog, now: Timestamp) -> Result<Add
     let log =
         Running { component: &build.component, number: build.number, part: &part, attempt: lease.attempt };
     let length = live_log::length(turn.db(), log).await?;
-    let piece = unknown(length, request.at_byte, request.text);
+    let piece = unknown(length, request.at_byte, &request.text);
     let full = piece.at_byte + piece.text.len() as u64 > MOST_BYTES;
     // What comes late would stay for ever.
     let adds = !full && !piece.text.is_empty() && lease.is_live(now);
@@ -69,7 +69,7 @@ pub async fn add(store: &Store, request: AddToLog, now: Timestamp) -> Result<Add
 }
 
 /// The part of a piece that is not here yet. No database takes a NUL character in a text.
-fn unknown(length: u64, at_byte: u64, text: String) -> Piece {
+fn unknown(length: u64, at_byte: u64, text: &str) -> Piece {
     let known = usize::try_from(length.saturating_sub(at_byte)).unwrap_or(usize::MAX);
     let rest = text.get(known..).unwrap_or_default().replace('\0', " ");
     Piece { at_byte: at_byte.max(length), text: rest }

@@ -107,6 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "files of a test need not last")]
     fn what_docker_login_keeps_is_found_under_every_name_of_a_host() {
         let dir = tempfile::tempdir().unwrap();
         let helper = dir.path().join("docker-credential-test");

@@ -39,7 +39,20 @@ fn commands_see_the_fixed_list_of_variables_and_their_own() {
     names.sort_unstable();
     assert_eq!(
         names,
-        ["HOME", "LC_ALL", "MINE", "PATH", "SEMEL", "SOURCE_COMMIT", "SOURCE_DATE_EPOCH", "TMPDIR", "TZ"]
+        [
+            "HOME",
+            "LC_ALL",
+            "MINE",
+            "PATH",
+            "SEMEL",
+            "SEMEL_PLATFORM",
+            "SOURCE_COMMIT",
+            "SOURCE_DATE_EPOCH",
+            "TARGETARCH",
+            "TARGETOS",
+            "TMPDIR",
+            "TZ"
+        ]
     );
     assert!(text.contains("SOURCE_DATE_EPOCH=1714979289\n"), "{text}");
     assert!(text.ends_with("\n0022\nend\n"), "the home is empty: {text}");

@@ -260,14 +260,14 @@ pub(crate) fn host_with_toolchains() -> HostEnvironment {
 pub(crate) fn request(source: Source, work: PathBuf) -> BuildRequest {
     BuildRequest {
         source,
-        work: work.clone(),
+        bases: BaseSources { cache: work.join("bases"), store: None, logins: Logins::none() },
+        work,
         host: host(),
         sandbox: sandbox(None),
         secrets: Vec::new(),
         caches: None,
         semel: PathBuf::from(HELPER),
         platform: "linux/amd64".parse().unwrap(),
-        bases: BaseSources { cache: work.join("bases"), store: None, logins: Logins::none() },
         builder: BuilderInfo {
             id: "https://semel.dev/builder/test".to_owned(),
             version: "0.1.0".to_owned(),

@@ -187,8 +187,10 @@ impl<'a> Demo<'a> {
     fn three_configurations(&self, built: &Built) -> Result<(), Failure> {
         self.chapter("Deploy many: the same digest in three environments, each with its own configuration");
         self.semel(&["deploy", &built.version, "staging"], 0)?;
-        self.command("printf %s 'the ensemble' | semel config set production SIGNATURE");
-        self.piped(&["config", "set", "production", "SIGNATURE"], "the ensemble")?;
+        // The artefact is this program: a value that stands in it would be found in the artefact, and refused.
+        let signature = format!("the ensemble of {}", std::process::id());
+        self.command(&format!("printf %s '{signature}' | semel config set production SIGNATURE"));
+        self.piped(&["config", "set", "production", "SIGNATURE"], &signature)?;
         self.semel(&["deploy", &built.version, "production"], 0)?;
         self.visit(0, "Hello from my laptop")?;
         self.visit(1, "Hello from the rehearsal")?;

@@ -148,7 +148,7 @@ impl Place {
                     .and_then(|()| durable::move_into_place(&temporary, file));
                 match written {
                     Ok(true) => Ok(None),
-                    Ok(false) => Err(take::in_the_way(&[file.clone()])),
+                    Ok(false) => Err(take::in_the_way(std::slice::from_ref(file))),
                     Err(error) => {
                         // What is left of it is of no use to anybody.
                         drop(fs::remove_file(&temporary));

@@ -173,7 +173,7 @@ fn an_image_of_buildah_keeps_its_digest_from_builder_to_puller() {
     let listed = inspect(&environment, "oci-archive:../made.oci:v1");
     environment.write(
         "semel.toml",
-        "format = 1\ncomponent = \"tiny/made\"\n[build]\nrun = \"cp $HERE/made.oci made.oci\"\nenv = { HERE = \"WHERE\" }\n[artefact]\nkind = \"image\"\nfrom = \"made.oci\"\n",
+        "format = 1\ncomponent = \"tiny/made\"\n[build]\nrun = \"cp $HERE/made.oci made.oci\"\nenv = { HERE = \"WHERE\" }\nsandbox = \"none\"\n[artefact]\nkind = \"image\"\nfrom = \"made.oci\"\n",
     );
     environment.edit("semel.toml", "WHERE", environment.beside("").to_str().unwrap());
     environment.commit("feat: made");

@@ -73,6 +73,10 @@ fn use_ports(project: &Path, ports: &[String; 3]) {
 
 /// A line without what differs from run to run.
 fn normal(line: &str) -> String {
+    // What the host has for it is another thing on another host.
+    if let Some((begin, _)) = line.split_once("closure complete") {
+        return begin.to_owned();
+    }
     let words: Vec<&str> = line.split_whitespace().collect();
     let measured = |at: usize| {
         words[at].parse::<f64>().is_ok()
