@@ -61,6 +61,10 @@ pub(crate) async fn receive(
         filled = partial.fill(wanted, source, place).await;
     }
     partial.resumable &= !matches!(filled, Err(PartialError::WrongBytes(_)));
+    if filled.is_err() {
+        // The last piece may still be on its way to the file, and the file locked by it: the next attempt would begin alone.
+        drop(partial.file.flush().await);
+    }
     filled?;
     partial.publish(place, existing).await?;
     Ok(kept)

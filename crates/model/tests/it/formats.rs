@@ -733,7 +733,7 @@ fn time() -> Timestamp {
 }
 
 /// The words that stand for the digests of themselves, so that expectations can be read.
-const WORDS: [&str; 15] = [
+const WORDS: [&str; 16] = [
     "artefact",
     "config",
     "decision",
@@ -744,6 +744,7 @@ const WORDS: [&str; 15] = [
     "other",
     "pipeline",
     "policy",
+    "proof",
     "report",
     "source",
     "statement",
