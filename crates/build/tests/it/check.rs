@@ -141,7 +141,7 @@ fn what_a_shell_command_looks_at_is_named_as_the_cause() {
         ("hostname > out", Cause::Host, Variation::Host),
         ("nproc > out", Cause::Cores, Variation::Cores),
         ("env | cut -d= -f1 | sort > out", Cause::Environment, Variation::Environment),
-        ("mktemp -u > out", Cause::Random, Variation::Path),
+        ("mktemp -u -p /tmp > out", Cause::Random, Variation::Path),
         ("echo a > a; touch a; gzip -N a; mv a.gz out", Cause::GzipTime, Variation::Clock),
         ("cp src/a a; touch a; ar rcU out a", Cause::MemberTime, Variation::Clock),
     ] {
@@ -190,7 +190,7 @@ fn the_time_in_a_python_cache_file_is_named() {
     if !has_all(&["python3", "faketime"]) {
         return;
     }
-    let run = "echo x=1 > mod.py; touch mod.py; python3 -m compileall -q mod.py; mkdir out; mv __pycache__/*.pyc out/";
+    let run = "echo x=1 > mod.py; touch -d @$((1700000000 + $(od -An -N2 -tu2 /dev/urandom))) mod.py; python3 -m compileall -q mod.py; mkdir out; mv __pycache__/*.pyc out/";
     let checked = checked(run, &std::env::temp_dir());
     let [difference] = checked.differences.as_slice() else { panic!("{:?}", checked.differences) };
     assert_eq!(difference.cause.as_deref(), Some(Cause::PycTime.as_str()), "{difference:?}");
