@@ -10,7 +10,7 @@
 //! and the toolchains read-only and the tree at a fixed path, no processes but its own, and in `run` no network.
 //! [`Level::Landlock`] needs no namespaces: the kernel refuses paths outside a list, and a seccomp filter refuses
 //! sockets and whatever reaches other processes. [`Level::None`] isolates nothing. Whatever the level, a command runs
-//! below a [`guard`], which ends everything that it started.
+//! below a `guard`, which ends everything that it started.
 //!
 //! A process can restrict itself, and never another one. So this program is its own helper: [`help`] is what a hidden
 //! verb of the binary calls, first as the guard, then, inside, to restrict itself before it becomes the command.
