@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The reservation is recorded in the ledger; the lease is operational. The result is committed by who holds the lease
-//! ([`mod@commit`]). A build for several platforms has one reservation and a lease for each of its parts.
+//! (`commit`). A build for several platforms has one reservation and a lease for each of its parts.
 
 mod commit;
 mod parts;
