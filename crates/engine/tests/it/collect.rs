@@ -296,7 +296,7 @@ async fn uploads_that_nobody_went_on_with_go_with_a_collection() {
     let id = blobs.begin_upload().unwrap();
     blobs.append_to_upload(&id, 0, b"semel"[..].into()).await.unwrap();
     let now = std::time::SystemTime::from(world.now());
-    let upload = std::fs::File::open(world.store.dir().join("uploads").join(&id)).unwrap();
+    let upload = std::fs::File::open(blobs.uploads().path(&id)).unwrap();
     let mut found = Vec::new();
     for (age, dry_run) in [(DAY - 1, false), (DAY + 1, true), (DAY + 1, false), (DAY + 1, false)] {
         if blobs.upload_size(&id).is_ok() {
