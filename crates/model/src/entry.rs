@@ -575,6 +575,9 @@ pub struct HomeMoved {
     pub place: Option<String>,
     /// The newest build number given.
     pub last_build: u64,
+    /// How many entries the ledger of that store had. Where that store has let the home go since, this is no proof for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_size: Option<u64>,
 }
 
 /// See [`Change::HomeTaken`].

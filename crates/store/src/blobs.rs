@@ -458,11 +458,15 @@ impl Blobs {
         }
     }
 
-    /// The digests of all blobs, in no order.
+    /// The digests of all blobs, in no order. What cannot be listed is an error, and never taken for empty.
     pub fn list(&self) -> io::Result<Vec<Digest>> {
         let mut digests = Vec::new();
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
-            let Ok(shards) = std::fs::read_dir(self.dir.join(algorithm.as_str())) else { continue };
+            let shards = match std::fs::read_dir(self.dir.join(algorithm.as_str())) {
+                // It is made with the first blob of its kind.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                shards => shards?,
+            };
             for shard in shards {
                 for item in std::fs::read_dir(shard?.path())? {
                     let name = item?.file_name();

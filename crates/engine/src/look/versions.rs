@@ -43,8 +43,11 @@ pub async fn versions(
     let mut conn = store.reader().await?;
     component::get(&mut conn, name).await?;
     let running = super::status::running(store, &mut conn, name).await?;
-    let platforms = build::platforms(&mut conn, name).await?;
-    let lines = artefacts::versions(&mut conn, name, limit).await?.into_iter().map(|published| {
+    let found = artefacts::versions(&mut conn, name, limit).await?;
+    let numbers = || found.iter().filter_map(|published| published.number);
+    let range = numbers().min().unwrap_or(0)..=numbers().max().unwrap_or(0);
+    let platforms = build::platforms(&mut conn, name, range).await?;
+    let lines = found.into_iter().map(|published| {
         let environments = running
             .iter()
             .filter(|(_, digest)| *digest == published.digest)
@@ -203,7 +206,8 @@ pub async fn inspect(
 
 /// The source snapshot that provenance names among its byproducts.
 fn named_source(statement: &Statement) -> Option<Digest> {
-    let byproducts = statement.predicate.pointer("/runDetails/byproducts")?.as_array()?;
+    let said = Some(&statement.predicate).filter(|_| statement.predicate_type == PROVENANCE)?;
+    let byproducts = said.pointer("/runDetails/byproducts")?.as_array()?;
     let source = byproducts.iter().find(|one| one["name"] == "source")?;
     format!("sha256:{}", source["digest"]["sha256"].as_str()?).parse().ok()
 }

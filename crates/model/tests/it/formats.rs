@@ -484,6 +484,7 @@ fn every_change() -> Vec<Change> {
             to: "4567".to_owned(),
             place: Some("https://semel.example".to_owned()),
             last_build: 482,
+            to_size: None,
         }),
         Change::HomeTaken(HomeTaken {
             component: component(),

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use semel_model::digest::{Algorithm, Digest};
 use semel_store::Store;
 use semel_store::blobs::BlobError;
+use semel_store::durable::{self, Access};
 
 use crate::world::World;
 
@@ -164,4 +165,15 @@ async fn blobs_that_are_stored_together_are_all_there_also_when_two_are_the_same
     }
     assert_eq!(stored.len(), parts.len());
     assert!(store.blobs().uploads().files().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_cannot_be_listed_is_not_taken_for_empty() {
+    let world = World::on_sqlite();
+    let store = world.new_store().await;
+    let digest = store.blobs().put(b"semel").unwrap().digest;
+    let listed = store.blobs().list().unwrap();
+    assert!(listed.contains(&digest), "nothing is listed of a kind of which nothing was ever stored");
+    durable::create(&store.dir().join("blobs/sha512"), b"in the way", Access::Shared).unwrap();
+    assert_eq!(store.blobs().list().unwrap_err().kind(), std::io::ErrorKind::NotADirectory);
 }
