@@ -46,6 +46,7 @@ pub mod cache;
 pub mod sbom;
 pub mod snapshot;
 pub mod source;
+mod watch;
 
 pub mod detect;
 

@@ -300,7 +300,7 @@ impl BuildError {
             | Self::Lint(_)
             | Self::Closure(_)
             | Self::Sbom(_)
-            | Self::Smoke(SmokeError::LayOut { .. } | SmokeError::Start { .. })
+            | Self::Smoke(SmokeError::LayOut { .. } | SmokeError::Start { .. } | SmokeError::Log { .. })
             | Self::Work { .. } => Blame::Fault,
             Self::Incomplete(_) | Self::Forbidden(_) => Blame::Artefact,
             Self::Finished(error) if !error.is_callers() => Blame::Fault,
@@ -661,6 +661,7 @@ impl Finished<'_> {
                 environment: &execution.environment,
                 workdir: execution.workdir.as_deref(),
                 host_path: self.request.host.variables.get("PATH").map(String::as_str).unwrap_or_default(),
+                semel: &self.request.semel,
                 scratch: &self.request.work.join("smoke"),
                 before,
             },
