@@ -16,7 +16,7 @@
 //!
 //! - [`source`], [`checkout`]
 //! - [`recipe`] with [`sandbox`], [`cache`] and [`log`]
-//! - [`collect`], [`base`], [`package`]
+//! - [`collect`], [`layer`], [`base`], [`package`]
 //! - [`rootfs`], [`lint`], [`closure`], [`sbom`]
 //! - [`snapshot`], [`provenance`], [`pipeline`]
 //! - for `semel build --check`: [`check`]
@@ -34,6 +34,7 @@ pub mod finished;
 mod git;
 pub mod lint;
 mod gzip;
+pub mod layer;
 pub mod log;
 pub mod package;
 pub mod pipeline;
@@ -45,6 +46,7 @@ pub mod cache;
 pub mod sbom;
 pub mod snapshot;
 pub mod source;
+mod watch;
 
 pub mod detect;
 

@@ -300,10 +300,11 @@ impl BuildError {
             | Self::Lint(_)
             | Self::Closure(_)
             | Self::Sbom(_)
-            | Self::Smoke(SmokeError::LayOut { .. } | SmokeError::Start { .. })
+            | Self::Smoke(SmokeError::LayOut { .. } | SmokeError::Start { .. } | SmokeError::Log { .. })
             | Self::Work { .. } => Blame::Fault,
             Self::Incomplete(_) | Self::Forbidden(_) => Blame::Artefact,
             Self::Finished(error) if !error.is_callers() => Blame::Fault,
+            Self::Base(error) if !error.is_callers() => Blame::Fault,
             Self::Source(_)
             | Self::Checkout(_)
             | Self::Cache(_)
@@ -346,7 +347,7 @@ impl Build {
         let (closure, rootfs) = self
             .step(Step::Check, move |request, progress, cancel| {
                 let finished = Finished { request, files: &files, base: base.as_deref(), config: &config };
-                let rootfs = finished.rootfs()?;
+                let rootfs = finished.rootfs();
                 Ok((finished.check(&rootfs, took_by(&ran), progress, cancel)?, rootfs))
             })
             .await?;
@@ -454,6 +455,7 @@ impl Build {
         let request = Arc::clone(&self.request);
         let path = checkout_path(&request.tree(), from)?;
         let taken = finished::take(&path, &request.layout_dir(), &request.platform).await?;
+        taken.image.check_platform(&request.platform)?;
         taken.notes.iter().for_each(|note| self.progress.note(note));
         self.end(Step::Package, started);
         let finished::Finished { packaged, image, attached, .. } = taken;
@@ -479,7 +481,8 @@ impl Build {
         let definition = &source.project.definition;
         let base = match &definition.artefact.base {
             Some(base) => {
-                Some(Base::open(&source.project_dir(), base, &request.platform, &request.bases).await?)
+                let (dir, now) = (source.project_dir(), request.started.into());
+                Some(Base::open(&dir, base, &request.platform, &request.bases, now).await?)
             }
             None => None,
         };
@@ -602,9 +605,8 @@ struct Finished<'a> {
 
 impl Finished<'_> {
     /// What is inside.
-    fn rootfs(&self) -> Result<Rootfs, BuildError> {
-        let below = self.base.map(|base| base.rootfs(&self.request.work.join("base"))).transpose()?;
-        Ok(Rootfs::new(self.files, below))
+    fn rootfs(&self) -> Rootfs {
+        Rootfs::new(self.files, self.base.map(|base| Rootfs::clone(&base.rootfs)))
     }
 
     /// Looks at it. One that is not complete is an error: nothing of it is published.
@@ -659,6 +661,7 @@ impl Finished<'_> {
                 environment: &execution.environment,
                 workdir: execution.workdir.as_deref(),
                 host_path: self.request.host.variables.get("PATH").map(String::as_str).unwrap_or_default(),
+                semel: &self.request.semel,
                 scratch: &self.request.work.join("smoke"),
                 before,
             },
