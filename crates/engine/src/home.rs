@@ -136,6 +136,7 @@ fn published(name: Published) -> VersionPublished {
         number: name.number,
         commit: name.commit,
         log: None,
+        source: None,
     }
 }
 

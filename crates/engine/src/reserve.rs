@@ -722,6 +722,7 @@ async fn name_for_line(
         number: Some(build.number),
         commit: Some(request.commit.clone()),
         log: build.log.clone(),
+        source: Some(put_document(store, &allotment.source)?),
     }));
     turn.append(batch.into_leaves()).await?;
     Ok(Reservation::Built(built(&build, allocation.version, digest)))

@@ -10,6 +10,7 @@ use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
 use crate::allocation::Scheme;
+use crate::build::RELEASE_BRANCHES;
 use crate::config::{Contract, InvalidContract};
 use crate::digest::Digest;
 use crate::duration::Span;
@@ -84,7 +85,7 @@ pub struct VersionSpec {
 }
 
 fn release_branches() -> String {
-    "release/*".to_owned()
+    RELEASE_BRANCHES.to_owned()
 }
 
 fn usual_versions() -> VersionSpec {

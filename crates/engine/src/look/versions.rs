@@ -233,6 +233,24 @@ pub struct BuildLog {
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What it printed, as a blob. Of a build with parts that failed: of the part that did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<Digest>,
+    /// Its parts, where it has some, in the order of its index.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<PartLog>,
+}
+
+/// One platform's part of a build and what it printed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PartLog {
+    /// What it runs on.
+    pub platform: Platform,
+    /// `missing`, `failed` or `built`.
+    pub state: String,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// What it printed, as a blob.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<Digest>,
@@ -264,13 +282,30 @@ pub async fn build_log(
         build::BuildState::Failed => "failed",
         build::BuildState::Published => "published",
     };
+    let tried = build::parts(&mut conn, name, found.number).await?;
     Ok(BuildLog {
         number: found.number,
         version: found.version.to_string(),
         state: state.to_owned(),
         reason: found.reason,
         log: found.log,
+        parts: found.platforms.into_iter().map(|platform| part_log(platform, &tried)).collect(),
     })
+}
+
+fn part_log(platform: Platform, tried: &[build::Part]) -> PartLog {
+    let part = tried.iter().find(|part| part.platform == platform);
+    let state = match part {
+        Some(part) if part.reason.is_some() => "failed",
+        Some(part) if part.digest.is_some() => "built",
+        _ => "missing",
+    };
+    PartLog {
+        platform,
+        state: state.to_owned(),
+        reason: part.and_then(|part| part.reason.clone()),
+        log: part.and_then(|part| part.log.clone()),
+    }
 }
 
 /// What a verification found.

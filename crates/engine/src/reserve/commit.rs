@@ -219,6 +219,7 @@ fn version_of(build: &Build, digest: &Digest, log: Option<Digest>) -> Change {
         number: Some(build.number),
         commit: Some(build.commit.clone()),
         log,
+        source: None,
     })
 }
 
