@@ -113,7 +113,7 @@ pub struct Definition {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceSpec {
-    /// Files and directories, relative to the repository's root; empty: all.
+    /// Files and directories, relative to the project file; empty: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub include: Vec<String>,
     /// Files and directories to leave out.
