@@ -35,15 +35,14 @@ impl Uploads {
 
     /// Begins a file; its directory comes with the first one.
     pub(crate) fn create(&self, path: &Path) -> io::Result<File> {
-        match durable::create_new(path, Access::Shared) {
-            // Nothing to lose in it yet: the directory need not be durable.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && self.dir.is_dir() => {
-                match std::fs::create_dir(path.parent().unwrap_or(&self.dir)) {
-                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                    _ => durable::create_new(path, Access::Shared),
-                }
-            }
-            other => other,
+        let first = match durable::create_new(path, Access::Shared) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.dir.is_dir() => path.parent(),
+            other => return other,
+        };
+        // Nothing to lose in it yet: the directory need not be durable.
+        match std::fs::create_dir(first.unwrap_or(&self.dir)) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => durable::create_new(path, Access::Shared),
         }
     }
 
