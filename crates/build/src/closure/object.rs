@@ -218,6 +218,7 @@ impl<'a> Walk<'_, 'a> {
     ) {
         let library = text(name);
         if self.check.has_host() && is_of_every_host(&library) {
+            self.check_runtime(from, &library, severity, by);
             return self.ask_host_for(from, &library);
         }
         let (explanation, fix, milder) = self.explain_missing(&library, name, foreign);
@@ -271,6 +272,29 @@ impl<'a> Walk<'_, 'a> {
         let mut entries = self.check.rootfs().entries();
         let found = entries.find(|(path, node)| named(path) && !matches!(node, Node::Directory { .. }));
         found.map(|(path, _)| shown(path))
+    }
+
+    /// A zip brings no C library: the one of its runtime must be new enough.
+    fn check_runtime(&mut self, from: &Loaded<'_>, library: &str, severity: Severity, by: &[String]) {
+        let Some(runtime) = self.check.question.runtime else { return };
+        let has = Version::of_runtime(runtime);
+        let of_it = from.object.versions.iter().filter(|need| !need.weak && text(&need.library) == library);
+        let newest = of_it.filter_map(|need| Version::of_symbol(&need.version)).max();
+        let Some(wanted) = newest.filter(|wanted| *wanted > has) else { return };
+        self.check.find(Finding {
+            severity,
+            rule: Rule::SymbolVersion,
+            path: shown(from.path),
+            needs: Some(format!("GLIBC_{wanted}")),
+            explanation: format!(
+                "needs GLIBC_{wanted} of {library}, and the runtime {} has GLIBC_{has} at most",
+                runtime.name
+            ),
+            fix: format!(
+                "build on a system as old as the runtime, or take wheels and packages for manylinux with glibc {has} or older"
+            ),
+            chain: by.to_vec(),
+        });
     }
 
     fn ask_host_for(&mut self, from: &Loaded<'_>, library: &str) {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use semel_model::platform::Platform;
 use serde::Serialize;
 
 /// The predicate type of a closure report.
@@ -115,6 +116,10 @@ pub enum Rule {
     PythonPlatform,
     /// A Node package has the packages that it depends on.
     NodePackage,
+    /// What the runtime of a zip calls is inside.
+    Handler,
+    /// A zip is no larger than its platform takes, and for a processor that it has.
+    Platform,
 }
 
 /// How a smoke command went.
@@ -143,6 +148,19 @@ pub enum SmokeOutcome {
 }
 
 impl Report {
+    /// Nothing was looked for yet. Of a disk image, a whole system, that is all that is ever said.
+    pub fn empty(platform: &Platform) -> Self {
+        Self {
+            v: 1,
+            platform: format!("{}/{}", platform.os, platform.architecture),
+            objects: 0,
+            glibc: None,
+            host: Vec::new(),
+            findings: Vec::new(),
+            smoke: Vec::new(),
+        }
+    }
+
     /// What forbids the artefact.
     pub fn errors(&self) -> impl Iterator<Item = &Finding> {
         self.findings.iter().filter(|finding| finding.severity == Severity::Error)

@@ -217,7 +217,7 @@ impl Jail {
                 command.args(APART);
                 match request.kind {
                     Kind::Image => command.arg("--ro-bind").arg(top).arg("/").args(["--chdir", workdir]),
-                    Kind::Archive => command
+                    Kind::Archive | Kind::Zip | Kind::Vm => command
                         .args(host_directories())
                         .arg("--ro-bind")
                         .arg(top)
@@ -259,7 +259,7 @@ fn host_directories() -> Vec<OsString> {
     words
 }
 
-fn on_path(path: &str, program: &str) -> Option<PathBuf> {
+pub(crate) fn on_path(path: &str, program: &str) -> Option<PathBuf> {
     path.split(':')
         .map(|dir| Path::new(dir).join(program))
         .find(|place| place.is_absolute() && place.is_file())
@@ -335,7 +335,7 @@ impl One<'_> {
 
     /// An archive's own paths are below the place where it lies.
     fn inside(&self, word: String) -> String {
-        let own = self.request.kind == Kind::Archive
+        let own = self.request.kind != Kind::Image
             && word.starts_with('/')
             && self.request.rootfs.resolve(word.as_bytes()).is_ok();
         if own { format!("{BESIDE}{word}") } else { word }

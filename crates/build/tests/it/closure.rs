@@ -107,6 +107,9 @@ impl Tree {
             needs: &definition.artefact.needs,
             smoke: &definition.artefact.smoke,
             closure: &definition.artefact.closure,
+            runtime: definition.artefact.runtime(),
+            handler: definition.artefact.handler.as_deref(),
+            packed_bytes: 0,
         })
         .unwrap()
     }
