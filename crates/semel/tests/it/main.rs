@@ -25,6 +25,7 @@ mod formats;
 mod images;
 mod kill;
 mod output;
+mod packages;
 mod push;
 mod races;
 mod repository;
