@@ -50,6 +50,9 @@ pub const ARCHITECTURES: [&str; 2] = ["amd64", "arm64"];
 pub const PYTHON_BRINGS: [&str; 7] =
     ["boto3", "botocore", "jmespath", "python-dateutil", "s3transfer", "six", "urllib3"];
 
+/// The libraries that both systems have beside those of every host; wheels for manylinux count on this one (PEP 600).
+pub const SYSTEM_LIBRARIES: [&str; 1] = ["libz.so.1"];
+
 const RUNTIMES: [Runtime; 24] = [
     Runtime { name: "dotnet8", language: Language::DotNet, system: System::Al2023 },
     Runtime { name: "dotnet10", language: Language::DotNet, system: System::Al2023 },

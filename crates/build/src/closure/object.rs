@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
+use semel_model::runtime::SYSTEM_LIBRARIES;
+
 use super::elf::{Machine, NeededVersion, Object};
 use super::format::Format;
 use super::glibc::{Version, systems_with};
@@ -217,7 +219,9 @@ impl<'a> Walk<'_, 'a> {
         by: &[String],
     ) {
         let library = text(name);
-        if self.check.has_host() && is_of_every_host(&library) {
+        let of_runtime =
+            self.check.question.runtime.is_some() && SYSTEM_LIBRARIES.contains(&library.as_str());
+        if self.check.has_host() && (of_runtime || is_of_every_host(&library)) {
             self.check_runtime(from, &library, severity, by);
             return self.ask_host_for(from, &library);
         }

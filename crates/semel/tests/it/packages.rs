@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use crate::environment::{Ran, TestEnvironment, has_all, met};
+use crate::environment::{Ran, TestEnvironment, finish, has_all, met};
 
 const VM: &str = r#"format = 1
 component = "edge/gateway"
@@ -74,14 +74,18 @@ fn a_disk_image_goes_on_where_it_was_broken_off_and_a_wrong_beginning_is_found()
 fn versions_of_a_disk_image_share_what_is_the_same() {
     let environment = disk();
     environment.ok(&["build"]);
-    let blobs = || environment.bytes_below(&environment.store().join("blobs")).len();
-    let before = blobs();
-    environment.write("README", "");
     environment.write("tail", &"b".repeat(512));
     environment.commit("fix: tail");
     environment.ok(&["build"]);
-    // A chunk, a configuration and a manifest; the source, its manifest, and what the builder says.
-    assert!(blobs() - before < 14, "{} more", blobs() - before);
+    let blobs = |version: &str| {
+        environment.ok(&["pull", version, &format!("oci:../{version}")]);
+        let layout = environment.beside(version).join("blobs");
+        let blobs = environment.bytes_below(&layout).into_iter();
+        blobs.map(|(path, _)| path.strip_prefix(&layout).unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let (one, two) = (blobs("0.1.0"), blobs("0.1.1"));
+    // The chunk with the boot record, and the one that is empty.
+    assert_eq!(one.iter().filter(|blob| two.contains(blob)).count(), 2, "{one:?} {two:?}");
     environment.ok(&["pull", "0.1.1", "../two.raw"]);
     assert_eq!(fs::read(environment.beside("two.raw")).unwrap(), image("b"));
 }
@@ -98,23 +102,34 @@ fn example(name: &str) -> TestEnvironment {
     environment
 }
 
+/// The programs of the system alone: those of a version manager lie in a home, and the sandbox shows none.
+const SYSTEM: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+fn built(environment: &TestEnvironment) -> Ran {
+    let mut command = environment.command(&["build", "-q"]);
+    command.env("PATH", SYSTEM);
+    finish(command, "")
+}
+
 /// Builds an example twice, in two places; nothing when what it fetches cannot be reached.
 fn built_twice(name: &str, signs_of_no_network: &[&str]) -> Option<TestEnvironment> {
     let (one, other) = (example(name), example(name));
-    let first = one.semel(&["build", "-q"]);
+    let first = built(&one);
     let reached = !signs_of_no_network.iter().any(|sign| first.stderr.contains(sign));
     if !met(reached, "what the example fetches cannot be reached") {
         return None;
     }
     assert_eq!(first.code, 0, "{first:?}");
-    let second: Ran = other.ok(&["build", "-q"]);
+    let second = built(&other);
+    assert_eq!(second.code, 0, "{second:?}");
     assert_eq!(first.digest(), second.digest());
     Some(one)
 }
 
 #[test]
 fn the_python_example_is_the_same_zip_twice_and_its_modules_are_inside() {
-    if !has_all(&["pip3", "python3"]) {
+    let pip = SYSTEM.split(':').any(|dir| Path::new(dir).join("pip").is_file());
+    if !has_all(&["python3"]) || !met(pip, "pip is not installed") {
         return;
     }
     let Some(environment) = built_twice("python-zip", &["NewConnectionError", "No matching distribution"])
@@ -146,7 +161,7 @@ fn the_debian_example_is_the_same_disk_twice_and_its_machine_starts() {
         return;
     };
     let log = environment.ok(&["build", "log", "1"]);
-    assert!(log.stdout.contains("gateway ready: Debian GNU/Linux 12"), "{log:?}");
+    assert!(log.stdout.contains("gateway ready"), "{log:?}");
     environment.ok(&["pull", "0.1.0", "../gateway.raw"]);
     assert!(fs::metadata(environment.beside("gateway.raw")).unwrap().len() >= 64 << 20);
 }
