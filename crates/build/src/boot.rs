@@ -2,20 +2,21 @@
 //!
 //! QEMU runs it with the image read-only below a throw-away overlay, without a network and without a screen; what the
 //! machine prints on its serial console goes into the build log. The processor is emulated: KVM would be faster, but where a
-//! build runs in a virtual machine it is often there and does not work, and this is the same everywhere. Where there is no QEMU, nothing runs, and the report says
-//! why. Sources: QEMU "Invocation", `-snapshot`, `-nic`, `-serial`.
+//! build runs in a virtual machine it is often there and does not work, and this is the same everywhere. Where bubblewrap
+//! works, QEMU itself runs in it: without a network, able to write its overlay only, and gone when this process is. Where
+//! there is no QEMU, nothing runs, and the report says why. Sources: QEMU "Invocation", `-snapshot`, `-nic`, `-serial`.
 
 use std::io::{self, PipeReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use memchr::memmem;
 use semel_model::platform::Platform;
 use semel_model::project::{BootCheck, DiskFormat, DiskSpec, Firmware};
 
-use crate::closure::smoke::on_path;
+use crate::closure::smoke::{bubblewrap, on_path};
 use crate::closure::{SmokeOutcome, Smoked};
 use crate::disk::Disk;
 use crate::log::BuildLog;
@@ -34,6 +35,8 @@ pub struct BootRequest<'a> {
     pub commands: &'a [String],
     /// The directories in which programs of this machine are looked for.
     pub host_path: &'a str,
+    /// A directory for the overlay; it is made where it is not there.
+    pub scratch: &'a Path,
     /// How long the commands before took: the times in the log go on.
     pub before: Duration,
 }
@@ -80,7 +83,7 @@ pub fn run(request: &BootRequest<'_>, log: &BuildLog, cancel: &Cancel) -> Result
     let began = Instant::now();
     let machine = match Machine::find(request) {
         Ok(machine) => machine,
-        Err(reason) => return Ok(request.commands.iter().map(|command| not_run(command, &reason)).collect()),
+        Err(reason) => return Ok(Smoked::none_ran(request.commands, &reason)),
     };
     let mut passed = Vec::new();
     for command in request.commands {
@@ -107,18 +110,11 @@ pub fn run(request: &BootRequest<'_>, log: &BuildLog, cancel: &Cancel) -> Result
     Ok(passed)
 }
 
-fn not_run(command: &str, reason: &str) -> Smoked {
-    Smoked {
-        command: command.to_owned(),
-        outcome: SmokeOutcome::NotRun,
-        sandbox: None,
-        reason: Some(reason.to_owned()),
-    }
-}
-
 /// QEMU, and what it needs for this machine.
 struct Machine {
     program: PathBuf,
+    /// What holds it back.
+    jail: Option<PathBuf>,
     /// The machine's own words: its type, and its firmware.
     words: Vec<String>,
 }
@@ -150,7 +146,7 @@ impl Machine {
             let file = found.ok_or("no UEFI firmware is installed for QEMU: the package ovmf has it")?;
             words.extend(["-bios".to_owned(), (*file).to_owned()]);
         }
-        Ok(Self { program, words })
+        Ok(Self { program, jail: bubblewrap(request.host_path), words })
     }
 
     fn boot(
@@ -162,9 +158,10 @@ impl Machine {
         cancel: &Cancel,
     ) -> io::Result<Ended> {
         let disk = Disk::read(request.image)?.map_err(io::Error::other)?;
+        std::fs::create_dir_all(request.scratch)?;
         let (reader, writer) = io::pipe()?;
-        let mut command = self.command(request.image, disk.format);
-        command.env_clear().env("PATH", request.host_path).current_dir("/");
+        let mut command = self.command(request, disk.format);
+        command.env_clear().env("PATH", request.host_path).env("TMPDIR", request.scratch).current_dir("/");
         command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
         let mut child = Ending(command.spawn()?);
         // The writing ends of the pipe must be the child's alone.
@@ -174,11 +171,20 @@ impl Machine {
         ended
     }
 
-    fn command(&self, image: &Path, format: DiskFormat) -> Command {
+    fn command(&self, request: &BootRequest<'_>, format: DiskFormat) -> Command {
         // A comma in an option's value is written twice.
-        let file = image.display().to_string().replace(',', ",,");
+        let file = request.image.display().to_string().replace(',', ",,");
         let drive = format!("file={file},format={},if=virtio,snapshot=on", format.as_str());
-        let mut command = Command::new(&self.program);
+        let mut command = match &self.jail {
+            Some(bubblewrap) => {
+                let mut command = Command::new(bubblewrap);
+                command.args(["--unshare-all", "--die-with-parent", "--new-session", "--ro-bind", "/", "/"]);
+                command.arg("--bind").args([request.scratch; 2]);
+                command.args(["--proc", "/proc", "--dev", "/dev", "--"]).arg(&self.program);
+                command
+            }
+            None => Command::new(&self.program),
+        };
         command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-m", "1024"]);
         command.args(["-accel", "tcg", "-cpu", "max", "-nic", "none"]);
         command.args(["-serial", "stdio", "-monitor", "none"]).args(&self.words).args(["-drive", &drive]);
@@ -214,8 +220,10 @@ enum Ended {
 /// How soon the machine ends after the caller stopped it.
 const ATTENTION: Duration = Duration::from_millis(100);
 
+/// What the machine prints, in pieces.
 fn console(mut reader: PipeReader) -> Receiver<Vec<u8>> {
-    let (tell, said) = mpsc::channel();
+    // A machine that prints more than is taken waits, as at a slow line.
+    let (tell, said) = sync_channel(16);
     std::thread::spawn(move || {
         let mut buffer = vec![0; 16 * 1024];
         while let Ok(some @ 1..) = reader.read(&mut buffer) {

@@ -169,7 +169,7 @@ impl CollectError {
 pub fn collect(tree: &Path, spec: &ArtefactSpec) -> Result<Vec<PackFile>, CollectError> {
     let root =
         fs::canonicalize(tree).map_err(|source| CollectError::Read { path: tree.to_owned(), source })?;
-    let left_out = left_out(spec).map_err(|source| CollectError::Pattern { source })?;
+    let left_out = left_out(spec)?;
     let mut found = Collected { root: &root, left_out, entries: BTreeMap::new() };
     for file in &spec.files {
         found.take(file)?;
@@ -180,6 +180,11 @@ pub fn collect(tree: &Path, spec: &ArtefactSpec) -> Result<Vec<PackFile>, Collec
     found.check_parents()?;
     found.check_links(spec)?;
     Ok(found.entries.into_values().map(|(file, _)| file).collect())
+}
+
+/// Whether what stays out is said in a way that can be understood: worth knowing before a long build, not after it.
+pub(crate) fn check(spec: &ArtefactSpec) -> Result<(), CollectError> {
+    left_out(spec).map(drop)
 }
 
 /// Finds all files of a directory that is to be an artefact as it is, by the rules of [`collect`].
@@ -213,13 +218,14 @@ fn disk_image(image: &str) -> FileSpec {
     FileSpec { from: image.to_owned(), to: "/".to_owned(), mode: Some("0644".to_owned()), layer: None }
 }
 
-fn left_out(spec: &ArtefactSpec) -> Result<GlobSet, globset::Error> {
+fn left_out(spec: &ArtefactSpec) -> Result<GlobSet, CollectError> {
+    let unread = |source| CollectError::Pattern { source };
     let mut patterns = GlobSetBuilder::new();
     for pattern in &spec.exclude {
         let pattern = pattern.trim_matches('/');
-        patterns.add(GlobBuilder::new(pattern).literal_separator(true).build()?);
+        patterns.add(GlobBuilder::new(pattern).literal_separator(true).build().map_err(unread)?);
     }
-    patterns.build()
+    patterns.build().map_err(unread)
 }
 
 struct Collected<'a> {
@@ -260,7 +266,8 @@ impl Collected<'_> {
         metadata: &Metadata,
         to: Vec<u8>,
     ) -> Result<(), CollectError> {
-        if self.left_out.is_match(OsStr::from_bytes(&to)) {
+        // The whole is never left out, whatever `**` says: then it is empty, and that is told.
+        if !to.is_empty() && self.left_out.is_match(OsStr::from_bytes(&to)) {
             return Ok(());
         }
         let kind = if metadata.is_dir() {

@@ -151,6 +151,19 @@ pub enum PackageError {
     },
 }
 
+impl PackageError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Disk { source, .. } => source.hint().map(str::to_owned),
+            Self::Changed { .. } => Some("let [build] run wait for everything that it starts".to_owned()),
+            Self::Unfit { .. } => Some("rename it, or leave it out with [artefact] exclude".to_owned()),
+            Self::Base(error) => error.hint(),
+            Self::Read { .. } | Self::Write { .. } | Self::Layout { .. } => None,
+        }
+    }
+}
+
 /// Packages the files. What was written before an error stays behind in `layout_dir`, which is the caller's to remove.
 pub async fn package(request: &PackageRequest<'_>) -> Result<Packaged, PackageError> {
     let created = timestamp(request.committed_seconds);

@@ -252,8 +252,8 @@ impl BuildError {
             Self::Forbidden(report) => report.hint(),
             Self::Base(error) => error.hint(),
             Self::Finished(error) => error.hint(),
-            Self::Package(_)
-            | Self::Lint(_)
+            Self::Package(error) => error.hint(),
+            Self::Lint(_)
             | Self::Closure(_)
             | Self::Incomplete(_)
             | Self::Smoke(_)
@@ -353,11 +353,12 @@ impl Build {
                 run_lint(request, progress, &linted_files, linted_base.as_deref(), config.as_ref())
             })
             .await?;
-        let (config, ran, stored) = (packaged.config.clone(), report.phases.clone(), packaged.bytes);
+        let (config, ran) = (packaged.config.clone(), report.phases.clone());
+        let packed_bytes = packaged.layers.iter().map(|layer| layer.size).sum();
         let (closure, rootfs) = self
             .step(Step::Check, move |request, progress, cancel| {
-                let (base, config, stored) = (base.as_deref(), &config, stored);
-                let finished = Finished { request, files: &files, base, config, packed_bytes: stored };
+                let (base, config) = (base.as_deref(), &config);
+                let finished = Finished { request, files: &files, base, config, packed_bytes };
                 let rootfs = finished.rootfs()?;
                 Ok((finished.check(&rootfs, took_by(&ran), progress, cancel)?, rootfs))
             })
@@ -591,6 +592,7 @@ fn lay_out(
     progress: &Arc<dyn Progress>,
     _: &Cancel,
 ) -> Result<Option<Packed>, BuildError> {
+    collect::check(&request.source.project.definition.artefact)?;
     let laid = checkout::materialise(&request.source, &request.tree(), &request.work.join("attributes"))?;
     laid.notes.iter().for_each(|note| progress.note(note));
     let limit = request.source.project.snapshot_limit_bytes;
@@ -615,7 +617,7 @@ struct Finished<'a> {
     files: &'a [PackFile],
     base: Option<&'a Base>,
     config: &'a Digest,
-    /// The length of what is stored, in bytes.
+    /// The length of the layers that were made here, in bytes.
     packed_bytes: u64,
 }
 
@@ -667,19 +669,20 @@ impl Finished<'_> {
         cancel: &Cancel,
     ) -> Result<closure::Report, BuildError> {
         let artefact = &self.request.source.project.definition.artefact;
+        let report = closure::Report::empty(&self.request.platform);
         let from = self.files.iter().find_map(|file| match &file.kind {
             PackKind::File { from, .. } => Some(from),
             PackKind::Dir | PackKind::Symlink { .. } => None,
         });
-        let image = from.map_or_else(|| self.request.tree(), Clone::clone);
-        let unread = |source| BuildError::Work { dir: image.clone(), source };
-        if !disk::is_in_order(&image).map_err(unread)? {
+        let Some(image) = from else { return Ok(report) };
+        let unread = |source| PackageError::Read { path: image.clone(), source };
+        let invalid = |source| PackageError::Disk { path: image.display().to_string(), source };
+        if !disk::is_in_order(image).map_err(unread)?.map_err(invalid)? {
             progress.note(
                 "the clusters of the disk image are not in the order of the disk, so the same content may give other \
                  bytes another time: qemu-img convert -O qcow2, without -W",
             );
         }
-        let report = closure::Report::empty(&self.request.platform);
         if artefact.smoke.is_empty() {
             return Ok(report);
         }
@@ -688,11 +691,12 @@ impl Finished<'_> {
         let log = BuildLog::resume(&path, &[], SMOKE_BOUNDS, listener(progress)).map_err(unlogged)?;
         let booted = boot::run(
             &BootRequest {
-                image: &image,
+                image,
                 disk: artefact.disk.as_ref(),
                 platform: &self.request.platform,
                 commands: &artefact.smoke,
                 host_path: self.request.host_path(),
+                scratch: &self.request.work.join("overlay"),
                 before,
             },
             &log,

@@ -787,6 +787,7 @@ fn check_taken(artefact: &ArtefactSpec) -> Result<(), (&'static str, String)> {
         ("workdir", artefact.workdir.is_some()),
         ("expose", !artefact.expose.is_empty()),
         ("env", !artefact.env.is_empty()),
+        ("exclude", !artefact.exclude.is_empty()),
     ];
     if artefact.kind != Kind::Image {
         return Err(("from", "only an image can be taken `from` a builder of the project's own".to_owned()));

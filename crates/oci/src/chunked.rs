@@ -5,15 +5,15 @@
 //! layers          chunk, chunk, …                             each one member of gzip (RFC 1952), in the file's order
 //! ```
 //!
-//! The chunks arrive one after the other, each verified before it is unpacked: memory holds one of them. What is zero is left out of the file where the file system can do that. The file gets its name when
-//! the whole has the right digest; what came before a broken connection or a killed process is kept, hashed again and not
-//! fetched again.
+//! The chunks arrive one after the other, each verified before it is unpacked: memory holds one of them, and the one before.
+//! What is zero is left out of the file where the file system can do that. The file gets its name when the whole has the
+//! right digest; what came before a broken connection or a killed process is kept, hashed again and not fetched again.
 
 use std::io::{self, Read as _};
 use std::path::Path;
 
 use bytes::Bytes;
-use flate2::read::GzDecoder;
+use flate2::bufread::GzDecoder;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, TryStreamExt as _, stream};
 use semel_model::digest::Digest;
@@ -35,8 +35,8 @@ use crate::verify::Mismatch;
 pub const DISK_CONFIG: &str = "application/vnd.semel.vm.config.v1+json";
 /// One chunk of it, compressed.
 pub const CHUNK: &str = "application/vnd.semel.vm.chunk.v1+gzip";
-/// No chunk may be larger, unpacked or not.
-const MOST_CHUNK_BYTES: u64 = 1 << 30;
+/// No chunk is larger, unpacked, in bytes: whoever reads one holds it in memory.
+pub const CHUNK_BYTES_MAX: u64 = 64 << 20;
 
 /// What the configuration says about the file; other fields say what it is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,7 +110,7 @@ impl ChunkedFile {
         let expected = count.saturating_add(u64::from(count.saturating_mul(file.chunk_size) != file.size));
         // Deflate makes nothing much larger than it is (RFC 1951, 3.2.4).
         let most = file.chunk_size.saturating_add(file.chunk_size / 64 + 1024);
-        let good = (1..=MOST_CHUNK_BYTES).contains(&file.chunk_size)
+        let good = (1..=CHUNK_BYTES_MAX).contains(&file.chunk_size)
             && manifest.layers.len() as u64 == expected
             && manifest.layers.iter().all(|layer| layer.media_type == CHUNK && layer.size <= most);
         if !good {
@@ -156,14 +156,14 @@ struct Unpacked<'a> {
 impl BlobSource for Unpacked<'_> {
     fn open(&self, offset: u64) -> BoxFuture<'_, io::Result<BoxRead>> {
         async move {
-            let at = usize::try_from(offset / self.file.chunk_size).map_err(io::Error::other)?;
-            for kept in &self.chunks[..at.min(self.chunks.len())] {
+            let next = usize::try_from(offset / self.file.chunk_size).map_err(io::Error::other)?;
+            for kept in &self.chunks[..next.min(self.chunks.len())] {
                 self.progress.tell(Event::Done(kept.clone(), Pushed::Existed));
             }
             let state = Unpacking {
-                chunk_bytes: self.file.chunk_size,
-                ahead: self.chunks[at.min(self.chunks.len())..].to_vec(),
-                next: 0,
+                file: self.file.clone(),
+                chunks: self.chunks.to_vec(),
+                next,
                 skip: usize::try_from(offset % self.file.chunk_size).map_err(io::Error::other)?,
                 source: self.source.clone(),
                 progress: self.progress.clone(),
@@ -180,8 +180,8 @@ impl BlobSource for Unpacked<'_> {
 
 /// Chunks on their way.
 struct Unpacking {
-    chunk_bytes: u64,
-    ahead: Vec<Descriptor>,
+    file: ChunkedFile,
+    chunks: Vec<Descriptor>,
     next: usize,
     /// How many bytes of the next chunk are there already.
     skip: usize,
@@ -193,7 +193,7 @@ struct Unpacking {
 
 impl Unpacking {
     async fn unpack(&mut self) -> io::Result<Option<Bytes>> {
-        let Some(chunk) = self.ahead.get(self.next).cloned() else { return Ok(None) };
+        let Some(chunk) = self.chunks.get(self.next).cloned() else { return Ok(None) };
         let bytes = match self.last.take() {
             Some((digest, bytes)) if digest == chunk.digest => bytes,
             _ => self.fetch(&chunk).await?,
@@ -208,8 +208,9 @@ impl Unpacking {
     async fn fetch(&self, chunk: &Descriptor) -> io::Result<Bytes> {
         let counted = Counted::new(&self.source, chunk, &self.progress);
         let packed = read_whole(&counted, chunk, chunk.size).await?;
-        let most = self.chunk_bytes;
-        tokio::task::spawn_blocking(move || gunzip(&packed, most)).await.map_err(io::Error::other)?
+        let begin = self.file.chunk_size.saturating_mul(self.next as u64);
+        let length = self.file.chunk_size.min(self.file.size.saturating_sub(begin));
+        tokio::task::spawn_blocking(move || gunzip(&packed, length)).await.map_err(io::Error::other)?
     }
 }
 
@@ -231,13 +232,100 @@ async fn read_whole(from: &Counted<'_>, blob: &Descriptor, most: u64) -> io::Res
     }
 }
 
-/// Unpacks a chunk, which must be neither more nor less than one member of gzip.
-fn gunzip(packed: &[u8], most: u64) -> io::Result<Bytes> {
+/// Unpacks a chunk, which must be neither more nor less than one member of gzip, of exactly this length.
+fn gunzip(packed: &[u8], length: u64) -> io::Result<Bytes> {
     let mut decoder = GzDecoder::new(packed);
     let mut bytes = Vec::new();
-    decoder.by_ref().take(most.saturating_add(1)).read_to_end(&mut bytes)?;
-    if bytes.is_empty() || bytes.len() as u64 > most {
+    // One byte more, so that the end of the member is reached, and checked.
+    decoder.by_ref().take(length.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 != length || !decoder.into_inner().is_empty() {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a chunk has not the length of a chunk"));
     }
     Ok(bytes.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+        gzip.write_all(bytes).unwrap();
+        gzip.finish().unwrap()
+    }
+
+    #[test]
+    fn a_chunk_is_one_member_of_the_right_length_or_is_refused() {
+        let packed = gzip(b"some bytes");
+        assert_eq!(gunzip(&packed, 10).unwrap(), "some bytes");
+        let mut broken = packed.clone();
+        *broken.last_mut().unwrap() ^= 1;
+        let bomb = gzip(&vec![0; 1 << 20]);
+        for (packed, length) in [
+            (&packed[..], 9),
+            (&packed, 11),
+            (&packed[..packed.len() - 1], 10),
+            (&[&packed[..], &packed].concat(), 10),
+            (&broken, 10),
+            (b"no gzip", 10),
+            (&bomb, 10),
+        ] {
+            assert!(gunzip(packed, length).is_err());
+        }
+    }
+
+    fn manifest(size: u64, chunks: &[(u64, &str)]) -> ParsedManifest {
+        let layers: Vec<Value> = chunks
+            .iter()
+            .map(|(size, kind)| json!({ "mediaType": kind, "digest": Digest::of(b"chunk"), "size": size }))
+            .collect();
+        let bytes = json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": { "mediaType": DISK_CONFIG, "digest": Digest::of(b"config"), "size": size },
+            "layers": layers
+        });
+        ParsedManifest::parse(bytes.to_string().as_bytes(), None).unwrap()
+    }
+
+    fn config(changes: &Value) -> Vec<u8> {
+        let mut config =
+            json!({ "v": 1, "name": "a.raw", "digest": Digest::of(b"file"), "size": 10, "chunk_size": 8 });
+        for (key, value) in changes.as_object().unwrap() {
+            config[key] = value.clone();
+        }
+        config.to_string().into_bytes()
+    }
+
+    #[test]
+    fn a_configuration_that_does_not_describe_the_layers_is_refused() {
+        let two = manifest(1, &[(30, CHUNK), (25, CHUNK)]);
+        let (one, huge) = (manifest(1, &[(30, CHUNK)]), manifest(1, &[(30, CHUNK), (2000, CHUNK)]));
+        let other = manifest(1, &[(30, CHUNK), (25, "application/zip")]);
+        let (none, none_at_all) = (json!({}), json!({ "size": 0 }));
+        assert!(ChunkedFile::of(&two, &config(&none)).is_ok());
+        assert!(ChunkedFile::of(&manifest(1, &[]), &config(&none_at_all)).is_ok());
+        for (manifest, changes, problem) in [
+            (&one, &none, "not the chunks"),
+            (&huge, &none, "not the chunks"),
+            (&other, &none, "not the chunks"),
+            (&two, &json!({ "size": 17 }), "not the chunks"),
+            (&two, &json!({ "size": u64::MAX, "chunk_size": 1 }), "not the chunks"),
+            (&two, &json!({ "chunk_size": 0 }), "not the chunks"),
+            (&two, &json!({ "size": 100 << 20, "chunk_size": 65 << 20 }), "not the chunks"),
+            (&two, &json!({ "v": 2 }), "version 2"),
+            (&two, &json!({ "name": "../a" }), "not a name"),
+            (&two, &json!({ "name": "a/b" }), "not a name"),
+            (&two, &json!({ "size": -1 }), "not that of a disk image"),
+        ] {
+            let told = ChunkedFile::of(manifest, &config(changes)).unwrap_err().to_string();
+            assert!(told.contains(problem), "{told}");
+        }
+    }
 }

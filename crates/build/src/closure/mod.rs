@@ -61,7 +61,7 @@ pub struct Question<'a> {
     pub runtime: Option<&'static Runtime>,
     /// The function that the runtime calls.
     pub handler: Option<&'a str>,
-    /// The length of the artefact as it is stored, in bytes.
+    /// The length of a zip, in bytes.
     pub packed_bytes: u64,
 }
 

@@ -129,7 +129,7 @@ pub struct Smoked {
     pub command: String,
     /// `passed`, or `not-run`: a command that failed leaves no artefact.
     pub outcome: SmokeOutcome,
-    /// What held it back: `bubblewrap`, `namespaces`.
+    /// What held it back: `bubblewrap`, `namespaces`, `qemu`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<&'static str>,
     /// Why it did not run.
@@ -145,6 +145,19 @@ pub enum SmokeOutcome {
     Passed,
     /// Nothing here could run it.
     NotRun,
+}
+
+impl Smoked {
+    /// None of these commands was run, and why not.
+    pub(crate) fn none_ran(commands: &[String], reason: &str) -> Vec<Self> {
+        let one = |command: &String| Self {
+            command: command.clone(),
+            outcome: SmokeOutcome::NotRun,
+            sandbox: None,
+            reason: Some(reason.to_owned()),
+        };
+        commands.iter().map(one).collect()
+    }
 }
 
 impl Report {

@@ -1,12 +1,12 @@
 //! Serverless: whether the platform takes a zip, and finds in it the function that it calls.
 //!
-//! The handler is looked for in the text of its file, as a person would: nothing is run, so what is there only when the
-//! program runs is taken to be there.
+//! The handler is looked for in the text of its file, as a person would: nothing is run. A file that is not there, or a name
+//! that is nowhere in it, is an error; a name that is in it, and not where it would be seen from outside, is a warning.
 
 use semel_model::runtime::{ARCHITECTURES, DIRECT_BYTES_MAX, Language, Runtime, UNPACKED_BYTES_MAX};
 
 use super::report::{Finding, Rule, Severity};
-use super::{Check, ClosureError, Node, metadata};
+use super::{Check, ClosureError, LONGEST_METADATA, Node, metadata};
 
 pub(super) fn check(check: &mut Check<'_>) -> Result<(), ClosureError> {
     let Some(runtime) = check.question.runtime else { return Ok(()) };
@@ -46,25 +46,20 @@ fn check_platform(check: &mut Check<'_>, runtime: &Runtime) {
     }
 }
 
-/// Python, Node and Ruby: `path/module.function`, with the path as the platform takes it. Other languages have archives of
-/// their own, which are not looked into.
+/// The file and the function that a handler names, as the language's own runtime takes it apart: Python at the last dot,
+/// Node and Ruby at the first one of the last name; what follows there is looked up in what was found. Other languages have
+/// archives of their own, which are not looked into.
 fn check_handler(check: &mut Check<'_>, runtime: &Runtime, handler: &str) -> Result<(), ClosureError> {
-    let endings: &[&str] = match runtime.language {
-        Language::Python(..) => &[".py", "/__init__.py"],
-        Language::Node => &[".js", ".mjs", ".cjs"],
-        Language::Ruby => &[".rb"],
+    let name_at = handler.rfind('/').map_or(0, |slash| slash + 1);
+    let (dot, endings): (_, &[&str]) = match runtime.language {
+        Language::Python(..) => (handler.rfind('.'), &[".py", "/__init__.py"]),
+        Language::Node => (handler[name_at..].find('.').map(|dot| name_at + dot), &[".js", ".mjs", ".cjs"]),
+        Language::Ruby => (handler[name_at..].find('.').map(|dot| name_at + dot), &[".rb"]),
         Language::Java | Language::DotNet | Language::Provided => return Ok(()),
     };
-    let Some((module, function)) = handler.rsplit_once('.') else {
-        let explanation = "names no function".to_owned();
-        find(
-            check,
-            Severity::Error,
-            Rule::Handler,
-            handler,
-            explanation,
-            "write handler = \"module.function\"",
-        );
+    let Some((module, function)) = dot.map(|dot| (&handler[..dot], &handler[dot + 1..])) else {
+        let fix = "write handler = \"module.function\"";
+        find(check, Severity::Error, Rule::Handler, handler, "names no function".to_owned(), fix);
         return Ok(());
     };
     let path = match runtime.language {
@@ -73,33 +68,33 @@ fn check_handler(check: &mut Check<'_>, runtime: &Runtime, handler: &str) -> Res
     };
     let places: Vec<String> = endings.iter().map(|ending| format!("{path}{ending}")).collect();
     let Some(found) = places.iter().find_map(|place| check.rootfs().resolve_file(place.as_bytes())) else {
-        if is_compiled(check, &path) {
-            return Ok(());
+        if !is_compiled(check, &path) {
+            let explanation =
+                format!("is in none of the files of the artefact: there is no /{}", places.join(" and no /"));
+            let fix = "correct `handler`, or where `files` puts the code";
+            find(check, Severity::Error, Rule::Handler, handler, explanation, fix);
         }
-        let explanation =
-            format!("is in none of the files of the artefact: there is no /{}", places.join(" and no /"));
-        let fix = "correct `handler`, or where `files` puts the code";
-        find(check, Severity::Error, Rule::Handler, handler, explanation, fix);
         return Ok(());
     };
-    let text = metadata(found.path, found.node)?;
-    let has = match runtime.language {
-        Language::Python(..) => python_defines(&text, function),
-        Language::Node => node_exports(&text, function),
-        _ => text.contains(function),
-    };
-    if !has {
-        let explanation =
-            format!("is not in /{}, which defines no {function}", String::from_utf8_lossy(found.path));
-        find(
-            check,
-            Severity::Error,
-            Rule::Handler,
-            handler,
-            explanation,
-            "correct `handler`, or define it there",
-        );
+    if matches!(found.node, Node::File { size, .. } if *size > LONGEST_METADATA) {
+        return Ok(());
     }
+    let text = metadata(found.path, found.node)?;
+    let file = String::from_utf8_lossy(found.path);
+    let outermost = function.split(['.', ':']).next().unwrap_or(function);
+    let defined = match runtime.language {
+        Language::Python(..) => python_defines(&text, outermost),
+        Language::Node => node_exports(&text, outermost),
+        _ => words_of(&text).any(|word| word == outermost),
+    };
+    // Where the word is there, it may be defined in a way that cannot be seen: only its absence is certain.
+    let severity = match words_of(&text).any(|word| word == outermost) {
+        _ if defined => return Ok(()),
+        true => Severity::Warning,
+        false => Severity::Error,
+    };
+    let explanation = format!("is not seen in /{file}, which defines no {outermost}");
+    find(check, severity, Rule::Handler, handler, explanation, "correct `handler`, or define it there");
     Ok(())
 }
 

@@ -102,7 +102,7 @@ impl SmokeError {
 pub fn run(request: &SmokeRequest<'_>, log: &BuildLog, cancel: &Cancel) -> Result<Vec<Smoked>, SmokeError> {
     let jail = match Jail::find(request) {
         Ok(jail) => jail,
-        Err(reason) => return Ok(request.commands.iter().map(|command| not_run(command, &reason)).collect()),
+        Err(reason) => return Ok(Smoked::none_ran(request.commands, &reason)),
     };
     lay_out(request.rootfs, request.scratch)?;
     let clock = Clock { before: request.before, began: Instant::now() };
@@ -113,15 +113,6 @@ pub fn run(request: &SmokeRequest<'_>, log: &BuildLog, cancel: &Cancel) -> Resul
         passed.push(Smoked { command: command.clone(), outcome, sandbox, reason: None });
     }
     Ok(passed)
-}
-
-fn not_run(command: &str, reason: &str) -> Smoked {
-    Smoked {
-        command: command.to_owned(),
-        outcome: SmokeOutcome::NotRun,
-        sandbox: None,
-        reason: Some(reason.to_owned()),
-    }
 }
 
 /// Writes the artefact as files. Copies, so that nothing that runs there can change what was packaged.
@@ -174,18 +165,7 @@ impl Jail {
         if *made_for != here {
             return Err(format!("it is made for {made_for}, and this machine is {here}"));
         }
-        let bubblewrap = on_path(request.host_path, "bwrap");
-        if let Some(program) = bubblewrap
-            && works(Command::new(&program).args([
-                "--unshare-all",
-                "--ro-bind",
-                "/",
-                "/",
-                "--proc",
-                "/proc",
-                "true",
-            ]))
-        {
+        if let Some(program) = bubblewrap(request.host_path) {
             return Ok(Self::Bubblewrap(program));
         }
         let unshare = on_path(request.host_path, "unshare");
@@ -259,6 +239,14 @@ fn host_directories() -> Vec<OsString> {
     words
 }
 
+/// The program `bwrap`, where it works.
+pub(crate) fn bubblewrap(path: &str) -> Option<PathBuf> {
+    let program = on_path(path, "bwrap")?;
+    let words = ["--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "true"];
+    works(Command::new(&program).args(words)).then_some(program)
+}
+
+/// A program in one of the directories of a `PATH`.
 pub(crate) fn on_path(path: &str, program: &str) -> Option<PathBuf> {
     path.split(':')
         .map(|dir| Path::new(dir).join(program))

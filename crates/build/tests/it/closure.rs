@@ -541,6 +541,38 @@ fn an_extension_module_needs_no_newer_c_library_than_its_runtime_has() {
 }
 
 #[test]
+fn a_handler_is_taken_apart_as_its_runtime_does() {
+    let no = |place: &str| vec![format!("error: {place}")];
+    for (runtime, handler, file, text, expected) in [
+        ("python3.12", "src/app.go", "src/app.py", "def go(a, b): pass", vec![]),
+        ("python3.12", "src.app.go", "src/app/__init__.py", "go = 1", vec![]),
+        ("python3.12", "app.go", "app.cpython-312-x86_64-linux-gnu.so", "", vec![]),
+        ("python3.12", "go", "go.py", "", no("go names no function")),
+        ("nodejs22.x", "src/app.go", "src/app.mjs", "export function go() {}", vec![]),
+        ("nodejs22.x", "app.api.go", "app.js", "exports.api = {}", vec![]),
+        (
+            "nodejs22.x",
+            "app.go",
+            "app.js",
+            "exports.run = 1",
+            no("app.go is not seen in /app.js, which defines no go"),
+        ),
+        ("ruby3.4", "app.App::Handler.process", "app.rb", "module App\nend", vec![]),
+        ("java21", "com.example.App::go", "com/example/App.class", "", vec![]),
+        (
+            "python3.12",
+            "app.go",
+            "app.py",
+            "def main():\n    go = 1\n",
+            vec!["warning: app.go is not seen in /app.py, which defines no go".to_owned()],
+        ),
+    ] {
+        let artefact = format!("runtime = \"{runtime}\"\nhandler = \"{handler}\"\n");
+        assert_eq!(Tree::of("zip", &artefact).file(file, text).found(), expected, "{runtime} {handler}");
+    }
+}
+
+#[test]
 fn a_runtime_brings_what_its_platform_says_and_nothing_else() {
     let requires = "Requires-Dist: boto3 >= 1\nRequires-Dist: requests\n";
     let zip = Tree::of("zip", "runtime = \"python3.12\"\nhandler = \"app.handler\"\n")

@@ -107,7 +107,7 @@ fn a_handler_that_is_not_there_stops_the_build() {
     };
     assert_eq!(
         no_function("def other(event, context): pass\n"),
-        ["app.main.handler is not in /app/main.py, which defines no handler"]
+        ["app.main.handler is not seen in /app/main.py, which defines no handler"]
     );
     let error = zip_with(&[("app.main.handler", "app.start.handler")], APP).build().map(drop).unwrap_err();
     let BuildError::Incomplete(report) = error else { panic!("{}", told(&error)) };

@@ -1,35 +1,15 @@
-//! The zip bytes of packaging format 1: packages for serverless platforms.
+//! The zip bytes of packaging format 1.
 //!
 //! These bytes are frozen: a change here is a new format number. Source: PKWARE APPNOTE.TXT 6.3.10. Entries are as
 //! everything reads them: no extra fields, no data descriptors, no comments, names in UTF-8, permissions as Unix has them.
 //! There is no zip64: what needs it is far beyond what platforms take, and is refused.
 
-use std::collections::HashSet;
-use std::fs::OpenOptions;
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use flate2::write::DeflateEncoder;
 use flate2::{Compression, Crc};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use semel_model::canonical;
-use semel_oci::descriptor::Descriptor;
-use semel_oci::files::TITLE;
-use semel_oci::layout::Layout;
-use semel_oci::media_type;
-use serde_json::json;
-
-use crate::collect::{PackFile, PackKind};
-use crate::package::{self, Content, PackageError, PackageRequest, PackagedLayer};
-use crate::provenance::digest_of_file;
-
-/// The configuration of an artefact of kind `zip`: `{v, architecture, runtime?, handler?}` in canonical JSON.
-pub const ZIP_CONFIG: &str = "application/vnd.semel.zip.config.v1+json";
-/// The media type of its one layer: the zip as it is, so that its digest is what the platform reports of it.
-const ZIP: &str = "application/zip";
-/// The name of the zip when it is taken out.
-const NAME: &str = "function.zip";
 
 /// The deflate implementation sees its input in pieces of exactly this many bytes, the last one excepted.
 const PIECE: usize = 64 * 1024;
@@ -53,65 +33,8 @@ const DEFLATED: u16 = 8;
 /// The attribute of a directory, as MS-DOS has it.
 const DIRECTORY: u32 = 0x10;
 
-/// Packs the files of an artefact and puts the zip into the layout.
-pub(crate) async fn content(request: &PackageRequest<'_>, layout: &Layout) -> Result<Content, PackageError> {
-    let scratch = request.layout_dir.with_extension("zip");
-    let entries = package::with_parents(request.files.iter(), &HashSet::new());
-    let (seconds, place) = (request.committed_seconds, scratch.clone());
-    let written = tokio::task::spawn_blocking(move || write(&entries, seconds, &place)).await;
-    let layer = written.unwrap_or_else(|panic| {
-        Err(PackageError::Write { path: scratch.clone(), source: io::Error::other(panic) })
-    })?;
-    package::put_in_place(&scratch, &layout.blob_path(&layer.digest))?;
-    let spec = &request.definition.artefact;
-    let mut config = json!({ "v": 1, "architecture": request.platform.architecture });
-    for (key, value) in [("runtime", &spec.runtime), ("handler", &spec.handler)] {
-        if let Some(value) = value {
-            config[key] = json!(value);
-        }
-    }
-    let mut descriptor = Descriptor::new(ZIP, layer.digest.clone(), layer.size);
-    descriptor.annotations.insert(TITLE.to_owned(), NAME.to_owned());
-    Ok(Content {
-        artifact_type: Some(media_type::SEMEL_ZIP),
-        config_type: ZIP_CONFIG,
-        config: canonical::bytes(&config),
-        diff_ids: vec![layer.diff_id.to_string()],
-        descriptors: vec![descriptor],
-        layers: vec![layer],
-    })
-}
-
-fn write(entries: &[PackFile], seconds: i64, scratch: &Path) -> Result<PackagedLayer, PackageError> {
-    let unwritten = |source| PackageError::Write { path: scratch.to_owned(), source };
-    let file = OpenOptions::new().write(true).create_new(true).open(scratch).map_err(unwritten)?;
-    let mut zip = ZipWriter::new(BufWriter::with_capacity(256 * 1024, file), seconds);
-    let mut files = 0;
-    for entry in entries {
-        let failed = |source: io::Error| match source.kind() {
-            io::ErrorKind::InvalidInput => PackageError::Unfit { path: entry.shown().into(), source },
-            _ => unwritten(source),
-        };
-        match &entry.kind {
-            PackKind::Dir => zip.directory(&entry.path).map_err(failed)?,
-            PackKind::Symlink { target } => zip.symlink(&entry.path, target).map_err(failed)?,
-            PackKind::File { mode, size, from, stamp } => {
-                let add = |file: &std::fs::File| zip.file(&entry.path, *mode, *size, file);
-                package::read_unchanged(from, *size, stamp, add)?;
-                files += 1;
-            }
-        }
-    }
-    let file =
-        zip.finish().map_err(unwritten)?.into_inner().map_err(|error| unwritten(error.into_error()))?;
-    let size = file.metadata().map_err(unwritten)?.len();
-    // Headers are written twice, so the bytes can be hashed only when all are there.
-    let digest = digest_of_file(scratch).map_err(unwritten)?;
-    Ok(PackagedLayer { name: None, diff_id: digest.clone(), digest, size, files })
-}
-
 /// Writes one zip.
-struct ZipWriter<W> {
+pub(super) struct ZipWriter<W> {
     inner: W,
     at: u64,
     time: DosTime,
@@ -131,18 +54,18 @@ struct Entry {
 
 impl<W: Write + Seek> ZipWriter<W> {
     /// Starts a zip whose entries all carry this time, in seconds.
-    fn new(inner: W, seconds: i64) -> Self {
+    pub(super) fn new(inner: W, seconds: i64) -> Self {
         Self { inner, at: 0, time: DosTime::of(seconds), entries: Vec::new() }
     }
 
-    fn directory(&mut self, path: &[u8]) -> io::Result<()> {
+    pub(super) fn directory(&mut self, path: &[u8]) -> io::Result<()> {
         let name = format!("{}/", name(path)?);
         let entry = self.begin(name, 0o40755 << 16 | DIRECTORY, STORED)?;
         self.end(entry)
     }
 
     /// A link, as Info-ZIP writes it: what it says are its bytes.
-    fn symlink(&mut self, path: &[u8], target: &[u8]) -> io::Result<()> {
+    pub(super) fn symlink(&mut self, path: &[u8], target: &[u8]) -> io::Result<()> {
         let mut entry = self.begin(name(path)?, 0o120777 << 16, STORED)?;
         let mut crc = Crc::new();
         crc.update(target);
@@ -155,7 +78,13 @@ impl<W: Write + Seek> ZipWriter<W> {
     ///
     /// # Errors
     /// [`io::ErrorKind::UnexpectedEof`] when there are fewer, [`io::ErrorKind::InvalidData`] when there are more.
-    fn file(&mut self, path: &[u8], mode: u32, size: u64, mut content: impl Read) -> io::Result<()> {
+    pub(super) fn file(
+        &mut self,
+        path: &[u8],
+        mode: u32,
+        size: u64,
+        mut content: impl Read,
+    ) -> io::Result<()> {
         let method = if size == 0 { STORED } else { DEFLATED };
         let mut entry = self.begin(name(path)?, (0o100_000 | mode) << 16, method)?;
         let mut crc = Crc::new();
@@ -176,7 +105,7 @@ impl<W: Write + Seek> ZipWriter<W> {
     }
 
     /// Ends the zip, and gives back what it was written to, flushed.
-    fn finish(mut self) -> io::Result<W> {
+    pub(super) fn finish(mut self) -> io::Result<W> {
         let start = self.at;
         let mut directory = Vec::new();
         for entry in &self.entries {
@@ -324,7 +253,7 @@ impl DosTime {
             2108.. => Self { date: 127 << 9 | 12 << 5 | 31, time: 23 << 11 | 59 << 5 | 29 },
             year => Self {
                 date: (year - 1980).unsigned_abs() << 9 | bits(at.month()) << 5 | bits(at.day()),
-                time: bits(at.hour()) << 11 | bits(at.minute()) << 5 | bits(at.second()) / 2,
+                time: bits(at.hour()) << 11 | bits(at.minute()) << 5 | (bits(at.second()) / 2),
             },
         }
     }
