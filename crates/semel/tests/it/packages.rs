@@ -121,7 +121,7 @@ fn a_secret_in_a_stored_package_or_across_the_chunks_of_a_stored_disk_is_found()
     // In the disk it begins ten bytes before the second chunk does.
     let disk = VM.replace("cat tail >> disk.raw", "dd if=tail of=disk.raw bs=1 seek=4194294 conv=notrunc");
     for (project, name, text, place) in [
-        (ZIP, "app.py", format!("def handler(event, context):\n    return '{}'\n", secret()), "/app.py:2:"),
+        (ZIP, "app.py", format!("def handler(event, context):\n    return '{}'\n", secret()), "/app.py:2 "),
         (&disk, "tail", secret(), "/disk.raw"),
     ] {
         let environment = TestEnvironment::repository();
