@@ -4,15 +4,13 @@
 //! digest says what it is, and every byte that is used is hashed. What is fetched is kept by digest, so that the next build
 //! needs no network.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, BufReader, Read};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
 
-use flate2::read::MultiGzDecoder;
 use http::StatusCode;
-use ruzstd::decoding::StreamingDecoder;
-use semel_model::digest::Digest;
+use semel_model::digest::{Digest, InvalidDigest};
 use semel_model::platform::Platform;
 use semel_model::project::split_base;
 use semel_oci::archive::{self, ArchiveError};
@@ -23,20 +21,19 @@ use semel_oci::copy::{CopyError, Endpoint, Progress, Source, copy_found};
 use semel_oci::descriptor::Descriptor;
 use semel_oci::layout::{Layout, LayoutError, Select};
 use semel_oci::manifest::{InvalidManifest, ParsedManifest};
-use semel_oci::media_type;
 use semel_oci::reference::{InvalidReference, Place, Reference, TagOrDigest, registry_base};
 use semel_oci::sign_in::Logins;
 use semel_oci::transport::Transport;
 use serde_json::Value;
 
-use crate::collect::{PackFile, PackKind, lexical, parents};
+use crate::layer::{Compression, Listing, Packed, UnpackError, Unpacked};
 use crate::rootfs::Rootfs;
 
 /// Where bases are, besides the project's own directory.
 #[derive(Debug, Clone)]
 pub struct BaseSources {
-    /// An OCI layout that keeps what was fetched. It is made when it is needed, and may be removed at any time between
-    /// builds.
+    /// A directory that keeps what was fetched as an OCI layout, and beside its blobs the layers that were unpacked. It is
+    /// made when it is needed, and may be removed at any time between builds.
     pub cache: PathBuf,
     /// The store in use, which has the bases that are written as `component@sha256:…`.
     pub store: Option<RegistryClient>,
@@ -54,10 +51,16 @@ pub struct Base {
     pub digest: Digest,
     /// Its layers, lowest first.
     pub layers: Vec<Descriptor>,
+    /// The digests of their tar files, as its configuration has them and as they are.
+    pub diff_ids: Vec<Digest>,
     /// Its configuration.
     pub config: Value,
-    /// What its layers lay out together, sorted by path.
-    pub files: Vec<PackFile>,
+    /// What its layers lay out together, as a program inside would see it.
+    pub rootfs: Arc<Rootfs>,
+    /// The same under the paths that they name.
+    pub(crate) listing: Listing,
+    /// The tar files of its layers.
+    pub(crate) tars: Vec<PathBuf>,
 }
 
 /// Why a base cannot be used.
@@ -118,9 +121,41 @@ pub enum BaseError {
         /// Why.
         problem: String,
     },
-    /// A layer could not be read as a tar file.
+    /// It is made for something else than the artefact.
+    #[error("the image {name} is made for {made_for}, and the artefact for {wanted}")]
+    Platform {
+        /// As the project file names it.
+        name: String,
+        /// What its configuration says.
+        made_for: String,
+        /// What is built.
+        wanted: Box<Platform>,
+    },
+    /// Its configuration names a layer by what is no digest.
+    #[error("the configuration of the base {name} names layer {number} by what is no digest")]
+    DiffId {
+        /// As the project file names it.
+        name: String,
+        /// Which layer, counted from 1.
+        number: usize,
+        /// The cause.
+        #[source]
+        source: InvalidDigest,
+    },
+    /// A layer could not be read as a tar file, or goes beyond a limit.
     #[error("cannot read layer {layer} of the base {name}")]
     Layer {
+        /// As the project file names it.
+        name: String,
+        /// Its digest.
+        layer: Digest,
+        /// The cause, with the limit.
+        #[source]
+        source: io::Error,
+    },
+    /// A layer could not be unpacked here.
+    #[error("cannot unpack layer {layer} of the base {name}")]
+    Unpack {
         /// As the project file names it.
         name: String,
         /// Its digest.
@@ -140,8 +175,20 @@ impl BaseError {
             }
             Self::Fetch { .. } => Some("semel lock shows whether it is still there".to_owned()),
             Self::Place { name, .. } => Some(format!("semel lock --update-base {name}")),
+            Self::Platform { made_for, wanted, .. } => Some(format!(
+                "take the image for {wanted}, or, if the artefact is for {made_for}: platforms = [\"{made_for}\"] in [artefact]"
+            )),
+            Self::Layer { .. } => {
+                Some("fetch or build that image once more, or take another base".to_owned())
+            }
+            Self::Unpack { .. } => Some("make room on the disk, and build again".to_owned()),
             _ => None,
         }
+    }
+
+    /// Whether the project must change, and not this machine.
+    pub fn is_callers(&self) -> bool {
+        !matches!(self, Self::Unpack { .. })
     }
 }
 
@@ -150,12 +197,14 @@ fn is_unauthorised(error: &CopyError) -> bool {
 }
 
 impl Base {
-    /// Opens the base that a definition names, and fetches it if need be. An index is entered at the platform's manifest.
+    /// Opens the base that a definition names, and fetches it if need be. An index is entered at the platform's manifest;
+    /// an image for another platform is refused. `now` counts as the last use of what is kept.
     pub async fn open(
         project_dir: &Path,
         base: &str,
         platform: &Platform,
         sources: &BaseSources,
+        now: SystemTime,
     ) -> Result<Self, BaseError> {
         let (name, digest) = split_base(base).ok_or_else(|| BaseError::Unusable {
             name: base.to_owned(),
@@ -165,7 +214,11 @@ impl Base {
             Found::Layout(layout) => layout,
             Found::Elsewhere(elsewhere) => kept(name, &digest, platform, &elsewhere, &sources.cache).await?,
         };
-        Self::in_layout(layout, name, digest, platform).await
+        let unpacked = sources.unpacked(name).await?;
+        let opened = Self::in_layout(layout, name, digest, platform, &unpacked, now).await?;
+        opened.check_platform(platform)?;
+        unpacked.sweep(now);
+        Ok(opened)
     }
 
     /// Opens an image of a layout.
@@ -174,51 +227,44 @@ impl Base {
         name: &str,
         digest: Digest,
         platform: &Platform,
+        unpacked: &Unpacked,
+        now: SystemTime,
     ) -> Result<Self, BaseError> {
         let reader = Reader { layout, name };
         let manifest = reader.manifest(&digest, platform).await?;
         let config = reader.config(&manifest).await?;
-        reader.verify(&manifest.layers).await?;
-        let files = reader.list(manifest.layers.clone()).await?;
+        let diff_ids = reader.diff_ids(&manifest.layers, &config)?;
+        let laid_out = reader.lay_out(&manifest.layers, &diff_ids, unpacked, now).await?;
         Ok(Self {
             layout: reader.layout,
             name: name.to_owned(),
             digest,
             layers: manifest.layers,
+            diff_ids,
             config,
-            files,
+            rootfs: Arc::new(laid_out.rootfs),
+            listing: laid_out.listing,
+            tars: laid_out.tars,
         })
     }
 
-    /// What the layers lay out together, with files that can be opened for as long as `copies` lasts: a directory that
-    /// does not exist yet, where each layer is written once as a plain tar file.
-    pub fn rootfs(&self, copies: &Path) -> Result<Rootfs, BaseError> {
-        let broken = |layer: &Descriptor, source| BaseError::Layer {
-            name: self.name.clone(),
-            layer: layer.digest.clone(),
-            source,
-        };
-        let mut rootfs = Rootfs::default();
-        for (number, layer) in self.layers.iter().enumerate() {
-            let mut apply = || {
-                fs::create_dir_all(copies)?;
-                rootfs.add_layer(self.open_layer(layer)?, &copies.join(format!("layer{number}.tar")))
-            };
-            apply().map_err(|source| broken(layer, source))?;
+    /// Refuses an image that says it is for another platform. What it does not say is taken to fit.
+    pub fn check_platform(&self, wanted: &Platform) -> Result<(), BaseError> {
+        let mut said = wanted.to_oci();
+        for key in ["os", "architecture", "variant"] {
+            if let Some(own) = self.config.get(key).filter(|own| own.as_str() != Some("")) {
+                said[key] = own.clone();
+            }
         }
-        Ok(rootfs)
-    }
-
-    /// Where the bytes of one of its layers are.
-    pub(crate) fn layer_path(&self, layer: &Descriptor) -> PathBuf {
-        self.layout.blob_path(&layer.digest)
-    }
-
-    /// The tar stream of one of its layers.
-    fn open_layer(&self, layer: &Descriptor) -> io::Result<Box<dyn Read>> {
-        let compression = Compression::of(&layer.media_type)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, layer.media_type.as_str()))?;
-        compression.open(&self.layer_path(layer))
+        if wanted.is_met_by(&said) {
+            return Ok(());
+        }
+        let text = |key: &str| said[key].as_str().unwrap_or("?").to_owned();
+        let made_for = Platform::from_oci(&said).map_or_else(
+            || format!("{}/{}", text("os"), text("architecture")),
+            |platform| platform.to_string(),
+        );
+        Err(BaseError::Platform { name: self.name.clone(), made_for, wanted: Box::new(wanted.clone()) })
     }
 
     /// Copies the layers into another layout.
@@ -305,6 +351,12 @@ fn fetch_error(name: &str, source: CopyError) -> BaseError {
 }
 
 impl BaseSources {
+    /// Where layers lie that were unpacked. A layout is only made in an empty directory, so that comes first.
+    async fn unpacked(&self, name: &str) -> Result<Unpacked, BaseError> {
+        let layout = Layout::create(&self.cache).await.map_err(|source| unreadable(name, source))?;
+        Ok(Unpacked::below(&layout.root().join("unpacked")))
+    }
+
     /// The registry of a reference: the named one, or the store.
     fn client(&self, name: &str, reference: &Reference) -> Result<RegistryClient, BaseError> {
         let unusable = |problem: String| BaseError::Unusable { name: name.to_owned(), problem };
@@ -349,17 +401,14 @@ async fn kept(
     Err(reader.unusable("is an index of indexes"))
 }
 
-/// The tar stream of a layer whose bytes lie in a file; none: it is no tar file, or one that is not read here.
-pub fn layer_tar(media_type: &str, file: &Path) -> Option<io::Result<Box<dyn Read>>> {
-    Some(Compression::of(media_type)?.open(file))
-}
-
 fn unreadable(name: &str, source: LayoutError) -> BaseError {
     BaseError::Layout { name: name.to_owned(), source }
 }
 
 /// An index may list indexes, but not for ever.
 const MOST_INDEXES: usize = 3;
+/// Linux lays no more directories over one another (overlayfs, `OVL_MAX_STACK`), and no builder makes so many layers.
+const MOST_LAYERS: usize = 500;
 
 struct Reader<'a> {
     layout: Layout,
@@ -392,7 +441,10 @@ impl Reader<'_> {
             .iter()
             .find(|part| part.platform.as_ref().is_some_and(|of| platform.is_met_by(of)));
         part.cloned().ok_or_else(|| {
-            self.unusable(format!("has no manifest for {}/{}", platform.os, platform.architecture))
+            let platforms = index.manifests.iter().filter_map(|part| part.platform.as_ref());
+            let has: Vec<String> =
+                platforms.filter_map(Platform::from_oci).map(|platform| platform.to_string()).collect();
+            self.unusable(format!("has no manifest for {platform}, only for: {}", has.join(", ")))
         })
     }
 
@@ -411,119 +463,81 @@ impl Reader<'_> {
         let config = manifest.config.as_ref().ok_or_else(|| self.unusable("has no image configuration"))?;
         let bytes =
             self.layout.read_blob(&config.digest).await.map_err(|source| unreadable(self.name, source))?;
-        let value: Value = serde_json::from_slice(&bytes)
-            .map_err(|error| self.unusable(format!("has a configuration that is not JSON: {error}")))?;
-        let ids = value.pointer("/rootfs/diff_ids").and_then(Value::as_array).map_or(0, Vec::len);
-        if ids != manifest.layers.len() {
-            return Err(self.unusable(format!("has {} layers and {ids} diff_ids", manifest.layers.len())));
-        }
-        Ok(value)
+        serde_json::from_slice(&bytes)
+            .map_err(|error| self.unusable(format!("has a configuration that is not JSON: {error}")))
     }
 
-    /// Reads every layer to its end: the reader of the layout fails where a byte is wrong.
-    async fn verify(&self, layers: &[Descriptor]) -> Result<(), BaseError> {
-        for layer in layers {
-            let mut reader =
-                self.layout.open_blob(layer).await.map_err(|source| unreadable(self.name, source))?;
-            tokio::io::copy(&mut reader, &mut tokio::io::sink())
-                .await
-                .map_err(|source| self.broken(layer, source))?;
+    /// One digest for each layer.
+    fn diff_ids(&self, layers: &[Descriptor], config: &Value) -> Result<Vec<Digest>, BaseError> {
+        let ids = config.pointer("/rootfs/diff_ids").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        if ids.len() != layers.len() {
+            return Err(self.unusable(format!("has {} layers and {} diff_ids", layers.len(), ids.len())));
         }
-        Ok(())
+        if layers.len() > MOST_LAYERS {
+            return Err(self.unusable(format!("has {} layers; the limit is {MOST_LAYERS}", layers.len())));
+        }
+        let parse = |(at, id): (usize, &Value)| {
+            id.as_str().unwrap_or_default().parse().map_err(|source| BaseError::DiffId {
+                name: self.name.to_owned(),
+                number: at + 1,
+                source,
+            })
+        };
+        ids.iter().enumerate().map(parse).collect()
     }
 
-    async fn list(&self, layers: Vec<Descriptor>) -> Result<Vec<PackFile>, BaseError> {
-        let mut files = BTreeMap::new();
-        for layer in layers {
+    /// Unpacks the layers and lays them over one another.
+    async fn lay_out(
+        &self,
+        layers: &[Descriptor],
+        diff_ids: &[Digest],
+        unpacked: &Unpacked,
+        now: SystemTime,
+    ) -> Result<LaidOut, BaseError> {
+        let mut laid_out = LaidOut::default();
+        for (layer, diff_id) in layers.iter().zip(diff_ids) {
             let compression = Compression::of(&layer.media_type).ok_or_else(|| {
                 self.unusable(format!("has a layer of type {}, which is not read here", layer.media_type))
             })?;
-            let path = self.layout.blob_path(&layer.digest);
-            let listed = tokio::task::spawn_blocking(move || read_layer(&path, compression, files)).await;
-            files = listed
-                .unwrap_or_else(|panic| Err(io::Error::other(panic)))
-                .map_err(|e| self.broken(&layer, e))?;
+            let (digest, diff_id) = (layer.digest.clone(), diff_id.clone());
+            let packed = Packed { blob: self.layout.blob_path(&digest), compression, digest, diff_id };
+            let unpacked = unpacked.clone();
+            let laid = tokio::task::spawn_blocking(move || laid_out.add(&packed, &unpacked, now)).await;
+            laid_out = laid
+                .unwrap_or_else(|panic| Err(io::Error::other(panic).into()))
+                .map_err(|error| self.not_unpacked(layer, error))?;
         }
-        Ok(files.into_values().collect())
+        Ok(laid_out)
+    }
+
+    fn not_unpacked(&self, layer: &Descriptor, error: UnpackError) -> BaseError {
+        let (name, layer) = (self.name.to_owned(), layer.digest.clone());
+        match error {
+            UnpackError::Read(source) => BaseError::Layer { name, layer, source },
+            UnpackError::Write { .. } => BaseError::Unpack { name, layer, source: io::Error::other(error) },
+            other => BaseError::Layer { name, layer, source: io::Error::other(other) },
+        }
     }
 
     fn unusable(&self, problem: impl Into<String>) -> BaseError {
         BaseError::Unusable { name: self.name.to_owned(), problem: problem.into() }
     }
-
-    fn broken(&self, layer: &Descriptor, source: io::Error) -> BaseError {
-        BaseError::Layer { name: self.name.to_owned(), layer: layer.digest.clone(), source }
-    }
 }
 
-/// How a layer is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Compression {
-    None,
-    Gzip,
-    Zstd,
+/// What the layers of an image lay out together, as far as they were looked at.
+#[derive(Default)]
+struct LaidOut {
+    listing: Listing,
+    rootfs: Rootfs,
+    tars: Vec<PathBuf>,
 }
 
-impl Compression {
-    pub(crate) fn of(media_type: &str) -> Option<Self> {
-        match media_type {
-            media_type::OCI_LAYER_TAR
-            | "application/vnd.docker.image.rootfs.diff.tar"
-            | "application/vnd.oci.image.layer.nondistributable.v1.tar" => Some(Self::None),
-            media_type::OCI_LAYER_GZIP
-            | "application/vnd.docker.image.rootfs.diff.tar.gzip"
-            | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
-            | "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip" => Some(Self::Gzip),
-            media_type::OCI_LAYER_ZSTD | "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd" => {
-                Some(Self::Zstd)
-            }
-            _ => None,
-        }
+impl LaidOut {
+    fn add(mut self, layer: &Packed, unpacked: &Unpacked, now: SystemTime) -> Result<Self, UnpackError> {
+        let tar = unpacked.file(layer, now)?;
+        self.listing.add(Compression::None.open(&tar)?)?;
+        self.rootfs.add_tar(&tar)?;
+        self.tars.push(tar);
+        Ok(self)
     }
-
-    /// The tar stream of a layer.
-    pub(crate) fn open(self, path: &Path) -> io::Result<Box<dyn Read>> {
-        let file = BufReader::with_capacity(256 * 1024, File::open(path)?);
-        Ok(match self {
-            Self::None => Box::new(file),
-            Self::Gzip => Box::new(MultiGzDecoder::new(file)),
-            Self::Zstd => Box::new(StreamingDecoder::new(file).map_err(io::Error::other)?),
-        })
-    }
-}
-
-pub(crate) type Listing = BTreeMap<Vec<u8>, PackFile>;
-
-/// Applies one layer to what the layers below it laid out (image-spec, layer.md, "Applying Changesets").
-pub(crate) fn read_layer(path: &Path, compression: Compression, mut files: Listing) -> io::Result<Listing> {
-    let mut archive = tar::Archive::new(compression.open(path)?);
-    for entry in archive.entries()? {
-        let entry = entry?;
-        let name = lexical(&entry.path_bytes());
-        let (dir, base) = match name.iter().rposition(|byte| *byte == b'/') {
-            Some(at) => (&name[..at], &name[at + 1..]),
-            None => (&b""[..], name.as_slice()),
-        };
-        if base == b".wh..wh..opq" {
-            files.retain(|path, _| !is_below(path, dir));
-        } else if let Some(gone) = base.strip_prefix(b".wh.") {
-            let gone = if dir.is_empty() { gone.to_vec() } else { [dir, b"/", gone].concat() };
-            files.retain(|path, _| *path != gone && !is_below(path, &gone));
-        } else if !name.is_empty() {
-            let header = entry.header();
-            let kind = match header.entry_type() {
-                tar::EntryType::Directory => PackKind::Dir,
-                tar::EntryType::Symlink => {
-                    PackKind::Symlink { target: entry.link_name_bytes().unwrap_or_default().into_owned() }
-                }
-                _ => PackKind::File { mode: header.mode()?, size: 0, from: path.to_owned(), stamp: [0; 6] },
-            };
-            files.insert(name.clone(), PackFile { path: name, layer: None, kind });
-        }
-    }
-    Ok(files)
-}
-
-fn is_below(path: &[u8], dir: &[u8]) -> bool {
-    dir.is_empty() || parents(path).any(|parent| parent == dir)
 }

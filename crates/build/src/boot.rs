@@ -16,11 +16,11 @@ use memchr::memmem;
 use semel_model::platform::Platform;
 use semel_model::project::{BootCheck, DiskFormat, DiskSpec, Firmware};
 
-use crate::closure::smoke::{bubblewrap, on_path};
 use crate::closure::{SmokeOutcome, Smoked};
 use crate::disk::Disk;
 use crate::log::BuildLog;
-use crate::recipe::Cancel;
+use crate::sandbox::{on_path, try_bubblewrap};
+use crate::watch::Cancel;
 
 /// What is started, and where.
 #[derive(Debug, Clone, Copy)]
@@ -146,7 +146,7 @@ impl Machine {
             let file = found.ok_or("no UEFI firmware is installed for QEMU: the package ovmf has it")?;
             words.extend(["-bios".to_owned(), (*file).to_owned()]);
         }
-        Ok(Self { program, jail: bubblewrap(request.host_path), words })
+        Ok(Self { program, jail: try_bubblewrap(request.host_path).ok(), words })
     }
 
     fn boot(

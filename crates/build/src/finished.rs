@@ -9,9 +9,10 @@
 use std::fs::OpenOptions;
 use std::io::{self, BufReader, BufWriter, Read, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use flate2::read::MultiGzDecoder;
-use semel_model::digest::{Digest, InvalidDigest};
+use semel_model::digest::Digest;
 use semel_model::platform::Platform;
 use semel_oci::archive::{self, ArchiveError};
 use semel_oci::bundle::Bundle;
@@ -26,6 +27,7 @@ use tokio_util::io::SyncIoBridge;
 
 use crate::base::{Base, BaseError};
 use crate::gzip::Gzip;
+use crate::layer::Unpacked;
 use crate::package::{Packaged, PackagedLayer, cores};
 
 /// Statements of buildx (BuildKit, "Image attestation storage").
@@ -94,15 +96,6 @@ pub enum FinishedError {
     /// It is no image.
     #[error(transparent)]
     Image(#[from] BaseError),
-    /// Its configuration names its layers by what is no digest.
-    #[error("the configuration of {} names a layer by what is no digest", .path.display())]
-    DiffId {
-        /// Where it is.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: InvalidDigest,
-    },
     /// A layer could not be compressed.
     #[error("cannot compress layer {layer} of {}", .path.display())]
     Compress {
@@ -125,13 +118,18 @@ impl FinishedError {
                 "write an OCI archive: docker buildx build --output type=oci,dest=image.oci, or podman save --format oci-archive".to_owned()
             }
             Self::Several { .. } => "write one platform: docker buildx build --platform linux/amd64 …".to_owned(),
+            Self::Image(error) => return error.hint(),
             _ => return None,
         })
     }
 
     /// Whether the project must change, and not this machine.
     pub fn is_callers(&self) -> bool {
-        !matches!(self, Self::Compress { .. })
+        match self {
+            Self::Compress { .. } => false,
+            Self::Image(error) => error.is_callers(),
+            _ => true,
+        }
     }
 }
 
@@ -334,10 +332,13 @@ impl Taking<'_> {
         }
     }
 
-    /// Describes the image, which is in the layout now.
+    /// Describes the image, which is in the layout now. What it unpacks to lies beside the layout, and goes with it.
     async fn finished(&self, image: &Descriptor, platform: &Platform) -> Result<Finished, FinishedError> {
         let name = self.path.display().to_string();
-        let base = Base::in_layout(self.layout.clone(), &name, image.digest.clone(), platform).await?;
+        let unpacked = Unpacked::below(&self.layout.root().with_extension("unpacked"));
+        let (layout, digest) = (self.layout.clone(), image.digest.clone());
+        let base =
+            Base::in_layout(layout, &name, digest, platform, &unpacked, SystemTime::UNIX_EPOCH).await?;
         let packaged = self.packaged(image, &base).await?;
         Ok(Finished { packaged, image: base, attached: Vec::new(), notes: Vec::new() })
     }
@@ -346,28 +347,14 @@ impl Taking<'_> {
         let read = self.layout.read_manifest(image).await.map_err(|source| self.unwritten(source))?;
         let config = read.parsed.config.as_ref().map(|config| (config.digest.clone(), config.size));
         let (config, config_size) = config.unwrap_or_else(|| (image.digest.clone(), 0));
-        let diff_ids: Vec<String> = base
-            .config
-            .pointer("/rootfs/diff_ids")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .map(str::to_owned)
-            .collect();
-        let layer = |(layer, id): (&Descriptor, &String)| {
-            Ok(PackagedLayer {
-                name: None,
-                digest: layer.digest.clone(),
-                diff_id: id
-                    .parse()
-                    .map_err(|source| FinishedError::DiffId { path: self.path.to_owned(), source })?,
-                size: layer.size,
-                files: 0,
-            })
+        let layer = |(layer, diff_id): (&Descriptor, &Digest)| PackagedLayer {
+            name: None,
+            digest: layer.digest.clone(),
+            diff_id: diff_id.clone(),
+            size: layer.size,
+            files: 0,
         };
-        let layers: Vec<_> =
-            base.layers.iter().zip(&diff_ids).map(layer).collect::<Result<_, FinishedError>>()?;
+        let layers: Vec<_> = base.layers.iter().zip(&base.diff_ids).map(layer).collect();
         Ok(Packaged {
             manifest: image.digest.clone(),
             media_type: read.parsed.media_type,
@@ -376,7 +363,7 @@ impl Taking<'_> {
             config,
             bytes: image.size + config_size + layers.iter().map(|layer| layer.size).sum::<u64>(),
             layers,
-            diff_ids,
+            diff_ids: base.diff_ids.iter().map(Digest::to_string).collect(),
         })
     }
 

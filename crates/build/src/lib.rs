@@ -16,7 +16,7 @@
 //!
 //! - [`source`], [`checkout`]
 //! - [`recipe`] with [`sandbox`], [`cache`] and [`log`]
-//! - [`collect`], [`base`], [`package`] with [`zip`]
+//! - [`collect`], [`layer`], [`base`], [`package`] with [`zip`]
 //! - [`rootfs`], [`lint`], [`closure`], [`boot`], [`sbom`]
 //! - [`snapshot`], [`provenance`], [`pipeline`]
 //! - for `semel build --check`: [`check`]
@@ -36,6 +36,7 @@ pub mod finished;
 mod git;
 pub mod lint;
 mod gzip;
+pub mod layer;
 pub mod log;
 pub mod package;
 pub mod pipeline;
@@ -47,6 +48,7 @@ pub mod cache;
 pub mod sbom;
 pub mod snapshot;
 pub mod source;
+mod watch;
 pub mod zip;
 
 pub mod detect;

@@ -48,7 +48,7 @@ pub struct PackageRequest<'a> {
     pub committed_seconds: i64,
     /// Where the repository comes from.
     pub remote: Option<&'a str>,
-    /// What it runs on, unless the base says so.
+    /// What it runs on; a base is for nothing else, and may say more of it.
     pub platform: &'a Platform,
     /// The image below the files.
     pub base: Option<&'a Base>,
@@ -292,13 +292,7 @@ fn plan_layers(request: &PackageRequest<'_>) -> Vec<LayerPlan> {
     if spec.kind == Kind::Archive {
         names = vec![None];
     }
-    let below: HashSet<&[u8]> = request
-        .base
-        .iter()
-        .flat_map(|base| &base.files)
-        .filter(|file| !matches!(file.kind, PackKind::File { .. }))
-        .map(|file| file.path.as_slice())
-        .collect();
+    let below: HashSet<&[u8]> = request.base.iter().flat_map(|base| base.listing.directories()).collect();
     let belongs = |file: &&PackFile, name| spec.kind == Kind::Archive || file.layer.as_ref() == name;
     let plans = names.into_iter().enumerate().map(|(at, name)| LayerPlan {
         name: name.cloned(),

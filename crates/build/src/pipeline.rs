@@ -310,11 +310,12 @@ impl BuildError {
             | Self::Lint(_)
             | Self::Closure(_)
             | Self::Sbom(_)
-            | Self::Smoke(SmokeError::LayOut { .. } | SmokeError::Start { .. })
+            | Self::Smoke(SmokeError::LayOut { .. } | SmokeError::Start { .. } | SmokeError::Log { .. })
             | Self::Boot(BootError::Start { .. })
             | Self::Work { .. } => Blame::Fault,
             Self::Incomplete(_) | Self::Forbidden(_) => Blame::Artefact,
             Self::Finished(error) if !error.is_callers() => Blame::Fault,
+            Self::Base(error) if !error.is_callers() => Blame::Fault,
             Self::Source(_)
             | Self::Checkout(_)
             | Self::Cache(_)
@@ -359,7 +360,7 @@ impl Build {
             .step(Step::Check, move |request, progress, cancel| {
                 let (base, config) = (base.as_deref(), &config);
                 let finished = Finished { request, files: &files, base, config, packed_bytes };
-                let rootfs = finished.rootfs()?;
+                let rootfs = finished.rootfs();
                 Ok((finished.check(&rootfs, took_by(&ran), progress, cancel)?, rootfs))
             })
             .await?;
@@ -467,6 +468,7 @@ impl Build {
         let request = Arc::clone(&self.request);
         let path = checkout_path(&request.tree(), from)?;
         let taken = finished::take(&path, &request.layout_dir(), &request.platform).await?;
+        taken.image.check_platform(&request.platform)?;
         taken.notes.iter().for_each(|note| self.progress.note(note));
         self.end(Step::Package, started);
         let finished::Finished { packaged, image, attached, .. } = taken;
@@ -492,7 +494,8 @@ impl Build {
         let definition = &source.project.definition;
         let base = match &definition.artefact.base {
             Some(base) => {
-                Some(Base::open(&source.project_dir(), base, &request.platform, &request.bases).await?)
+                let (dir, now) = (source.project_dir(), request.started.into());
+                Some(Base::open(&dir, base, &request.platform, &request.bases, now).await?)
             }
             None => None,
         };
@@ -623,9 +626,8 @@ struct Finished<'a> {
 
 impl Finished<'_> {
     /// What is inside.
-    fn rootfs(&self) -> Result<Rootfs, BuildError> {
-        let below = self.base.map(|base| base.rootfs(&self.request.work.join("base"))).transpose()?;
-        Ok(Rootfs::new(self.files, below))
+    fn rootfs(&self) -> Rootfs {
+        Rootfs::new(self.files, self.base.map(|base| Rootfs::clone(&base.rootfs)))
     }
 
     /// Looks at it. One that is not complete is an error: nothing of it is published.
@@ -733,6 +735,7 @@ impl Finished<'_> {
                 environment: &execution.environment,
                 workdir: execution.workdir.as_deref(),
                 host_path: self.request.host_path(),
+                semel: &self.request.semel,
                 scratch: &self.request.work.join("smoke"),
                 before,
             },

@@ -7,12 +7,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{self, PipeReader, Read};
-use std::os::unix::process::ExitStatusExt;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use semel_model::digest::Digest;
@@ -23,6 +22,8 @@ use semel_model::project::{BuildSpec, Command as Recipe};
 use crate::log::{self, BuildLog, Listener, Secret};
 use crate::provenance::digest_of_file;
 use crate::sandbox::{HostEnvironment, Permit, Room, Sandbox};
+pub use crate::watch::Cancel;
+use crate::watch::{self, Clock, Ended, WatchError};
 
 /// What is run, where, and with which surroundings.
 #[derive(Debug, Clone, Copy)]
@@ -121,6 +122,8 @@ pub enum RunError {
         tail: Vec<String>,
         /// Everything that it printed.
         log: PathBuf,
+        /// Whether it spoke of `/tmp`, which its sandbox keeps from it.
+        wants_tmp: bool,
     },
     /// A command took too long and was ended.
     #[error("{phase}: `{command}` took longer than {limit} and was ended")]
@@ -177,70 +180,14 @@ impl RunError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::NoProgram { program, .. } => format!("install {program}, or put its directory on the PATH"),
+            Self::Failed { wants_tmp: true, .. } => {
+                "behind Landlock there is no /tmp: write to $TMPDIR, or install bubblewrap (semel doctor)"
+                    .to_owned()
+            }
             Self::Failed { log, .. } => format!("the whole output: {}", log.display()),
             Self::TimedOut { .. } => "raise [build] timeout, such as timeout = \"60m\"".to_owned(),
             Self::Stopped { .. } | Self::Start { .. } | Self::Log { .. } => return None,
         })
-    }
-}
-
-/// A handle by which another thread stops a recipe. Stopping twice, or after the end, does nothing.
-#[derive(Debug, Clone, Default)]
-pub struct Cancel(Arc<Cancelling>);
-
-#[derive(Debug, Default)]
-struct Cancelling {
-    state: Mutex<CancelState>,
-    ended: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct CancelState {
-    stopped: bool,
-    /// The input of the guard of the command that runs. Closed, it is what ends the command.
-    guard: Option<ChildStdin>,
-    running: bool,
-}
-
-/// How long a caller who stops a command waits for the end of everything that it started. A process that waits for a
-/// disk or a file server ends when that answers.
-const ENDING: Duration = Duration::from_secs(10);
-
-impl Cancel {
-    /// Ends the command that runs, with everything that it started, and lets no further one begin. When this returns,
-    /// nothing of the command runs any more.
-    pub fn stop(&self) {
-        let mut state = self.lock();
-        state.stopped = true;
-        state.guard = None;
-        drop(self.0.ended.wait_timeout_while(state, ENDING, |state| state.running));
-    }
-
-    /// Whether it was stopped.
-    pub fn is_stopped(&self) -> bool {
-        self.lock().stopped
-    }
-
-    fn watch(&self, guard: Option<ChildStdin>) {
-        let mut state = self.lock();
-        state.running = true;
-        state.guard = guard.filter(|_| !state.stopped);
-    }
-
-    /// The command took too long.
-    fn give_up(&self) {
-        self.lock().guard = None;
-    }
-
-    fn end(&self) {
-        let mut state = self.lock();
-        state.guard = None;
-        state.running = false;
-        self.0.ended.notify_all();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, CancelState> {
-        self.0.state.lock().expect("no holder of this lock can panic")
     }
 }
 
@@ -250,10 +197,10 @@ pub fn run(request: &RunRequest<'_>, line: &Listener, cancel: &Cancel) -> Result
     let unlogged = |source| RunError::Log { log: request.log.to_owned(), source };
     let log =
         BuildLog::create(request.log, request.secrets, log::BOUNDS, Arc::clone(line)).map_err(unlogged)?;
-    let began = Instant::now();
-    let ran = run_phases(request, &environment, &log, began, cancel);
+    let clock = Clock { before: Duration::ZERO, began: Instant::now() };
+    let ran = run_phases(request, &environment, &log, clock, cancel);
     // Also the log of a build that failed is complete.
-    let ended = log.end(began.elapsed()).map_err(unlogged);
+    let ended = log.end(clock.now()).map_err(unlogged);
     let phases = ran?;
     ended?;
     let toolchain = if phases.is_empty() { BTreeMap::new() } else { probe(request, &environment) };
@@ -273,14 +220,14 @@ fn run_phases(
     request: &RunRequest<'_>,
     environment: &BTreeMap<String, String>,
     log: &BuildLog,
-    began: Instant,
+    clock: Clock,
     cancel: &Cancel,
 ) -> Result<Vec<(Phase, Duration)>, RunError> {
     let mut phases = Vec::new();
     for (phase, command) in [(Phase::Fetch, &request.build.fetch), (Phase::Run, &request.build.run)] {
         if let Some(command) = command {
             let started = Instant::now();
-            let one = OneCommand { request, environment, phase, recipe: command, output: log, began };
+            let one = OneCommand { request, environment, phase, recipe: command, log, clock };
             one.run(cancel)?;
             phases.push((phase, started.elapsed()));
         }
@@ -352,6 +299,11 @@ fn environment(request: &RunRequest<'_>) -> BTreeMap<String, String> {
     let inside = request.sandbox.inside(request.room, request.semel);
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
     let mut environment = request.host.variables.clone();
+    if !request.sandbox.has_tmp() {
+        // Java is the one toolchain that does not go by `TMPDIR`.
+        let options = format!("-Djava.io.tmpdir=\"{}\"", inside.tmp.display());
+        environment.insert("JAVA_TOOL_OPTIONS".to_owned(), options);
+    }
     let fixed = [
         ("HOME", text(inside.home)),
         ("TMPDIR", text(inside.tmp)),
@@ -370,35 +322,26 @@ fn environment(request: &RunRequest<'_>) -> BTreeMap<String, String> {
     environment
 }
 
-/// How long output is still read after a command ended, when something that may not be ended holds the pipe open.
-const DRAIN: Duration = Duration::from_secs(2);
-
 struct OneCommand<'a> {
     request: &'a RunRequest<'a>,
     environment: &'a BTreeMap<String, String>,
     phase: Phase,
     recipe: &'a Recipe,
-    output: &'a BuildLog,
-    /// When the first command began.
-    began: Instant,
+    log: &'a BuildLog,
+    clock: Clock,
 }
 
 impl OneCommand<'_> {
     fn run(&self, cancel: &Cancel) -> Result<(), RunError> {
         self.find_program()?;
-        if cancel.is_stopped() {
-            return Err(RunError::Stopped { phase: self.phase });
+        let (phase, words) = (self.phase.to_string(), self.recipe.to_string());
+        self.log.begin(&phase, &words, self.clock.now()).map_err(|error| self.unlogged(error))?;
+        let limit = self.request.build.timeout.to_std();
+        match watch::watch(self.command(), self.log, self.clock, limit, cancel) {
+            Ok(ended) => self.judge(&ended),
+            Err(WatchError::Start(source)) => Err(self.unstarted(source)),
+            Err(WatchError::Log(source)) => Err(self.unlogged(source)),
         }
-        let began =
-            self.output.begin(&self.phase.to_string(), &self.recipe.to_string(), self.began.elapsed());
-        began.map_err(|error| self.unlogged(error))?;
-        let (reader, child) = self.spawn().map_err(|source| self.unstarted(source))?;
-        let drained = read_all(reader, self.output.clone(), self.began);
-        let (status, timed_out) = self.wait(child, cancel).map_err(|source| self.unstarted(source))?;
-        if let Ok(Err(error)) = drained.recv_timeout(DRAIN) {
-            return Err(self.unlogged(error));
-        }
-        self.judge(status, timed_out, cancel, self.output.last_lines())
     }
 
     /// The shell inside would say only that it did not find something.
@@ -415,9 +358,8 @@ impl OneCommand<'_> {
     }
 
     /// The command in its sandbox. Secrets reach it as variables: arguments could be read by everybody.
-    fn spawn(&self) -> io::Result<(PipeReader, Child)> {
+    fn command(&self) -> Command {
         let request = self.request;
-        let (reader, writer) = io::pipe()?;
         let permit = permit(self.phase, request.build);
         let wrapper = request.varied.wrapper.iter().map(String::as_str);
         let argv: Vec<&str> = wrapper.chain(self.recipe.argv()).collect();
@@ -426,49 +368,23 @@ impl OneCommand<'_> {
         if self.phase == Phase::Fetch {
             command.envs(request.secrets.iter().map(|secret| (secret.name(), secret.value())));
         }
-        command.stdin(Stdio::piped()).stdout(writer.try_clone()?).stderr(writer);
-        let child = command.spawn()?;
-        Ok((reader, child))
+        command
     }
 
-    /// Waits for the guard, which ends after the command and everything that the command started.
-    fn wait(&self, mut child: Child, cancel: &Cancel) -> io::Result<(ExitStatus, bool)> {
-        cancel.watch(child.stdin.take());
-        let (tell, ended) = mpsc::channel();
-        std::thread::spawn(move || {
-            // The receiver waits for this, or has ended together with its process.
-            let _ = tell.send(child.wait());
-        });
-        let (status, timed_out) = match ended.recv_timeout(self.request.build.timeout.to_std()) {
-            Ok(status) => (Ok(status), false),
-            Err(_) => {
-                cancel.give_up();
-                (ended.recv(), true)
+    fn judge(&self, ended: &Ended) -> Result<(), RunError> {
+        let (phase, command) = (self.phase, self.recipe.to_string());
+        let (log, tail) = (self.request.log.to_owned(), self.log.last_lines());
+        match ended {
+            Ended::With(status) if status.success() => Ok(()),
+            Ended::With(status) => {
+                let wants_tmp =
+                    !self.request.sandbox.has_tmp() && tail.iter().any(|line| line.contains("/tmp"));
+                Err(RunError::Failed { phase, command, ending: watch::ending(*status), tail, log, wants_tmp })
             }
-        };
-        cancel.end();
-        let status = status.map_err(io::Error::other)?;
-        Ok((status?, timed_out))
-    }
-
-    fn judge(
-        &self,
-        status: ExitStatus,
-        timed_out: bool,
-        cancel: &Cancel,
-        tail: Vec<String>,
-    ) -> Result<(), RunError> {
-        let command = self.recipe.to_string();
-        let log = self.request.log.to_owned();
-        if cancel.is_stopped() {
-            Err(RunError::Stopped { phase: self.phase })
-        } else if timed_out {
-            let limit = self.request.build.timeout;
-            Err(RunError::TimedOut { phase: self.phase, command, limit, tail, log })
-        } else if status.success() {
-            Ok(())
-        } else {
-            Err(RunError::Failed { phase: self.phase, command, ending: ending(status), tail, log })
+            Ended::TooLate => {
+                Err(RunError::TimedOut { phase, command, limit: self.request.build.timeout, tail, log })
+            }
+            Ended::Stopped => Err(RunError::Stopped { phase }),
         }
     }
 
@@ -479,37 +395,4 @@ impl OneCommand<'_> {
     fn unlogged(&self, source: io::Error) -> RunError {
         RunError::Log { log: self.request.log.to_owned(), source }
     }
-}
-
-fn ending(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        // The convention of shells, which the guard keeps to.
-        (Some(code @ 129..=192), _) => format!("was ended by signal {}", code - 128),
-        (Some(code), _) => format!("exited with code {code}"),
-        (None, Some(signal)) => format!("was ended by signal {signal}"),
-        (None, None) => "ended in an unknown way".to_owned(),
-    }
-}
-
-fn read_all(mut reader: PipeReader, output: BuildLog, began: Instant) -> mpsc::Receiver<io::Result<()>> {
-    let (tell, done) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut buffer = vec![0; 16 * 1024];
-        let mut logged = Ok(());
-        loop {
-            match reader.read(&mut buffer) {
-                Ok(0) => break,
-                // A full disk must not stop the command in the middle of a write.
-                Ok(some) => logged = logged.and_then(|()| output.take(&buffer[..some], began.elapsed())),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    logged = logged.and(Err(error));
-                    break;
-                }
-            }
-        }
-        let ended = output.end_command(began.elapsed());
-        let _ = tell.send(logged.and(ended));
-    });
-    done
 }

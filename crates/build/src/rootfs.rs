@@ -2,21 +2,35 @@
 //!
 //! The artefact's own files lie over those of its base. Links are resolved inside, as after `chroot(2)`: an absolute one
 //! begins at the top of the artefact, and `..` at the top stays there. Nothing is unpacked into directories: a layer of
-//! the base is written once as a plain tar file, and its files are ranges of that. So no name of a foreign layer ever
+//! the base lies there as a plain tar file, and its files are ranges of that. So no name of a foreign layer ever
 //! becomes a path of this machine.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::collect::{PackFile, PackKind, parents};
+use crate::layer::{self, Refused, Room, Whiteout};
 
 /// The merged view. Paths have no slash in front; the top is the empty path.
 #[derive(Debug, Clone, Default)]
 pub struct Rootfs {
-    nodes: BTreeMap<Vec<u8>, Node>,
+    nodes: BTreeMap<Vec<u8>, Kept>,
+    /// How many layers there are.
+    layers: u32,
+    /// What further layers may bring.
+    room: Room,
+    /// How long the names of directories are that no entry names, in bytes.
+    implied_bytes: u64,
+}
+
+/// A node, and the last layer that put it there, or put something into it.
+#[derive(Debug, Clone)]
+struct Kept {
+    node: Node,
+    layer: u32,
 }
 
 /// What lies at a path.
@@ -117,29 +131,39 @@ impl Rootfs {
     ///
     /// `copy` is a file that does not exist yet; the layer is written there, and must stay there as long as its files
     /// are to be opened.
+    ///
+    /// # Errors
+    /// Also where all layers together have more entries or longer names than any image has.
     pub fn add_layer(&mut self, tar: impl Read, copy: &Path) -> io::Result<()> {
         let mut writer = BufWriter::with_capacity(256 * 1024, File::create_new(copy)?);
-        let place: Arc<Path> = Arc::from(copy);
-        let lower = self.nodes.keys().cloned().collect();
-        let mut layer = Layer { rootfs: self, copy: place, lower };
-        let mut archive = tar::Archive::new(Tee { from: tar, to: &mut writer });
-        for entry in archive.entries()? {
-            layer.apply(&entry?)?;
-        }
-        drop(archive);
+        self.apply(Tee { from: tar, to: &mut writer }, copy)?;
         writer.flush()
+    }
+
+    /// The same with a layer that is a plain tar file already.
+    pub(crate) fn add_tar(&mut self, file: &Path) -> io::Result<()> {
+        self.apply(BufReader::with_capacity(256 * 1024, File::open(file)?), file)
+    }
+
+    fn apply(&mut self, tar: impl Read, file: &Path) -> io::Result<()> {
+        self.layers += 1;
+        let mut room = std::mem::take(&mut self.room);
+        let mut layer = Layer { rootfs: self, file: Arc::from(file), hidden: BTreeSet::new() };
+        layer::walk(tar, &mut room, |entry| layer.apply(entry))?;
+        self.room = room;
+        Ok(())
     }
 
     /// What lies at exactly this path, links not followed.
     pub fn get(&self, path: &[u8]) -> Option<&Node> {
-        if path.is_empty() { Some(&TOP) } else { self.nodes.get(path) }
+        if path.is_empty() { Some(&TOP) } else { self.nodes.get(path).map(|kept| &kept.node) }
     }
 
     /// Follows a path with or without a slash in front to its end, through all links.
     pub fn resolve(&self, path: &[u8]) -> Result<Resolved<'_>, Unresolved> {
         let path = self.walk(path)?;
         match self.nodes.get_key_value(path.as_slice()) {
-            Some((path, node)) => Ok(Resolved { path, node }),
+            Some((path, kept)) => Ok(Resolved { path, node: &kept.node }),
             None if path.is_empty() => Ok(Resolved { path: b"", node: &TOP }),
             None => Err(Unresolved::Missing(path)),
         }
@@ -152,7 +176,7 @@ impl Rootfs {
 
     /// Everything, sorted by the bytes of the paths: a directory comes before what is in it.
     pub fn entries(&self) -> impl Iterator<Item = (&[u8], &Node)> {
-        self.nodes.iter().map(|(path, node)| (path.as_slice(), node))
+        self.nodes.iter().map(|(path, kept)| (path.as_slice(), &kept.node))
     }
 
     /// The regular files, sorted by the bytes of their paths.
@@ -165,7 +189,7 @@ impl Rootfs {
         let prefix = inside(dir);
         self.nodes
             .range(prefix.clone()..)
-            .map_while(move |(path, node)| Some((path.strip_prefix(prefix.as_slice())?, node)))
+            .map_while(move |(path, kept)| Some((path.strip_prefix(prefix.as_slice())?, &kept.node)))
             .filter(|(name, _)| !name.contains(&b'/'))
     }
 
@@ -180,7 +204,7 @@ impl Rootfs {
                 continue;
             }
             let next = below(&done, &part);
-            match self.nodes.get(&next) {
+            match self.node(&next) {
                 Some(Node::Symlink { target }) => {
                     links += 1;
                     if links > MOST_LINKS {
@@ -205,7 +229,7 @@ impl Rootfs {
         let mut ahead = parts(path).peekable();
         while let Some(part) = ahead.next() {
             let next = below(&place, part);
-            let is_link = matches!(self.nodes.get(&next), Some(Node::Symlink { .. }));
+            let is_link = matches!(self.node(&next), Some(Node::Symlink { .. }));
             place = match is_link && ahead.peek().is_some() {
                 // What a link leads to and is not there yet is made.
                 true => self.walk(&next).unwrap_or(next),
@@ -216,30 +240,36 @@ impl Rootfs {
     }
 
     fn is_directory_or_link(&self, path: &[u8]) -> bool {
-        matches!(self.nodes.get(path), Some(Node::Directory { .. } | Node::Symlink { .. }))
+        matches!(self.node(path), Some(Node::Directory { .. } | Node::Symlink { .. }))
+    }
+
+    fn node(&self, path: &[u8]) -> Option<&Node> {
+        self.nodes.get(path).map(|kept| &kept.node)
     }
 
     /// Puts something in the place of whatever was there, with the directories above it.
     fn put(&mut self, path: Vec<u8>, node: Node) {
+        let layer = self.layers;
         for parent in parents(&path) {
-            if !matches!(self.nodes.get(parent), Some(Node::Directory { .. })) {
-                self.nodes.insert(parent.to_vec(), TOP);
+            match self.nodes.get_mut(parent) {
+                Some(kept) if matches!(kept.node, Node::Directory { .. }) => kept.layer = layer,
+                _ => {
+                    self.implied_bytes += parent.len() as u64;
+                    self.nodes.insert(parent.to_vec(), Kept { node: TOP, layer });
+                }
             }
         }
         if !matches!(node, Node::Directory { .. }) {
-            self.remove_below(&path);
+            self.remove_below(&path, |_| true);
         }
-        self.nodes.insert(path, node);
+        self.nodes.insert(path, Kept { node, layer });
     }
 
-    fn remove_below(&mut self, dir: &[u8]) {
+    fn remove_below(&mut self, dir: &[u8], goes: impl Fn(&Kept) -> bool) {
         let prefix = inside(dir);
-        let gone: Vec<Vec<u8>> = self
-            .nodes
-            .range(prefix.clone()..)
-            .take_while(|(path, _)| path.starts_with(&prefix))
-            .map(|(path, _)| path.clone())
-            .collect();
+        let inside = self.nodes.range(prefix.clone()..).take_while(|(path, _)| path.starts_with(&prefix));
+        let gone: Vec<Vec<u8>> =
+            inside.filter(|(_, kept)| goes(kept)).map(|(path, _)| path.clone()).collect();
         for path in gone {
             self.nodes.remove(&path);
         }
@@ -251,18 +281,25 @@ pub fn open(node: &Node) -> io::Result<Opened> {
     let Node::File { size, content, .. } = node else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
     };
-    let mut file = File::open(&content.file)?;
-    file.seek(SeekFrom::Start(content.offset))?;
-    Ok(Opened { file, offset: content.offset, size: *size, at: 0 })
+    Opened::range(&content.file, content.offset, *size)
 }
 
-/// A file of a rootfs, being read.
+/// A file of a rootfs, being read: a range of another file.
 #[derive(Debug)]
 pub struct Opened {
     file: File,
     offset: u64,
     size: u64,
     at: u64,
+}
+
+impl Opened {
+    /// Opens the bytes of a file from `offset` on, `size` of them.
+    pub(crate) fn range(file: &Path, offset: u64, size: u64) -> io::Result<Self> {
+        let mut file = File::open(file)?;
+        file.seek(SeekFrom::Start(offset))?;
+        Ok(Self { file, offset, size, at: 0 })
+    }
 }
 
 impl Read for Opened {
@@ -291,93 +328,74 @@ impl Seek for Opened {
     }
 }
 
-/// What a whiteout hides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Hide {
-    /// A path and everything in it.
-    Itself,
-    /// Everything in a directory.
-    Inside,
-}
-
 /// A layer that is being applied.
 struct Layer<'a> {
     rootfs: &'a mut Rootfs,
-    copy: Arc<Path>,
-    /// What is still as the layers below laid it out: a whiteout hides these, and nothing of its own layer, whichever
-    /// comes first.
-    lower: BTreeSet<Vec<u8>>,
+    /// What its files are ranges of.
+    file: Arc<Path>,
+    /// What it has hidden: once is enough, however often it says so.
+    hidden: BTreeSet<Vec<u8>>,
 }
 
 impl Layer<'_> {
     fn apply<R: Read>(&mut self, entry: &tar::Entry<'_, R>) -> io::Result<()> {
-        let name = without_dots(&entry.path_bytes());
-        let (dir, base) = match name.iter().rposition(|byte| *byte == b'/') {
-            Some(at) => (&name[..at], &name[at + 1..]),
-            None => (&b""[..], name.as_slice()),
-        };
-        if base == b".wh..wh..opq" {
-            let dir = self.rootfs.place(dir);
-            self.hide(&dir, Hide::Inside);
-        } else if let Some(gone) = base.strip_prefix(b".wh.") {
-            let gone = self.rootfs.place(&below(dir, gone));
-            self.hide(&gone, Hide::Itself);
-        } else if !base.is_empty()
-            && let Some(node) = self.node(entry)?
-        {
-            let place = self.rootfs.place(&name);
-            self.lower.remove(&place);
-            self.rootfs.put(place, node);
+        let name = layer::path_of(entry)?;
+        match Whiteout::of(&name)? {
+            Some(hides) => self.hide(&hides),
+            None if name.is_empty() => {}
+            None => {
+                let node = self.node(entry)?;
+                let place = self.rootfs.place(&name);
+                self.rootfs.put(place, node);
+                if self.rootfs.implied_bytes > layer::NAMES_BYTES_MAX {
+                    return Err(Refused::Names { most: layer::NAMES_BYTES_MAX }.into());
+                }
+            }
         }
         Ok(())
     }
 
-    /// Takes away what the layers below have at and under a path.
-    fn hide(&mut self, path: &[u8], what: Hide) {
-        let prefix = inside(path);
-        for gone in self.lower.range(prefix.clone()..).take_while(|known| known.starts_with(&prefix)) {
-            self.rootfs.nodes.remove(gone);
+    /// Takes away what is still as the layers below laid it out: a whiteout hides nothing of its own layer, whichever
+    /// comes first.
+    fn hide(&mut self, what: &Whiteout<'_>) {
+        let this = self.rootfs.layers;
+        let is_lower = |kept: &Kept| kept.layer < this;
+        let path = match what {
+            Whiteout::Inside(dir) => self.rootfs.place(dir),
+            Whiteout::Itself { dir, name } => self.rootfs.place(&below(dir, name)),
+        };
+        let itself = matches!(what, Whiteout::Itself { .. });
+        if itself && self.rootfs.nodes.get(&path).is_some_and(is_lower) {
+            self.rootfs.nodes.remove(&path);
         }
-        if what == Hide::Itself && self.lower.contains(path) {
-            self.rootfs.nodes.remove(path);
+        if self.hidden.insert(path.clone()) {
+            self.rootfs.remove_below(&path, is_lower);
         }
     }
 
-    fn node<R: Read>(&self, entry: &tar::Entry<'_, R>) -> io::Result<Option<Node>> {
+    fn node<R: Read>(&self, entry: &tar::Entry<'_, R>) -> io::Result<Node> {
         let header = entry.header();
         let mode = header.mode()? & 0o7777;
-        Ok(Some(match header.entry_type() {
+        Ok(match header.entry_type() {
             tar::EntryType::Directory => Node::Directory { mode },
-            tar::EntryType::Symlink => {
-                Node::Symlink { target: entry.link_name_bytes().unwrap_or_default().into_owned() }
-            }
+            tar::EntryType::Symlink => Node::Symlink { target: layer::link_of(entry).into_owned() },
             tar::EntryType::Link => {
-                let first = without_dots(&entry.link_name_bytes().unwrap_or_default());
+                let first = layer::first_name_of(entry)?;
                 match self.rootfs.get(&self.rootfs.place(&first)) {
-                    Some(node) => node.clone(),
-                    None => {
-                        return Err(io::Error::other(format!(
-                            "{} is a second name of {}, which is not there",
-                            shown(&entry.path_bytes()),
-                            shown(&first)
-                        )));
+                    Some(node) if !matches!(node, Node::Directory { .. }) => node.clone(),
+                    _ => {
+                        let (path, first) = (layer::shown(&entry.path_bytes()), layer::shown(&first));
+                        return Err(Refused::HardLink { path, first }.into());
                     }
                 }
             }
             tar::EntryType::Block | tar::EntryType::Char | tar::EntryType::Fifo => Node::Special,
-            tar::EntryType::GNUSparse => {
-                return Err(io::Error::other(format!(
-                    "{} is a sparse file, which a layer may not hold",
-                    shown(&entry.path_bytes())
-                )));
-            }
-            tar::EntryType::XGlobalHeader => return Ok(None),
             _ => {
-                let (file, offset) = (Arc::clone(&self.copy), entry.raw_file_position());
+                let (file, offset) = (Arc::clone(&self.file), entry.raw_file_position());
                 let content = Content { file, offset, origin: Origin::Base };
                 Node::File { mode, size: entry.size(), content }
             }
-        }))
+        })
     }
 }
 
@@ -397,19 +415,6 @@ impl<R: Read> Read for Tee<'_, R> {
 
 fn parts(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     path.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b"."))
-}
-
-/// The name of an entry of a layer; `..` cannot lead above the top.
-fn without_dots(path: &[u8]) -> Vec<u8> {
-    let mut kept: Vec<&[u8]> = Vec::new();
-    for part in parts(path) {
-        if part == b".." {
-            kept.pop();
-        } else {
-            kept.push(part);
-        }
-    }
-    kept.join(&b'/')
 }
 
 fn below(dir: &[u8], name: &[u8]) -> Vec<u8> {

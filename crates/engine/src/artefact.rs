@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use semel_model::config::{CONTRACT_ANNOTATION, Contract};
 use semel_model::digest::Digest;
 use semel_model::name::{CommitId, ComponentName, EnvironmentName, Tag};
+use semel_model::platform::Platform;
 use semel_model::version::{Version, VersionWord};
 use semel_oci::descriptor::Descriptor;
 use semel_oci::manifest::ParsedManifest;
@@ -233,7 +234,7 @@ async fn by_version(
         .with_hint(format!("semel publish {component}@{version}")));
     }
     match build::by_version(conn, component, version).await? {
-        Some(reserved) => Err(unfinished(&reserved)),
+        Some(reserved) => Err(unfinished(conn, &reserved).await?),
         None => Ok(None),
     }
 }
@@ -247,21 +248,30 @@ async fn by_number(
         return Ok(Some(found.into()));
     }
     match build::by_number(conn, component, number).await? {
-        Some(reserved) => Err(unfinished(&reserved)),
+        Some(reserved) => Err(unfinished(conn, &reserved).await?),
         None => Ok(None),
     }
 }
 
-fn unfinished(reserved: &build::Build) -> EngineError {
-    let why = reserved
-        .reason
-        .clone()
-        .map_or_else(|| "its build has not finished".to_owned(), |r| format!("its build failed: {r}"));
-    EngineError::not_found(format!(
-        "{} {} (build {}) is reserved, but {why}",
-        reserved.component, reserved.version, reserved.number
-    ))
-    .with_hint(format!("semel build log {} -c {}", reserved.number, reserved.component))
+/// Why a reserved version is not there yet, and who goes on with it.
+async fn unfinished(conn: &mut Conn, reserved: &build::Build) -> Result<EngineError, EngineError> {
+    let build::Build { component, number, version, platforms, reason, .. } = reserved;
+    let parts = build::parts(conn, component, *number).await?;
+    let is_built =
+        |platform: &Platform| parts.iter().any(|part| part.platform == *platform && part.digest.is_some());
+    let missing: Vec<&Platform> = platforms.iter().filter(|platform| !is_built(platform)).collect();
+    let log = format!("semel build log {number} -c {component}");
+    let (why, hint) = match (reason, missing.first()) {
+        (Some(reason), _) => (format!("its build failed: {reason}"), log),
+        (None, Some(first)) => {
+            let names: Vec<String> = missing.iter().map(ToString::to_string).collect();
+            let hint = format!("where that can be built: semel build --platform {first}");
+            (format!("its parts are not complete: {} to come", names.join(", ")), hint)
+        }
+        (None, None) => ("its build has not finished".to_owned(), log),
+    };
+    let what = format!("{component} {version} (build {number}) is reserved, but {why}");
+    Ok(EngineError::not_found(what).with_hint(hint))
 }
 
 /// The artefact of a digest that something in the ledger names.

@@ -9,9 +9,9 @@ use semel_model::name::ComponentName;
 use semel_model::platform::Platform;
 use semel_store::Store;
 use semel_store::lease::{self, Leased};
-use semel_store::ledger::Turn;
 use semel_store::live_log::{self, Piece, Running};
 use semel_store::projections::build::{self, BuildState};
+use semel_store::sql::Conn;
 use serde::{Deserialize, Serialize};
 
 use crate::error::EngineError;
@@ -50,20 +50,20 @@ pub async fn add(store: &Store, request: AddToLog, now: Timestamp) -> Result<Add
     if request.text.len() > PIECE_BYTES {
         return Err(EngineError::invalid(format!("a piece of a log has at most {PIECE_BYTES} bytes")));
     }
-    let mut turn = store.turn().await?;
-    let (build, lease) = reserve::held(&mut turn, &request.holding).await?;
+    let mut jotting = store.jotting().await?;
+    let (build, lease) = reserve::held(jotting.db(), &request.holding).await?;
     let part = part_of(request.holding.platform.as_ref());
     let log =
         Running { component: &build.component, number: build.number, part: &part, attempt: lease.attempt };
-    let length = live_log::length(turn.db(), log).await?;
+    let length = live_log::length(jotting.db(), log).await?;
     let piece = unknown(length, request.at_byte, &request.text);
-    let full = piece.at_byte + piece.text.len() as u64 > MOST_BYTES;
+    let full = piece.at_byte.saturating_add(piece.text.len() as u64) > MOST_BYTES;
     // What comes late would stay for ever.
     let adds = !full && !piece.text.is_empty() && lease.is_live(now);
     if adds {
-        live_log::add(turn.db(), log, &piece).await?;
+        live_log::add(jotting.db(), log, &piece).await?;
     }
-    turn.append(Vec::new()).await?;
+    jotting.keep().await?;
     let length = if adds { piece.at_byte + piece.text.len() as u64 } else { length };
     Ok(Added { length, full })
 }
@@ -138,7 +138,7 @@ fn part_of(platform: Option<&Platform>) -> String {
 }
 
 /// Forgets what a build printed, in the turn that ends it.
-pub(crate) async fn forget(turn: &mut Turn, ended: &Holding) -> Result<(), EngineError> {
+pub(crate) async fn forget(conn: &mut Conn, ended: &Holding) -> Result<(), EngineError> {
     let part = part_of(ended.platform.as_ref());
-    Ok(live_log::forget(turn.db(), &ended.component, ended.number, &part).await?)
+    Ok(live_log::forget(conn, &ended.component, ended.number, &part).await?)
 }

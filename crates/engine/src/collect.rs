@@ -20,12 +20,14 @@ use semel_model::entry::{Change, ManifestRemoved, VersionExpired};
 use semel_model::keep::{self, Facts, Holder, Judgement, Rule};
 use semel_model::name::ComponentName;
 use semel_model::version::Version;
+use semel_oci::manifest::ParsedManifest;
+use semel_oci::media_type;
 use semel_store::blobs::BlobError;
 use semel_store::projections::artefact::{self, Manifest};
 use semel_store::projections::component::{self, Component};
 use semel_store::projections::{deployment, document, promotion};
 use semel_store::sql::Conn;
-use semel_store::{Store, content, scrub};
+use semel_store::{Store, content, live_log, scrub};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
@@ -140,6 +142,9 @@ pub async fn collect(
     sweep(store, &mut done, grace).await?;
     // An upload under way was touched just now: a shorter time would end it.
     clear_uploads(store, &mut done, grace.min(before(now, GRACE))).await?;
+    if !done.dry_run {
+        clear_live_logs(store, grace.min(before(now, GRACE))).await?;
+    }
     done.damaged = scrub::damaged(store).await?.into_iter().map(|(digest, _)| digest).collect();
     Ok(done)
 }
@@ -261,7 +266,7 @@ async fn judge_page(
         if !matches!(keep::judge(&facts, &component.keep, now), Judgement::Over { .. }) {
             continue;
         }
-        facts.holders = holders(&mut conn, component, manifest, newest.as_ref(), now).await?;
+        facts.holders = holders(store, &mut conn, component, manifest, newest.as_ref(), now).await?;
         match keep::judge(&facts, &component.keep, now) {
             Judgement::Over { rule, since } => {
                 done.over.push(ended(component, manifest, &facts, rule, since));
@@ -309,6 +314,7 @@ async fn times(conn: &mut Conn, component: &Component, manifest: &Manifest) -> R
 }
 
 async fn holders(
+    store: &Store,
     conn: &mut Conn,
     component: &Component,
     manifest: &Manifest,
@@ -316,10 +322,34 @@ async fn holders(
     now: Timestamp,
 ) -> Result<Vec<Holder>, EngineError> {
     let mut holders = remove::holders(conn, &component.name, &manifest.digest, now).await?;
+    if let Some(subject) = &manifest.subject
+        && is_expired(conn, &component.name, subject).await?
+        && is_source(store, manifest)?
+    {
+        holders.retain(|holder| !matches!(holder, Holder::Subject { .. }));
+    }
     if let Some((_, version)) = newest.filter(|(digest, _)| *digest == manifest.digest) {
         holders.push(Holder::Newest { version: version.clone() });
     }
     Ok(holders)
+}
+
+/// Whether an artefact has versions, and its bytes may go.
+async fn is_expired(
+    conn: &mut Conn,
+    component: &ComponentName,
+    digest: &Digest,
+) -> Result<bool, EngineError> {
+    let versions = artefact::versions_of(conn, component, digest).await?;
+    Ok(versions.iter().any(|version| version.expired.is_some()))
+}
+
+/// Whether a manifest is the source that an artefact was built from. That is no statement about it: it is bytes, which go
+/// with the artefact's.
+fn is_source(store: &Store, manifest: &Manifest) -> Result<bool, EngineError> {
+    let bytes = store.blobs().read(&manifest.digest)?;
+    let parsed = ParsedManifest::parse(&bytes, Some(&manifest.media_type));
+    Ok(parsed.is_ok_and(|parsed| parsed.artifact_type.as_deref() == Some(media_type::SEMEL_SOURCE)))
 }
 
 /// Records that the time of artefacts is over. Each is judged once more in the turn: something may hold it by now.
@@ -335,7 +365,7 @@ async fn end(
     let newest = remove::newest(turn.db(), &component.name).await?.map(|one| (one.digest, one.version));
     for manifest in over {
         let mut facts = times(turn.db(), component, manifest).await?;
-        facts.holders = holders(turn.db(), component, manifest, newest.as_ref(), now).await?;
+        facts.holders = holders(store, turn.db(), component, manifest, newest.as_ref(), now).await?;
         let Judgement::Over { rule, since } = keep::judge(&facts, &component.keep, now) else { continue };
         let ended = ended(component, manifest, &facts, rule, since);
         tracing::info!(component = %component.name, manifest.digest = %ended.digest, rule = ended.rule, "Bytes may go");
@@ -359,13 +389,32 @@ async fn end(
     Ok(())
 }
 
+/// The snapshots of the source that an artefact was built from: there is one, if any.
+async fn sources_of(
+    store: &Store,
+    conn: &mut Conn,
+    component: &ComponentName,
+    digest: &Digest,
+) -> Result<Vec<Digest>, EngineError> {
+    let mut sources = Vec::new();
+    for manifest in artefact::referrers(conn, component, digest, "", PAGE).await? {
+        if is_source(store, &manifest)? {
+            sources.push(manifest.digest);
+        }
+    }
+    Ok(sources)
+}
+
 /// Which bytes go with the artefacts whose time is over: those that nothing else needs. Parts of an index that nothing but such
-/// indexes holds go with it.
+/// indexes holds go with it, and so does the source that it was built from.
 async fn count_freed(store: &Store, over: &[Ended], done: &mut Collected) -> Result<(), EngineError> {
     let mut conn = store.reader().await?;
     let mut rules: BTreeMap<Digest, &str> = BTreeMap::new();
     for ended in over {
         for digest in content::parts(&mut conn, &ended.digest).await? {
+            for source in sources_of(store, &mut conn, &ended.component, &digest).await? {
+                rules.entry(source).or_insert(&ended.rule);
+            }
             rules.entry(digest).or_insert(&ended.rule);
         }
     }
@@ -472,6 +521,13 @@ async fn purge(store: &Store, done: &mut Collected, limit: Timestamp) -> Result<
     }
     turn.append(Vec::new()).await?;
     Ok(())
+}
+
+/// Forgets what builds printed that were killed, and that nobody has tried again since.
+async fn clear_live_logs(store: &Store, limit: Timestamp) -> Result<(), EngineError> {
+    let mut jotting = store.jotting().await?;
+    live_log::forget_lapsed(jotting.db(), limit.as_millisecond()).await?;
+    Ok(jotting.keep().await?)
 }
 
 /// Removes uploads that nobody went on with, also where no server runs that would.

@@ -10,7 +10,7 @@
 //! Every step may be repeated. Between leaving and taking no store is the home; there is no moment with two. Names and
 //! numbers move; bytes, evidence and deployments stay where they are and are copied as ever.
 
-use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -39,6 +39,14 @@ use crate::error::EngineError;
 
 /// How many builds and names are handed over at once: their entries go into one append.
 pub const PAGE: u64 = 250;
+/// How many bytes the source documents of a page have together, unless one alone has more.
+const PAGE_BYTES: usize = 16 * 1024 * 1024;
+/// The numbers that builds have.
+const BUILD_NUMBERS: RangeInclusive<u64> = 1..=0xffff_ffff;
+/// How many hexadecimal digits the id of a store has.
+const STORE_ID_DIGITS: usize = 16;
+/// The longest URL that is recorded, in bytes.
+const PLACE_BYTES_MAX: usize = 500;
 /// Why the bytes of a name that was handed over are not here: they never were.
 pub(crate) const ELSEWHERE: &str = "home moved";
 
@@ -88,9 +96,13 @@ pub async fn bequeath(store: &Store, request: &Bequeath) -> Result<Bequest, Engi
     let mut conn = store.reader().await?;
     let name = &request.component;
     let known = components::get(&mut conn, name).await?;
-    let mut builds = Vec::new();
+    let (mut builds, mut bytes) = (Vec::new(), 0);
     for build in build::after(&mut conn, name, request.after_number, PAGE).await? {
         let source = String::from_utf8_lossy(&store.blobs().read(&build.source)?).into_owned();
+        bytes += source.len();
+        if bytes > PAGE_BYTES && !builds.is_empty() {
+            break;
+        }
         builds.push(BequeathedBuild { reserved: reserved(build), source });
     }
     let names = artefact::versions_after(&mut conn, name, request.after_seq, PAGE).await?;
@@ -124,6 +136,7 @@ fn published(name: Published) -> VersionPublished {
         number: name.number,
         commit: name.commit,
         log: None,
+        source: None,
     }
 }
 
@@ -155,13 +168,8 @@ pub async fn inherit(
     now: Timestamp,
 ) -> Result<Inherited, EngineError> {
     let Inherit { component: name, from, bequest } = request;
+    check_bequest(&name, &bequest)?;
     for one in &bequest.builds {
-        if Digest::of(one.source.as_bytes()) != one.reserved.source {
-            let number = one.reserved.number;
-            return Err(EngineError::invalid(format!(
-                "the source document of build {number} is another one"
-            )));
-        }
         store.blobs().put(one.source.as_bytes())?;
     }
     let mut turn = store.turn().await?;
@@ -181,6 +189,35 @@ pub async fn inherit(
     }
     turn.append(batch.into_leaves()).await?;
     Ok(Inherited { new })
+}
+
+/// What is handed over is about the component alone: anything else has a home of its own.
+fn check_bequest(name: &ComponentName, bequest: &Bequest) -> Result<(), EngineError> {
+    let refuse = |what: String| Err(EngineError::invalid(what));
+    if bequest.builds.len() as u64 > PAGE || bequest.names.len() as u64 > PAGE {
+        return refuse(format!("at most {PAGE} builds and {PAGE} names are handed over at once"));
+    }
+    for BequeathedBuild { reserved, source } in &bequest.builds {
+        let number = reserved.number;
+        if reserved.component != *name {
+            return refuse(format!("build {number} is one of {}, not of {name}", reserved.component));
+        }
+        if !BUILD_NUMBERS.contains(&number) {
+            return refuse(format!("{number} is no build number"));
+        }
+        if Digest::of(source.as_bytes()) != reserved.source {
+            return refuse(format!("the source document of build {number} is another one"));
+        }
+    }
+    for given in &bequest.names {
+        if given.component != *name {
+            return refuse(format!("{} is a version of {}, not of {name}", given.version, given.component));
+        }
+        if given.log.is_some() {
+            return refuse(format!("the log of {} stays with the store that built it", given.version));
+        }
+    }
+    Ok(())
 }
 
 /// The component as a copy, with the rules that it has at home.
@@ -218,6 +255,9 @@ async fn inherit_name(turn: &mut Turn, batch: &mut Batch, one: VersionPublished)
     match artefact::version(turn.db(), &component, &version).await? {
         Some(known) if known.digest != digest => return Err(contradiction(&component, &version.to_string())),
         Some(known) if known.number == one.number => return Ok(0),
+        Some(known) if known.number.is_some() => {
+            return Err(contradiction(&component, &version.to_string()));
+        }
         // A copy that was pushed here is known by its name alone.
         Some(_) => batch.change(Change::VersionPublished(one)),
         None => {
@@ -249,6 +289,9 @@ pub struct LeaveHome {
     /// Where that store is, for people who ask here; none: it is a directory, whose name is nobody's business.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<String>,
+    /// How many entries the ledger of that store has; needed where it was the home before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_size: Option<u64>,
 }
 
 /// The proof that a component's home has left a store: an entry of its ledger.
@@ -275,7 +318,8 @@ pub async fn leave(
     request: LeaveHome,
     now: Timestamp,
 ) -> Result<Left, EngineError> {
-    let LeaveHome { component: name, to, place } = request;
+    let LeaveHome { component: name, to, place, to_size } = request;
+    check_destination(&to, place.as_deref())?;
     let mut turn = store.turn().await?;
     let known = components::get(turn.db(), &name).await?;
     let seq = match known.moved {
@@ -294,11 +338,30 @@ pub async fn leave(
             let from = store.id().to_owned();
             let (component, last_build) = (name.clone(), known.last_build);
             let mut batch = Batch::new(who, now);
-            batch.change(Change::HomeMoved(HomeMoved { component, from, to, place, last_build }));
+            batch.change(Change::HomeMoved(HomeMoved { component, from, to, place, last_build, to_size }));
             turn.append(batch.into_leaves()).await?
         }
     };
     prove(store, seq).await
+}
+
+/// A home that leaves for nowhere is nobody's for ever.
+fn check_destination(to: &str, place: Option<&str>) -> Result<(), EngineError> {
+    let is_id = to.len() == STORE_ID_DIGITS && to.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    if !is_id {
+        return Err(EngineError::invalid("a home moves to a store, which is named by its id")
+            .with_hint("semel move-home --to DIR or --to URL finds it out"));
+    }
+    let is_url = |place: &str| {
+        let is_printed = place.len() <= PLACE_BYTES_MAX && place.bytes().all(|b| b.is_ascii_graphic());
+        is_printed && (place.starts_with("http://") || place.starts_with("https://"))
+    };
+    match place {
+        Some(place) if !is_url(place) => {
+            Err(EngineError::invalid("the place of a store is an http or https URL"))
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn prove(store: &Store, seq: u64) -> Result<Left, EngineError> {
@@ -362,9 +425,13 @@ pub async fn take(
     if known.home != moved.from {
         return Err(other_home(&name, &known.home));
     }
-    let given = build::after(turn.db(), &name, 0, moved.last_build + 1).await?;
-    let numbers: BTreeSet<u64> = given.iter().map(|build| build.number).collect();
-    if !(1..=moved.last_build).all(|number| numbers.contains(&number)) {
+    if known.moved.is_some_and(|left_here| moved.to_size.is_none_or(|size| size <= left_here)) {
+        let what = format!(
+            "since this proof was made, the home of {name} has left this store: it proves nothing now"
+        );
+        return Err(EngineError::Verification { what, hint: Some("move the home once more".to_owned()) });
+    }
+    if build::count_up_to(turn.db(), &name, moved.last_build).await? < moved.last_build {
         let what = format!("this store does not know all {} builds of {name} yet", moved.last_build);
         return Err(EngineError::precondition(what).with_hint("run the same command again"));
     }

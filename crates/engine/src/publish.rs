@@ -313,6 +313,7 @@ async fn bind_version(
         number: None,
         commit: request.commit.clone(),
         log: None,
+        source: None,
     }));
     Ok(Bound::Published { version, digest: request.digest.clone() })
 }

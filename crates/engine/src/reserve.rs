@@ -23,10 +23,9 @@ use semel_model::digest::Digest;
 use semel_model::entry::{Again, BuildFailed, BuildReserved, Change, CommitMatched, VersionPublished};
 use semel_model::name::{CommitId, ComponentName};
 use semel_model::platform::Platform;
-use semel_model::reservation::{Choice, Maker, Process, Relative, choose, is_branch, may_take};
+use semel_model::reservation::{Choice, Maker, Process, Relative, Unusable, choose, is_branch, may_take};
 use semel_model::statement::{Envelope, PROVENANCE};
 use semel_model::version::Version;
-use semel_store::Store;
 use semel_store::keys::Role;
 use semel_store::lease::{self, Lease, Leased};
 use semel_store::ledger::Turn;
@@ -34,6 +33,7 @@ use semel_store::projections::build::{self, Build, BuildState, Part};
 use semel_store::projections::component as components;
 use semel_store::projections::{artefact as artefacts, evidence};
 use semel_store::sql::Conn;
+use semel_store::{Store, content};
 use serde::{Deserialize, Serialize};
 
 use crate::allocate::{self, Allotted};
@@ -41,6 +41,7 @@ use crate::batch::{Batch, put_document, read_document};
 use crate::build_log;
 use crate::component;
 use crate::error::EngineError;
+use crate::home;
 
 pub use commit::{Commit, Committed, Comparison, Finished, commit};
 
@@ -50,6 +51,8 @@ pub const LEASE_MILLIS: i64 = 45_000;
 pub const RETRY_MILLIS: u64 = 250;
 /// The most platforms that one build has parts for: their names stand in the ledger.
 const PLATFORMS_MAX: usize = 32;
+/// The longest name of who builds, in characters.
+const HOLDER_CHARS_MAX: usize = 200;
 /// The longest reason to build again, in characters.
 const REASON_CHARS_MAX: usize = 500;
 
@@ -352,8 +355,14 @@ pub async fn reserve(
 }
 
 fn check_request(request: &Reserve) -> Result<(), EngineError> {
-    let Reserve { platforms, platform, again, .. } = request;
-    let distinct: std::collections::BTreeSet<_> = platforms.iter().collect();
+    let Reserve { platforms, platform, again, holder, process, .. } = request;
+    let process = process.iter().flat_map(|process| [&process.host, &process.start]);
+    if !std::iter::once(holder).chain(process).all(|text| is_word(text)) {
+        return Err(EngineError::invalid(format!(
+            "who builds is said in at most {HOLDER_CHARS_MAX} characters, without control characters"
+        )));
+    }
+    let distinct: BTreeSet<_> = platforms.iter().collect();
     if distinct.len() != platforms.len() || platforms.len() > PLATFORMS_MAX {
         return Err(EngineError::invalid(format!(
             "a build names each of its platforms once, and at most {PLATFORMS_MAX}"
@@ -375,6 +384,11 @@ fn check_request(request: &Reserve) -> Result<(), EngineError> {
         ))),
         None => Ok(()),
     }
+}
+
+/// Whether a text can be shown to those who wait.
+fn is_word(text: &str) -> bool {
+    text.chars().count() <= HOLDER_CHARS_MAX && !text.chars().any(char::is_control)
 }
 
 /// What is asked about a key.
@@ -436,13 +450,17 @@ async fn standing(
         relatives.push(Relative {
             is_published: build.digest.is_some(),
             may_be_taken: build.digest.is_none() || is_takable(store, conn, question, build).await?,
+            is_gone: is_gone(conn, build).await?,
             reason: build.again.clone(),
         });
     }
     match choice(question, &family, &relatives)? {
-        Choice::New { salt, distrusted } => {
-            let reason =
-                if distrusted { Some(distrust(question.line)) } else { question.again.map(str::to_owned) };
+        Choice::New { salt, because } => {
+            let reason = match because {
+                None => question.again.map(str::to_owned),
+                Some(Unusable::Distrusted) => Some(distrust(question.line)),
+                Some(Unusable::Gone) => Some("the bytes of what there is were removed by a rule".to_owned()),
+            };
             Ok(Standing::New { salt, reason })
         }
         Choice::Member(place) => {
@@ -472,6 +490,15 @@ fn choice(question: &Question<'_>, family: &[Build], relatives: &[Relative]) -> 
 
 fn distrust(line: &Line) -> String {
     format!("what there is was built by somebody who may not build {}", line.name())
+}
+
+/// Whether the bytes of a published build were removed by a rule. Those that are in the store that was its home are not.
+async fn is_gone(conn: &mut Conn, build: &Build) -> Result<bool, EngineError> {
+    if build.digest.is_none() {
+        return Ok(false);
+    }
+    let named = artefacts::version(conn, &build.component, &build.version).await?;
+    Ok(named.and_then(|named| named.expired).is_some_and(|expired| expired.rule != home::ELSEWHERE))
 }
 
 /// Whether a published build may be taken for the line that asks. How it was made is looked up only where that decides.
@@ -564,11 +591,10 @@ async fn unpublished(
     salt: u32,
     now: Timestamp,
 ) -> Result<Standing, EngineError> {
-    let parts = build::parts(conn, &build.component, build.number).await?;
+    let parts = parts::stored(conn, &build).await?;
     let here = parts.iter().find(|part| Some(&part.platform) == question.platform);
     if let Some(part) = here
         && let Some(digest) = &part.digest
-        && artefacts::manifest(conn, &build.component, digest).await?.is_some()
     {
         let part = parts::built(&build, part.platform.clone(), digest.clone(), &parts);
         return Ok(Standing::Part(build, part));
@@ -696,6 +722,7 @@ async fn name_for_line(
         number: Some(build.number),
         commit: Some(request.commit.clone()),
         log: build.log.clone(),
+        source: Some(put_document(store, &allotment.source)?),
     }));
     turn.append(batch.into_leaves()).await?;
     Ok(Reservation::Built(built(&build, allocation.version, digest)))
@@ -711,6 +738,9 @@ async fn take_over(
     request: &Reserve,
     now: Timestamp,
 ) -> Result<Reservation, EngineError> {
+    if build.platforms != request.platforms {
+        return Err(EngineError::invalid(format!("build {} has other platforms", build.number)));
+    }
     let source: SourceDocument = read_document(store, &build.source)?;
     let leased = Leased { component: &build.component, key: &build.key, platform: request.platform.as_ref() };
     let attempt = lease::newest(turn.db(), leased).await?.map_or(1, |lease| lease.attempt + 1);
@@ -825,7 +855,14 @@ pub struct Holding {
 
 /// Renews the lease on a running build.
 pub async fn heartbeat(store: &Store, holding: &Holding, now: Timestamp) -> Result<(), EngineError> {
-    change_lease(store, holding, |lease| lease.until_millis = now.as_millisecond() + LEASE_MILLIS).await
+    let until_millis = now.as_millisecond() + LEASE_MILLIS;
+    // One that comes behind the end of its build begins nothing again.
+    change_lease(store, holding, |lease| {
+        if !lease.is_given_up() {
+            lease.until_millis = until_millis;
+        }
+    })
+    .await
 }
 
 /// Gives the lease on a build up without a result: the build was broken off.
@@ -838,15 +875,14 @@ async fn change_lease(
     holding: &Holding,
     change: impl FnOnce(&mut Lease),
 ) -> Result<(), EngineError> {
-    let mut turn = store.turn().await?;
-    let (build, mut lease) = held(&mut turn, holding).await?;
+    let mut jotting = store.jotting().await?;
+    let (build, mut lease) = held(jotting.db(), holding).await?;
     change(&mut lease);
-    lease::set(turn.db(), leased(&build, holding), &lease).await?;
-    if lease.until_millis == 0 {
-        build_log::forget(&mut turn, holding).await?;
+    lease::set(jotting.db(), leased(&build, holding), &lease).await?;
+    if lease.is_given_up() {
+        build_log::forget(jotting.db(), holding).await?;
     }
-    turn.append(Vec::new()).await?;
-    Ok(())
+    Ok(jotting.keep().await?)
 }
 
 fn leased<'a>(build: &'a Build, holding: &'a Holding) -> Leased<'a> {
@@ -854,9 +890,9 @@ fn leased<'a>(build: &'a Build, holding: &'a Holding) -> Leased<'a> {
 }
 
 /// The build, and the lease if it is still the caller's.
-pub(crate) async fn held(turn: &mut Turn, holding: &Holding) -> Result<(Build, Lease), EngineError> {
-    let build = held_build(turn.db(), holding).await?;
-    match lease::newest(turn.db(), leased(&build, holding)).await? {
+pub(crate) async fn held(conn: &mut Conn, holding: &Holding) -> Result<(Build, Lease), EngineError> {
+    let build = held_build(conn, holding).await?;
+    match lease::newest(conn, leased(&build, holding)).await? {
         Some(lease) if lease.token == holding.token => Ok((build, lease)),
         newest => Err(taken_over(holding, newest.as_ref())),
     }
@@ -877,6 +913,22 @@ fn taken_over(holding: &Holding, newest: Option<&Lease>) -> EngineError {
     }
 }
 
+/// What the ledger names is here before it is named, and came to this component.
+async fn require_log(
+    store: &Store,
+    conn: &mut Conn,
+    component: &ComponentName,
+    log: Option<&Digest>,
+) -> Result<(), EngineError> {
+    let Some(log) = log else { return Ok(()) };
+    if store.blobs().contains(log) && content::is_readable(conn, component, log).await? {
+        return Ok(());
+    }
+    Err(EngineError::not_found(format!(
+        "the log {log} is not in {component}: it is uploaded before it is named"
+    )))
+}
+
 /// A build that failed.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -894,7 +946,8 @@ pub struct Fail {
 /// Records that a build failed and gives its lease up; number and version stay with the key.
 pub async fn fail(store: &Store, who: &Actor, request: Fail, now: Timestamp) -> Result<(), EngineError> {
     let mut turn = store.turn().await?;
-    let (build, mut lease) = held(&mut turn, &request.holding).await?;
+    let (build, mut lease) = held(turn.db(), &request.holding).await?;
+    require_log(store, turn.db(), &build.component, request.log.as_ref()).await?;
     let mut batch = Batch::new(who, now);
     batch.change(Change::BuildFailed(BuildFailed {
         component: build.component.clone(),
@@ -906,7 +959,7 @@ pub async fn fail(store: &Store, who: &Actor, request: Fail, now: Timestamp) -> 
     lease.until_millis = 0;
     lease.failed = true;
     lease::set(turn.db(), leased(&build, &request.holding), &lease).await?;
-    build_log::forget(&mut turn, &request.holding).await?;
+    build_log::forget(turn.db(), &request.holding).await?;
     turn.append(batch.into_leaves()).await?;
     Ok(())
 }

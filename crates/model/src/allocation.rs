@@ -169,7 +169,7 @@ impl Base {
             }
             Self::Nothing => None,
         };
-        version.and_then(Version::as_semver).map_or(Semantic::new(0, 0, 0), core)
+        version.and_then(counted).map_or(Semantic::new(0, 0, 0), core)
     }
 }
 
@@ -314,6 +314,8 @@ struct View<'a> {
     ahead: Vec<bool>,
     /// The lowest version that a descendant was given.
     above: Option<Semantic>,
+    /// The numbers of the release lines that git has.
+    seen_lines: HashSet<(u64, u64)>,
 }
 
 impl<'a> View<'a> {
@@ -326,7 +328,8 @@ impl<'a> View<'a> {
         };
         let above =
             known.given.iter().filter(is_ahead).filter_map(|one| one.version.as_semver()).min().cloned();
-        Self { ask, known, graph, at, behind, ahead, above }
+        let seen_lines = ask.history.releases.iter().map(|line| (line.major, line.minor)).collect();
+        Self { ask, known, graph, at, behind, ahead, above, seen_lines }
     }
 
     fn is_behind(&self, commit: &CommitId) -> bool {
@@ -361,7 +364,7 @@ impl<'a> View<'a> {
     fn rank(&self, version: &Version) -> Option<(u64, u64, u64)> {
         match self.ask.scheme {
             Scheme::Number => version.as_number().map(|number| (number, 0, 0)),
-            _ => version.as_semver().filter(|_| version.is_final()).map(|v| (v.major, v.minor, v.patch)),
+            _ => counted(version).filter(|_| version.is_final()).map(|v| (v.major, v.minor, v.patch)),
         }
     }
 
@@ -437,11 +440,10 @@ impl<'a> View<'a> {
     /// The highest version among the ancestors, which the new one must exceed. `own_tag`: whether a tag of the commit itself
     /// counts.
     fn below(&self, own_tag: bool) -> Option<Semantic> {
-        let own =
-            self.given_behind().filter(|one| !one.shared).filter_map(|one| one.version.as_semver()).max();
-        let shared = self.given_behind().filter_map(|one| one.version.as_semver()).max();
+        let own = self.given_behind().filter(|one| !one.shared).filter_map(|one| counted(&one.version)).max();
+        let shared = self.given_behind().filter_map(|one| counted(&one.version)).max();
         let tags = self.ask.history.tags.iter().filter(|(commit, _)| own_tag || *commit != self.ask.commit);
-        let all = tags.filter_map(|(_, version)| version.as_semver()).max().max(shared);
+        let all = tags.filter_map(|(_, version)| counted(version)).max().max(shared);
         // What was tagged later, or came from another commit with the same tree, gives way to what descendants have.
         let gives_way = self.above.as_ref().is_some_and(|above| all.is_some_and(|all| all >= above));
         if gives_way { own.cloned() } else { all.cloned() }
@@ -532,8 +534,7 @@ impl<'a> View<'a> {
     /// Whether a release line goes on with these versions, so that the main line does not.
     fn is_closed(&self, core: &Semantic) -> bool {
         let numbers = (core.major, core.minor);
-        let seen = self.ask.history.releases.iter().any(|line| (line.major, line.minor) == numbers);
-        seen || self.known.lines.contains(&numbers)
+        self.seen_lines.contains(&numbers) || self.known.lines.contains(&numbers)
     }
 
     /// The line's name for a core, if it is free.
@@ -569,11 +570,13 @@ impl<'a> View<'a> {
         let among: HashSet<usize> = among.iter().copied().collect();
         let mut heights: HashMap<usize, u64> = HashMap::new();
         let mut open: Vec<usize> = Some(self.at).filter(|at| among.contains(at)).into_iter().collect();
+        let mut entered = HashSet::new();
         while let Some(at) = open.last().copied() {
             let parents = self.graph.parents[at].iter().filter(|parent| among.contains(parent));
             let missing: Vec<usize> =
                 parents.clone().filter(|parent| !heights.contains_key(parent)).copied().collect();
-            if missing.is_empty() {
+            // What is missing still when a commit comes up again is its own ancestor, which no git says.
+            if !entered.insert(at) || missing.is_empty() {
                 let highest = parents.filter_map(|parent| heights.get(parent)).max().copied().unwrap_or(0);
                 heights.insert(at, highest + 1);
                 open.pop();
@@ -613,6 +616,12 @@ fn step(from: &Semantic, bump: Bump) -> Semantic {
         Bump::Major | Bump::Minor => Semantic::new(from.major, from.minor + 1, 0),
         Bump::Patch => Semantic::new(from.major, from.minor, from.patch + 1),
     }
+}
+
+/// A version that others can follow. Beyond 2^53 nothing counts on (RFC 8785, 3.2.2.3: there JSON has no whole numbers).
+fn counted(version: &Version) -> Option<&Semantic> {
+    const END: u64 = 1 << 53;
+    version.as_semver().filter(|version| version.major.max(version.minor).max(version.patch) < END)
 }
 
 fn core(version: &Semantic) -> Semantic {
@@ -910,6 +919,26 @@ mod tests {
         assert_eq!(versions(&mut world, &[(0, main_line()), (1, main_line())]), ["1", "3"]);
         assert_eq!(world.asked(1, &branch("x")).version, version("0.0.0-x.4"));
         assert_eq!(world.asked(1, &main_line()).base.follows(), Some(&version("3")));
+    }
+
+    #[test]
+    fn what_no_git_says_gives_a_version_all_the_same() {
+        let mut world = World::of(&["feat: a", "fix: b", "fix: c"]);
+        let most = u64::MAX;
+        world.tags.insert(0, Version::final_release(most, 0, 0));
+        world.give(1, &Version::final_release(1, 0, most), false);
+        world.manifest = Some(Version::final_release(0, most, 0));
+        assert_eq!(world.asked(2, &main_line()).version, version("0.1.0"), "nothing follows these");
+        let mut history = world.history(2, None, false);
+        let last = history.commits.len() - 1;
+        history.commits[last].parents = vec![id(2), id(0)];
+        history.releases = (0..100_000)
+            .map(|minor| ReleaseLine::of(&format!("release/0.{minor}"), "release/*").unwrap())
+            .collect();
+        let Outcome::Given(given) = world.ask(2, &main_line(), &history, None) else { panic!() };
+        assert_eq!(given.version, version("0.100000.0"), "a commit that is its own ancestor is no end");
+        world.give(2, &version("9.0.0"), false);
+        assert!(matches!(world.ask(0, &main_line(), &history, None), Outcome::Given(_)));
     }
 
     #[test]

@@ -179,6 +179,9 @@ pub enum Line {
     Branch(String),
 }
 
+/// Which branches are release lines where a project does not say: `*` stands for the numbers.
+pub const RELEASE_BRANCHES: &str = "release/*";
+
 /// A release line: the branch `release/1.4` of the versions `1.4.*`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]

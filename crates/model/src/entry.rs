@@ -253,6 +253,10 @@ pub struct VersionPublished {
     /// What the build printed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<Digest>,
+    /// The source document of the commit, where it is not that of the build: the name of a line that took the artefact of a
+    /// branch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Digest>,
 }
 
 /// See [`Change::VersionFinalised`].
@@ -575,6 +579,9 @@ pub struct HomeMoved {
     pub place: Option<String>,
     /// The newest build number given.
     pub last_build: u64,
+    /// How many entries the ledger of that store had. Where that store has let the home go since, this is no proof for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_size: Option<u64>,
 }
 
 /// See [`Change::HomeTaken`].
@@ -756,6 +763,7 @@ mod tests {
             number: Some(482),
             commit: None,
             log: None,
+            source: None,
         };
         Entry::new("2026-11-22T19:50:00.25Z".parse().unwrap(), actor, Change::VersionPublished(published))
     }

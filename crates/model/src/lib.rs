@@ -5,8 +5,8 @@
 //!
 //! Reading order: the identities ([`digest`], [`name`], [`version`]), what a project asks for ([`project`],
 //! [`platform`], [`runtime`], [`config`], [`pipeline`]), what is recorded ([`actor`], [`entry`], [`merkle`], [`note`],
-//! [`statement`], [`reproducibility`]), and the rules ([`build`], [`allocation`], [`reservation`], [`promotion`],
-//! [`deployment`], [`keep`]).
+//! [`statement`], [`reproducibility`]), and the rules ([`build`], [`allocation`], [`ancestry`], [`reservation`],
+//! [`promotion`], [`deployment`], [`keep`], [`taint`]).
 
 pub mod digest;
 pub mod name;
@@ -25,12 +25,13 @@ pub mod entry;
 pub mod merkle;
 pub mod note;
 pub mod statement;
-pub mod taint;
 pub mod reproducibility;
 
 pub mod build;
 pub mod allocation;
+pub mod ancestry;
 pub mod reservation;
 pub mod promotion;
 pub mod deployment;
 pub mod keep;
+pub mod taint;

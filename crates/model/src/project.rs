@@ -10,6 +10,7 @@ use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
 use crate::allocation::Scheme;
+use crate::build::RELEASE_BRANCHES;
 use crate::config::{Contract, InvalidContract};
 use crate::digest::Digest;
 use crate::duration::Span;
@@ -85,7 +86,7 @@ pub struct VersionSpec {
 }
 
 fn release_branches() -> String {
-    "release/*".to_owned()
+    RELEASE_BRANCHES.to_owned()
 }
 
 fn usual_versions() -> VersionSpec {
@@ -113,7 +114,7 @@ pub struct Definition {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceSpec {
-    /// Files and directories, relative to the repository's root; empty: all.
+    /// Files and directories, relative to the project file; empty: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub include: Vec<String>,
     /// Files and directories to leave out.

@@ -66,6 +66,8 @@ pub struct Relative {
     pub is_published: bool,
     /// Whether who asks may take it: see [`may_take`].
     pub may_be_taken: bool,
+    /// Whether its bytes were removed by a rule.
+    pub is_gone: bool,
     /// Why it was built again; none: it is the first of its family.
     pub reason: Option<String>,
 }
@@ -79,35 +81,45 @@ pub enum Choice {
     New {
         /// How many there are before it.
         salt: u32,
-        /// Whether that is because none of those that there are may be taken.
-        distrusted: bool,
+        /// Why what there is does not answer, where nobody asked for another one.
+        because: Option<Unusable>,
     },
+}
+
+/// Why nothing of what was built answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unusable {
+    /// None of it may be taken.
+    Distrusted,
+    /// The bytes of what would answer were removed by a rule.
+    Gone,
 }
 
 /// Chooses among the builds of one source, oldest first.
 ///
-/// Without a reason, the newest published one answers, for what was built again was built to be used; without a published
-/// one, the newest. With a reason, one more is built, unless the newest was made for this very reason or is not finished:
+/// Without a reason, the newest published one answers, for what was built again was built to be used; where its bytes are
+/// gone, one more is built, which brings them back if it comes out the same. Without a published one, the newest answers. With a reason, one more is built, unless the newest was made for this very reason or is not finished:
 /// so a repeated command, and a job that is run again, find what they made.
 pub fn choose(family: &[Relative], again: Option<&str>) -> Choice {
     let salt = u32::try_from(family.len()).unwrap_or(u32::MAX);
-    let Some(newest) = family.last() else { return Choice::New { salt, distrusted: false } };
+    let Some(newest) = family.last() else { return Choice::New { salt, because: None } };
     let at_newest = Choice::Member(family.len() - 1);
-    if !newest.is_published && (again.is_some() || !family.iter().any(is_usable)) {
+    let answer = match family.iter().rposition(|one| one.is_published && one.may_be_taken) {
+        None => Err(Unusable::Distrusted),
+        Some(place) if family[place].is_gone => Err(Unusable::Gone),
+        Some(place) => Ok(place),
+    };
+    if !newest.is_published && (again.is_some() || answer.is_err()) {
         return at_newest;
     }
-    match again {
-        Some(reason) if newest.reason.as_deref() == Some(reason) && newest.may_be_taken => at_newest,
-        Some(_) => Choice::New { salt, distrusted: false },
-        None => match family.iter().rposition(is_usable) {
-            Some(place) => Choice::Member(place),
-            None => Choice::New { salt, distrusted: true },
-        },
+    let is_repeated =
+        |reason| newest.reason.as_deref() == Some(reason) && newest.may_be_taken && !newest.is_gone;
+    match (again, answer) {
+        (Some(reason), _) if is_repeated(reason) => at_newest,
+        (Some(_), _) => Choice::New { salt, because: None },
+        (None, Ok(place)) => Choice::Member(place),
+        (None, Err(unusable)) => Choice::New { salt, because: Some(unusable) },
     }
-}
-
-fn is_usable(one: &Relative) -> bool {
-    one.is_published && one.may_be_taken
 }
 
 #[cfg(test)]
@@ -149,14 +161,17 @@ mod tests {
         let one = |is_published, may_be_taken, reason: Option<&str>| Relative {
             is_published,
             may_be_taken,
+            is_gone: false,
             reason: reason.map(str::to_owned),
         };
+        let gone = |one: &Relative| Relative { is_gone: true, ..one.clone() };
         let first = one(true, true, None);
         let open = one(false, true, None);
         let again = one(true, true, Some("cve"));
         let opened = one(false, true, Some("cve"));
         let foreign = one(true, false, None);
-        let new = |salt| Choice::New { salt, distrusted: false };
+        let new = |salt| Choice::New { salt, because: None };
+        let instead = |salt, because| Choice::New { salt, because: Some(because) };
         let cases = [
             (vec![], None, new(0)),
             (vec![], Some("cve"), new(0)),
@@ -169,8 +184,13 @@ mod tests {
             (vec![first.clone(), opened], Some("another"), Choice::Member(1)),
             (vec![first.clone(), again.clone()], None, Choice::Member(1)),
             (vec![first.clone(), again.clone()], Some("cve"), Choice::Member(1)),
-            (vec![first.clone(), again], Some("another"), new(2)),
-            (vec![foreign.clone()], None, Choice::New { salt: 1, distrusted: true }),
+            (vec![first.clone(), again.clone()], Some("another"), new(2)),
+            (vec![gone(&first)], None, instead(1, Unusable::Gone)),
+            (vec![gone(&first), again.clone()], None, Choice::Member(1)),
+            (vec![first.clone(), gone(&again)], None, instead(2, Unusable::Gone)),
+            (vec![first.clone(), gone(&again)], Some("cve"), new(2)),
+            (vec![gone(&first), one(false, true, Some("gone"))], None, Choice::Member(1)),
+            (vec![foreign.clone()], None, instead(1, Unusable::Distrusted)),
             (vec![foreign.clone(), first], None, Choice::Member(1)),
             (vec![foreign, one(false, true, Some("distrusted"))], None, Choice::Member(1)),
         ];

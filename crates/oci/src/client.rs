@@ -35,7 +35,7 @@ use crate::media_type;
 use crate::range;
 use crate::reference::TagOrDigest;
 use crate::route::Route;
-use crate::sign_in::{self, Challenge, Logins};
+use crate::sign_in::{self, Challenge, Logins, SignInError};
 use crate::transport::{Body, BodyError, BoxError, BoxRead, Forbearance, Transport, TransportError};
 use crate::verify::{Mismatch, VerifyingReader};
 
@@ -140,6 +140,15 @@ pub enum ClientError {
         entries: Vec<ErrorEntry>,
         /// How long the registry asks to wait.
         retry_after: Option<Duration>,
+    },
+    /// The registry wants to know who asks, and who could say so does not.
+    #[error("cannot {operation}: the registry wants to know who asks")]
+    SignIn {
+        /// What was attempted.
+        operation: String,
+        /// Why.
+        #[source]
+        source: SignInError,
     },
     /// The answer broke off or is too long.
     #[error("cannot {operation}")]
@@ -687,8 +696,11 @@ impl RegistryClient {
             operation: operation.to_owned(),
             problem: format!("the request cannot be made: {error}"),
         })?;
-        // Only what has no body can be asked again, and only reading needs it.
-        let again = matches!(*request.method(), Method::GET | Method::HEAD).then(|| {
+        // Only what has no body can be asked again, and only reading needs it. Who answers at an absolute address, which the
+        // registry gave and which may be anybody's, does not learn who this is.
+        let may_sign_in =
+            matches!(*request.method(), Method::GET | Method::HEAD) && request.uri().authority().is_none();
+        let again = may_sign_in.then(|| {
             let mut again = Request::new(Body::empty());
             (*again.method_mut(), *again.uri_mut()) = (request.method().clone(), request.uri().clone());
             *again.headers_mut() = request.headers().clone();
@@ -697,12 +709,12 @@ impl RegistryClient {
         let answer = self.exchange(operation, request).await?;
         match again {
             Some(again) if answer.status() == StatusCode::UNAUTHORIZED => {
-                match Challenge::of(answer.headers()) {
-                    Some(challenge) if self.sign_in(&challenge).await => {
-                        self.exchange(operation, again).await
-                    }
-                    _ => Ok(answer),
-                }
+                let Some(challenge) = Challenge::of(answer.headers()) else { return Ok(answer) };
+                let signed_in = self
+                    .sign_in(&challenge)
+                    .await
+                    .map_err(|source| ClientError::SignIn { operation: operation.to_owned(), source })?;
+                if signed_in { self.exchange(operation, again).await } else { Ok(answer) }
             }
             _ => Ok(answer),
         }
@@ -714,7 +726,6 @@ impl RegistryClient {
         mut request: Request<Body>,
     ) -> Result<Response<Body>, ClientError> {
         let known = self.authorisation.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        // An absolute address is one that the registry gave, and may be anybody's.
         if let Some(known) = known.filter(|_| request.uri().authority().is_none()) {
             request.headers_mut().insert(AUTHORIZATION, known);
         }
@@ -724,14 +735,16 @@ impl RegistryClient {
     }
 
     /// Whether there is now something to say to a registry that asks who this is.
-    async fn sign_in(&self, challenge: &Challenge) -> bool {
-        let Some(base) = self.transport.base() else { return false };
+    async fn sign_in(&self, challenge: &Challenge) -> Result<bool, SignInError> {
+        let Some(base) = self.transport.base() else { return Ok(false) };
         let host = base.split_once("://").map_or(base, |(_, host)| host).to_owned();
         let logins = self.logins.clone();
         let login = tokio::task::spawn_blocking(move || logins.of(&host)).await.unwrap_or(None);
-        let Some(known) = sign_in::authorise(challenge, base, login.as_ref()).await else { return false };
+        let Some(known) = sign_in::authorise(challenge, base, login.as_ref()).await? else {
+            return Ok(false);
+        };
         *self.authorisation.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
-        true
+        Ok(true)
     }
 
     async fn expect(

@@ -13,9 +13,9 @@ use http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
 use http::{HeaderMap, Request, StatusCode, Uri};
 use serde::Deserialize;
 
-use crate::body::Body;
+use crate::body::{Body, BodyError};
 use crate::client::query_value;
-use crate::transport::Transport;
+use crate::transport::{Transport, TransportError};
 
 /// Far more than any token has.
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
@@ -119,21 +119,69 @@ fn parameters(text: &str) -> Vec<(String, String)> {
     found
 }
 
+/// The service that a registry names gave no token.
+#[derive(Debug, thiserror::Error)]
+pub enum SignInError {
+    /// Nothing can be asked there.
+    #[error("`{realm}` is no address of a service that gives tokens")]
+    Realm {
+        /// Where the registry says that it is.
+        realm: String,
+    },
+    /// The registry is spoken to over an encrypted way, and the service would not be.
+    #[error("the service {realm} that gives tokens is not encrypted")]
+    Unencrypted {
+        /// Where it is.
+        realm: String,
+    },
+    /// It did not answer.
+    #[error("{realm} gave no token")]
+    Transport {
+        /// Where it is.
+        realm: String,
+        /// Why.
+        #[source]
+        source: TransportError,
+    },
+    /// It said no.
+    #[error("{realm} gave no token: it answered {status}")]
+    Refused {
+        /// Where it is.
+        realm: String,
+        /// What it answered.
+        status: StatusCode,
+    },
+    /// Its answer broke off or is too long.
+    #[error("the answer of {realm} cannot be read")]
+    Answer {
+        /// Where it is.
+        realm: String,
+        /// Why.
+        #[source]
+        source: BodyError,
+    },
+    /// Its answer holds no token.
+    #[error("{realm} gave no token that can be used")]
+    Token {
+        /// Where it is.
+        realm: String,
+    },
+}
+
 /// What to send with the next request to a registry that asks who it is; `None` when there is nothing that would help.
 pub(crate) async fn authorise(
     challenge: &Challenge,
     registry: &str,
     login: Option<&Login>,
-) -> Option<HeaderValue> {
-    match challenge {
-        Challenge::Basic => login?.header(),
-        Challenge::Bearer { realm, service, scope } => {
-            let token = fetch_token(realm, service.as_deref(), scope.as_deref(), registry, login).await?;
-            let mut value = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
-            value.set_sensitive(true);
-            Some(value)
-        }
-    }
+) -> Result<Option<HeaderValue>, SignInError> {
+    let Challenge::Bearer { realm, service, scope } = challenge else {
+        return Ok(login.and_then(Login::header));
+    };
+    let unusable = || SignInError::Token { realm: realm.clone() };
+    let token = fetch_token(realm, service.as_deref(), scope.as_deref(), registry, login).await?;
+    let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| unusable())?;
+    value.set_sensitive(true);
+    Ok(Some(value))
 }
 
 /// Asks the service for a token. A password goes only where the way is encrypted, or to this machine.
@@ -143,33 +191,47 @@ async fn fetch_token(
     scope: Option<&str>,
     registry: &str,
     login: Option<&Login>,
-) -> Option<String> {
+) -> Result<String, SignInError> {
     #[derive(Deserialize)]
     struct Answer {
         token: Option<String>,
         access_token: Option<String>,
     }
-    let uri: Uri = realm.parse().ok()?;
-    // A registry that is spoken to in the clear may be anybody, but not lead a password out of the encryption.
-    if uri.scheme_str() != Some("https") && registry.starts_with("https://") {
-        return None;
-    }
-    let origin = format!("{}://{}", uri.scheme_str()?, uri.authority()?);
-    let transport = Transport::remote(&origin).ok()?;
+    let at = || realm.to_owned();
+    let (transport, path) = service_at(realm, registry)?;
     let asked = [("service", service), ("scope", scope)];
     let asked = asked.iter().filter_map(|(key, value)| Some(format!("{key}={}", query_value((*value)?))));
-    let query: Vec<String> = uri.query().map(str::to_owned).into_iter().chain(asked).collect();
-    let mut request = Request::get(format!("{}?{}", uri.path(), query.join("&")));
+    let (path, query) =
+        path.split_once('?').map_or((path.as_str(), None), |(path, query)| (path, Some(query)));
+    let query: Vec<String> = query.map(str::to_owned).into_iter().chain(asked).collect();
+    let mut request = Request::get(format!("{path}?{}", query.join("&")));
     if let Some(header) = login.and_then(Login::header) {
         request = request.header(AUTHORIZATION, header);
     }
-    let answer = transport.send(request.body(Body::empty()).ok()?).await.ok()?;
+    let request = request.body(Body::empty()).map_err(|_| SignInError::Realm { realm: at() })?;
+    let answer =
+        transport.send(request).await.map_err(|source| SignInError::Transport { realm: at(), source })?;
     if answer.status() != StatusCode::OK {
-        return None;
+        return Err(SignInError::Refused { realm: at(), status: answer.status() });
     }
-    let bytes = answer.into_body().collect_limited(MAX_ANSWER_BYTES).await.ok()?;
-    let answer: Answer = serde_json::from_slice(&bytes).ok()?;
-    answer.token.or(answer.access_token)
+    let bytes = answer.into_body().collect_limited(MAX_ANSWER_BYTES).await;
+    let bytes = bytes.map_err(|source| SignInError::Answer { realm: at(), source })?;
+    let answer: Option<Answer> = serde_json::from_slice(&bytes).ok();
+    let token = answer.and_then(|answer| answer.token.or(answer.access_token));
+    token.ok_or_else(|| SignInError::Token { realm: at() })
+}
+
+/// The service that gives tokens, and the path at which it is asked.
+fn service_at(realm: &str, registry: &str) -> Result<(Transport, String), SignInError> {
+    let nowhere = || SignInError::Realm { realm: realm.to_owned() };
+    let uri: Uri = realm.parse().map_err(|_| nowhere())?;
+    // A registry that is spoken to in the clear may be anybody, but not lead a password out of the encryption.
+    if uri.scheme_str() != Some("https") && registry.starts_with("https://") {
+        return Err(SignInError::Unencrypted { realm: realm.to_owned() });
+    }
+    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return Err(nowhere()) };
+    let transport = Transport::remote(&format!("{scheme}://{authority}")).map_err(|_| nowhere())?;
+    Ok((transport, uri.path_and_query().map_or("/", |path| path.as_str()).to_owned()))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HeaderValue};
+use http::header::{CONTENT_LENGTH, HeaderValue, WWW_AUTHENTICATE};
 use http::{Extensions, Method, Request, Response, Uri};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
@@ -255,7 +255,12 @@ async fn send_remote(
         };
         fail(kind, Some(error.without_url().into()))
     })?;
-    let answer: Response<reqwest::Body> = answer.into();
+    let is_from_there = reqwest::Url::parse(&url).is_ok_and(|asked| asked.origin() == answer.url().origin());
+    let mut answer: Response<reqwest::Body> = answer.into();
+    if !is_from_there {
+        // Whoever was redirected to is somebody else, to whom one does not say who one is.
+        answer.headers_mut().remove(WWW_AUTHENTICATE);
+    }
     Ok(answer.map(|body| {
         let inner = Body::new(body.map_err(reqwest::Error::without_url));
         Body::new(IdleLimit { inner, idle, timer: None })

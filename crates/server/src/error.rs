@@ -52,6 +52,7 @@ pub fn answer_to(error: &EngineError) -> Answer {
 fn text_of(error: &EngineError) -> String {
     match error {
         EngineError::Blob(error) => error.to_string(),
+        EngineError::Append(AppendError::Leaf(cause)) => format!("this cannot be recorded: {cause}"),
         EngineError::Append(error) => error.to_string(),
         other => other.to_string(),
     }
@@ -66,7 +67,9 @@ fn status_of(error: &EngineError) -> StatusCode {
             StatusCode::REQUEST_TIMEOUT
         }
         EngineError::Precondition { .. } | EngineError::Blob(BlobError::Source(_)) => StatusCode::BAD_REQUEST,
-        EngineError::Invalid { .. } | EngineError::Verification { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+        EngineError::Invalid { .. }
+        | EngineError::Verification { .. }
+        | EngineError::Append(AppendError::Leaf(_)) => StatusCode::UNPROCESSABLE_ENTITY,
         EngineError::Blob(BlobError::WrongDigest { .. }) => StatusCode::UNPROCESSABLE_ENTITY,
         EngineError::Conflict { .. } | EngineError::Blob(BlobError::OutOfOrder { .. }) => {
             StatusCode::CONFLICT

@@ -13,7 +13,7 @@ use semel_model::promotion::{self, Decision};
 use crate::Store;
 use crate::blobs::BlobError;
 use crate::entry_files::Contents;
-use crate::ledger::{self, ReadError};
+use crate::ledger::{self, ReadError, Writer};
 use crate::projections::{self, artefact, document, promotion as promotions};
 use crate::schema;
 use crate::sql::{Conn, Db, SqlError};
@@ -84,8 +84,7 @@ struct Moment {
 impl Moment {
     async fn choose(store: &Store) -> Result<Self, AuditError> {
         // What others of this process have decided becomes durable first: their lock is the one that is taken next.
-        let mut writer = store.writer().await;
-        writer.close_group(store).await;
+        let _writer = Writer::close(store.writer().await, store).await;
         let _held = store.lock().acquire().await.map_err(AuditError::Lock)?;
         let mut conn = store.connect().await?;
         conn.begin_reading().await?;

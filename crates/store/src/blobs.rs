@@ -16,7 +16,8 @@ use futures_util::{Stream, StreamExt as _};
 use semel_model::digest::{Algorithm, Digest, Hasher};
 
 use crate::blob_reader::BlobReader;
-use crate::durable::{self, Access};
+use crate::durable;
+use crate::uploads::{self, Uploads};
 
 /// How many bytes a read takes at once.
 pub const READ_BYTES: usize = 64 * 1024;
@@ -36,7 +37,7 @@ const LOOK_BACK_BYTES: u64 = 3 * FLUSH_BYTES;
 #[derive(Debug, Clone)]
 pub struct Blobs {
     dir: PathBuf,
-    uploads: PathBuf,
+    uploads: Uploads,
     running: Arc<Running>,
 }
 
@@ -109,12 +110,17 @@ pub struct Space {
 
 impl Blobs {
     pub(crate) fn at(store: &Path) -> Self {
-        Self { dir: store.join("blobs"), uploads: store.join("uploads"), running: Arc::default() }
+        Self { dir: store.join("blobs"), uploads: Uploads::of(store), running: Arc::default() }
     }
 
     /// The store's directory.
     pub(crate) fn root(&self) -> &Path {
         self.dir.parent().expect("blobs lie in the store's directory")
+    }
+
+    /// What is coming in.
+    pub fn uploads(&self) -> &Uploads {
+        &self.uploads
     }
 
     /// Where a blob lies.
@@ -198,9 +204,9 @@ impl Blobs {
         {
             return Ok(Stored { digest, size, fresh: false });
         }
-        let temporary = self.uploads.join(durable::temporary_name("put-"));
+        let temporary = self.uploads.path(&durable::temporary_name("put-"));
         let failed = |source| BlobError::Io { action: "write", path: temporary.clone(), source };
-        let mut file = durable::create_new(&temporary, Access::Shared).map_err(failed)?;
+        let mut file = self.uploads.create(&temporary).map_err(failed)?;
         let written = file.write_all(bytes).and_then(|()| file.sync_data()).map_err(failed);
         let stored = written.and_then(|()| self.adopt(&temporary, digest, size));
         if stored.is_err() {
@@ -243,12 +249,10 @@ impl Blobs {
     pub fn begin_upload(&self) -> Result<String, BlobError> {
         let id = hex::encode(&crate::keys::random()[..16]);
         let path = self.upload_path(&id)?;
-        durable::create_new(&path, Access::Shared).map_err(|source| BlobError::Io {
-            action: "create",
-            path,
-            source,
-        })?;
-        Ok(id)
+        match self.uploads.create(&path) {
+            Ok(_) => Ok(id),
+            Err(source) => Err(BlobError::Io { action: "create", path, source }),
+        }
     }
 
     /// Says by which algorithm a new upload session will be checked, which is then done while its bytes come in. Without it,
@@ -391,10 +395,10 @@ impl Blobs {
         since: SystemTime,
         take: impl Fn(&Self, &Path) -> Result<bool, BlobError>,
     ) -> Result<Vec<u64>, BlobError> {
-        let failed = |source| BlobError::Io { action: "look through", path: self.uploads.clone(), source };
+        let dir = self.uploads.dir();
+        let failed = |source| BlobError::Io { action: "look through", path: dir.to_owned(), source };
         let mut sizes = Vec::new();
-        for entry in std::fs::read_dir(&self.uploads).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
+        for path in self.uploads.files().map_err(failed)? {
             match idle_time_and_size(&path, since)? {
                 Some((_, size)) if take(self, &path)? => sizes.push(size),
                 _ => {}
@@ -420,7 +424,7 @@ impl Blobs {
 
     /// How full the disk is on which blobs are written.
     pub fn space(&self) -> io::Result<Space> {
-        let found = rustix::fs::statvfs(&self.uploads)?;
+        let found = rustix::fs::statvfs(self.uploads.dir())?;
         let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
         Ok(Space { free_bytes: bytes(found.f_bavail), size_bytes: bytes(found.f_blocks) })
     }
@@ -448,19 +452,21 @@ impl Blobs {
     }
 
     fn upload_path(&self, id: &str) -> Result<PathBuf, BlobError> {
-        let known = id.len() == 32 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        if known {
-            Ok(self.uploads.join(id))
-        } else {
-            Err(BlobError::UnknownUpload(id.chars().take(80).collect()))
+        match uploads::is_session(id) {
+            true => Ok(self.uploads.path(id)),
+            false => Err(BlobError::UnknownUpload(id.chars().take(80).collect())),
         }
     }
 
-    /// The digests of all blobs, in no order.
+    /// The digests of all blobs, in no order. What cannot be listed is an error, and never taken for empty.
     pub fn list(&self) -> io::Result<Vec<Digest>> {
         let mut digests = Vec::new();
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
-            let Ok(shards) = std::fs::read_dir(self.dir.join(algorithm.as_str())) else { continue };
+            let shards = match std::fs::read_dir(self.dir.join(algorithm.as_str())) {
+                // It is made with the first blob of its kind.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                shards => shards?,
+            };
             for shard in shards {
                 for item in std::fs::read_dir(shard?.path())? {
                     let name = item?.file_name();

@@ -54,7 +54,10 @@ pub fn create_dir(dir: &Path) -> io::Result<()> {
 pub fn lay_apart(dir: &Path) -> io::Result<()> {
     use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
     let dir = File::open(dir)?;
-    let hinted = ioctl_getflags(&dir).and_then(|flags| ioctl_setflags(&dir, flags | IFlags::TOPDIR));
+    let hinted = ioctl_getflags(&dir).and_then(|flags| match flags.contains(IFlags::TOPDIR) {
+        true => Ok(()),
+        false => ioctl_setflags(&dir, flags | IFlags::TOPDIR),
+    });
     if let Err(error) = hinted {
         tracing::debug!(%error, "The file system takes no hint");
     }

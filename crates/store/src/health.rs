@@ -45,15 +45,15 @@ pub async fn check(store: &Store) -> Result<(), Unwell> {
     }
     let mut conn = store.reader().await.map_err(Unwell::Database)?;
     ledger::size(&mut conn).await.map_err(Unwell::Database)?;
-    let uploads = store.dir().join("uploads");
-    blocking(move || write_canary(&uploads)).await.map_err(Unwell::Disk)
+    let uploads = store.blobs().uploads().clone();
+    blocking(move || write_canary(uploads.dir())).await.map_err(Unwell::Disk)
 }
 
 /// Counts.
 pub async fn figures(store: &Store) -> Result<Figures, SqlError> {
     let ledger_leaves = ledger::size(&mut store.reader().await?).await?;
-    let (uploads, trash) = (store.dir().join("uploads"), store.dir().join("trash"));
-    let (open_uploads, trash_bytes) = blocking(move || (uploads_in(&uploads), bytes_in(&trash))).await;
+    let (uploads, trash) = (store.blobs().uploads().clone(), store.dir().join("trash"));
+    let (open_uploads, trash_bytes) = blocking(move || (uploads.count_sessions(), bytes_in(&trash))).await;
     Ok(Figures { ledger_leaves, open_uploads, trash_bytes })
 }
 
@@ -68,13 +68,6 @@ fn write_canary(dir: &Path) -> io::Result<()> {
     // Also when it could not be written: on a full disk many of them would lie there.
     let removed = std::fs::remove_file(&path);
     written.and(removed)
-}
-
-/// Temporary files of other kinds lie there too; only an upload is named by its id alone.
-fn uploads_in(dir: &Path) -> u64 {
-    let Ok(listing) = std::fs::read_dir(dir) else { return 0 };
-    let is_upload = |name: &str| name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
-    listing.flatten().filter(|item| item.file_name().to_str().is_some_and(is_upload)).count() as u64
 }
 
 fn bytes_in(dir: &Path) -> u64 {

@@ -54,6 +54,11 @@ impl Lease {
     pub fn is_live(&self, now: Timestamp) -> bool {
         self.until_millis > now.as_millisecond()
     }
+
+    /// Whether its holder has ended the attempt, with a result or without; one that only lapsed may still be renewed.
+    pub fn is_given_up(&self) -> bool {
+        self.until_millis == 0
+    }
 }
 
 /// The columns that [`read`] takes, in its order.

@@ -189,7 +189,7 @@ impl Turn {
         let mut writer = store.writer().await;
         let full = |group: &Group| group.turns >= MAX_TURNS || (to_disk && !group.to_disk);
         if writer.group.as_ref().is_some_and(full) {
-            writer.close_group(store).await;
+            writer = Writer::close(writer, store).await;
         }
         writer.undo_given_up().await?;
         match writer.group {
@@ -414,9 +414,29 @@ impl Writer {
         Ok(())
     }
 
+    /// Closes the open group. Whoever waits for that may go away: a commit that is under way is finished all the same, so that
+    /// its turns hear what became of them.
+    pub(crate) async fn close(mut this: OwnedMutexGuard<Self>, store: &Store) -> OwnedMutexGuard<Self> {
+        // What is not for the disk is closed at once.
+        if this.group.as_ref().is_none_or(|group| !group.to_disk) {
+            this.close_group(store).await;
+            return this;
+        }
+        let closer = store.clone();
+        let closed = tokio::spawn(async move {
+            this.close_group(&closer).await;
+            this
+        });
+        match closed.await {
+            Ok(this) => this,
+            // The program ends.
+            Err(_) => store.writer().await,
+        }
+    }
+
     /// Makes a group durable and tells all of its turns. On a failure the connection is closed, which gives up what it had
     /// not committed.
-    pub(crate) async fn close_group(&mut self, store: &Store) {
+    async fn close_group(&mut self, store: &Store) {
         if self.group.is_none() {
             return;
         }

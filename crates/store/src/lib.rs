@@ -1,7 +1,7 @@
 //! What lasts: blobs, the ledger, and what is folded from it.
 //!
 //! ```text
-//! store.json  store.lock  semel.db  generation  ledger/entries-<n>  blobs/sha256/ab/abcdef…  uploads/<id>  trash/
+//! store.json  store.lock  semel.db  generation  ledger/entries-<n>  blobs/sha256/ab/abcdef…  uploads/ab/<id>  trash/
 //! ```
 //!
 //! The tables are in `semel.db`, or in a PostgreSQL database: then `store.json` says so and there is no `semel.db`.
@@ -28,6 +28,7 @@ mod generation;
 pub mod blobs;
 pub mod blob_reader;
 mod trash;
+pub mod uploads;
 pub mod scrub;
 
 pub mod health;
@@ -57,6 +58,7 @@ use crate::lock::StoreLock;
 use crate::projections::artefact;
 use crate::schema::{Migrated, SchemaError};
 use crate::sql::{Conn, DatabaseUrl, Db, SqlError};
+use crate::uploads::Uploads;
 
 /// The format of the store's directory that this program writes and reads.
 pub const STORE_FORMAT: u32 = 1;
@@ -588,7 +590,7 @@ pub(crate) fn mark_blobs(dir: &Path, id: &str) -> io::Result<()> {
     durable::replace(&dir.join("blobs").join(OWNER_FILE), format!("{id}\n").as_bytes(), Access::Shared)
 }
 
-const SUBDIRECTORIES: [&str; 3] = ["ledger", "uploads", "trash"];
+const SUBDIRECTORIES: [&str; 2] = ["ledger", "trash"];
 /// The directory whose subdirectories hold the blobs.
 const BLOBS: &str = "blobs/sha256";
 
@@ -620,6 +622,7 @@ fn prepare_directory(dir: &Path) -> Result<(), OpenError> {
         let path = dir.join(name);
         durable::create_dir(&path).map_err(io_error("create", &path))?;
     }
+    create_apart(Uploads::of(dir).dir())?;
     create_apart(&dir.join(BLOBS))
 }
 

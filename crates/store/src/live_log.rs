@@ -100,6 +100,20 @@ pub async fn read(conn: &mut Conn, log: Running<'_>, from: u64, limit: u64) -> R
     Ok(joined)
 }
 
+/// Forgets what attempts printed whose leases ended before a time (in milliseconds since 1970), or are lost: nobody goes on
+/// with them.
+pub async fn forget_lapsed(conn: &mut Conn, before_millis: i64) -> Result<(), SqlError> {
+    conn.execute(
+        "DELETE FROM live_log WHERE NOT EXISTS (SELECT 1 FROM build JOIN lease \
+         ON lease.component = build.component AND lease.build_key = build.build_key \
+         WHERE build.component = live_log.component AND build.number = live_log.number \
+         AND lease.platform = live_log.part AND lease.attempt = live_log.attempt AND lease.until_millis >= $1)",
+        &[before_millis.into()],
+    )
+    .await
+    .map(drop)
+}
+
 /// Forgets what a build, or one part of it, printed.
 pub async fn forget(
     conn: &mut Conn,

@@ -4,16 +4,18 @@
 //! the entries that differ. What has the same digest is never read, so the layers of a base cost nothing. A layer is
 //! unpacked once into a plain file; of its files only small windows are in memory.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use flate2::read::MultiGzDecoder;
 use semel_model::digest::Digest;
+use semel_oci::manifest::MAX_MANIFEST_BYTES;
 use serde_json::Value;
 
 use super::content::{self, Detail, What};
+use crate::layer::{self, Compression, Room};
+use crate::rootfs::Opened;
 
 /// One of two artefacts.
 #[derive(Debug, Clone)]
@@ -58,7 +60,7 @@ impl Side {
     /// The same, with its manifest in the layout.
     pub fn open(layout: &Path, manifest: &Digest) -> Result<Self, CompareError> {
         let path = blob_path(layout, manifest);
-        let bytes = fs::read(&path).map_err(failed(path.display().to_string()))?;
+        let bytes = read_document(&path).map_err(failed(path.display().to_string()))?;
         Self::new(layout, &bytes)
     }
 
@@ -76,18 +78,27 @@ impl Side {
         layers.into_iter().flatten().filter_map(Piece::of).collect()
     }
 
-    fn open_piece(&self, piece: &Piece) -> Result<File, CompareError> {
-        let path = blob_path(&self.layout, &piece.digest);
-        File::open(&path).map_err(failed(path.display().to_string()))
+    fn path_of(&self, piece: &Piece) -> PathBuf {
+        blob_path(&self.layout, &piece.digest)
     }
 
     fn read_config(&self) -> Result<Value, CompareError> {
         let Some(piece) = self.config() else { return Ok(Value::Null) };
-        let mut bytes = Vec::new();
         let what = || failed(format!("the configuration {}", piece.digest));
-        self.open_piece(&piece)?.read_to_end(&mut bytes).map_err(what())?;
+        let bytes = read_document(&self.path_of(&piece)).map_err(what())?;
         serde_json::from_slice(&bytes).map_err(|error| what()(io::Error::other(error)))
     }
+}
+
+/// Reads a manifest or a configuration, which are not longer than the registry takes them.
+fn read_document(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_MANIFEST_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > MAX_MANIFEST_BYTES {
+        let limit = format!("it has more than {MAX_MANIFEST_BYTES} bytes, which is the limit");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, limit));
+    }
+    Ok(bytes)
 }
 
 /// Where a blob lies in an OCI layout (image-spec 1.1, image-layout.md, "Blobs").
@@ -115,8 +126,8 @@ impl Piece {
         Some(Self { digest: text("digest")?.parse().ok()?, media_type: text("mediaType")?.to_owned() })
     }
 
-    fn is_tar(&self) -> bool {
-        self.media_type.ends_with("tar+gzip") || self.media_type.ends_with("tar")
+    fn compression(&self) -> Option<Compression> {
+        Compression::of(&self.media_type)
     }
 }
 
@@ -144,7 +155,7 @@ pub fn compare(committed: &Side, built: &Side, scratch: &Path) -> Result<Vec<Fou
     for (at, (one, other)) in layers.iter().zip(&others).enumerate() {
         if one.digest != other.digest {
             let pair = Pair { place: format!("layer {}", at + 1), scratch };
-            found.extend(pair.layer(committed.open_piece(one)?, built.open_piece(other)?, one, other)?);
+            found.extend(pair.layer(&committed.path_of(one), &built.path_of(other), one, other)?);
         }
     }
     Ok(found)
@@ -157,7 +168,7 @@ fn fields(place: &str, one: &Value, other: &Value, without: &[&str]) -> Vec<Foun
     names.sort();
     names.dedup();
     let differ = names.into_iter().filter(|name| one.get(*name) != other.get(*name));
-    let shown = |value: Option<&String>| value.cloned().unwrap_or_else(|| "(absent)".to_owned());
+    let shown = |value: Option<&String>| value.cloned().unwrap_or_else(|| ABSENT.to_owned());
     differ
         .map(|name| Found {
             place: place.to_owned(),
@@ -195,13 +206,13 @@ struct Pair<'a> {
 }
 
 impl Pair<'_> {
-    fn layer(&self, one: File, other: File, of: &Piece, and: &Piece) -> Result<Vec<Found>, CompareError> {
+    fn layer(&self, one: &Path, other: &Path, of: &Piece, and: &Piece) -> Result<Vec<Found>, CompareError> {
         let failed = || failed(self.place.clone());
-        if !(of.is_tar() && and.is_tar()) {
+        let (Some(compression), Some(other_compression)) = (of.compression(), and.compression()) else {
             return self.blob(one, other).map_err(failed());
-        }
-        let one = Tree::unpack(one, of, &self.scratch.join("one")).map_err(failed())?;
-        let other = Tree::unpack(other, and, &self.scratch.join("other")).map_err(failed())?;
+        };
+        let one = Tree::unpack(one, compression, &self.scratch.join("one")).map_err(failed())?;
+        let other = Tree::unpack(other, other_compression, &self.scratch.join("other")).map_err(failed())?;
         let found = self.trees(&one, &other).map_err(failed())?;
         if found.is_empty() {
             let detail = Detail::new(What::Compression, &of.digest, &and.digest);
@@ -211,8 +222,8 @@ impl Pair<'_> {
     }
 
     /// A layer that is a file itself: a package, a disk image or a part of one.
-    fn blob(&self, mut one: File, mut other: File) -> io::Result<Vec<Found>> {
-        let details = content::differences("", &mut one, &mut other)?;
+    fn blob(&self, one: &Path, other: &Path) -> io::Result<Vec<Found>> {
+        let details = content::differences("", &mut File::open(one)?, &mut File::open(other)?)?;
         Ok(if details.is_empty() { Vec::new() } else { vec![self.found(None, details)] })
     }
 
@@ -224,8 +235,8 @@ impl Pair<'_> {
         for path in paths {
             let details = match (one.entries.get(path), other.entries.get(path)) {
                 (Some(entry), Some(twin)) => self.entries(path, (one, entry), (other, twin))?,
-                (Some(_), None) => vec![Detail::new(What::Entry, shown(path), "(absent)")],
-                (None, Some(_)) => vec![Detail::new(What::Entry, "(absent)", shown(path))],
+                (Some(_), None) => vec![Detail::new(What::Entry, shown(path), ABSENT)],
+                (None, Some(_)) => vec![Detail::new(What::Entry, ABSENT, shown(path))],
                 (None, None) => Vec::new(),
             };
             if !details.is_empty() {
@@ -264,33 +275,35 @@ impl Pair<'_> {
 
 /// Where one entry is gone and one has come in the same directory, it is likely the same under another name.
 fn pair_absent(found: &mut Vec<Found>) {
-    let is = |one: &Found, side: fn(&Detail) -> &str| {
-        one.details.len() == 1 && one.details[0].what == What::Entry && side(&one.details[0]) == "(absent)"
-    };
     let dir = |one: &Found| {
-        let path = one.path.clone().unwrap_or_default();
-        path.rsplit_once('/').map_or_else(String::new, |(dir, _)| dir.to_owned())
+        let path = one.path.as_deref().unwrap_or_default();
+        path.rsplit_once('/').map_or("", |(dir, _)| dir).to_owned()
     };
-    let came: Vec<usize> =
-        (0..found.len()).filter(|at| is(&found[*at], |detail| &detail.committed)).collect();
-    let mut merged = Vec::new();
-    for at in came {
-        let alone = |other: &usize| {
-            is(&found[*other], |detail| &detail.built) && dir(&found[*other]) == dir(&found[at])
-        };
-        let gone: Vec<usize> = (0..found.len()).filter(alone).filter(|one| !merged.contains(one)).collect();
-        if let Some(gone) = gone.first() {
-            found[*gone].details[0].built = found[at].details[0].built.clone();
-            found[*gone].details[0].what = What::Name;
-            merged.push(at);
+    let (mut gone, mut came) = (BTreeMap::<String, VecDeque<usize>>::new(), Vec::new());
+    for (at, one) in found.iter().enumerate() {
+        match one.details.as_slice() {
+            [Detail { what: What::Entry, built, .. }] if built == ABSENT => {
+                gone.entry(dir(one)).or_default().push_back(at);
+            }
+            [Detail { what: What::Entry, committed, .. }] if committed == ABSENT => came.push(at),
+            _ => {}
         }
     }
-    let mut at = 0;
-    found.retain(|_| {
-        at += 1;
-        !merged.contains(&(at - 1))
-    });
+    let mut merged = BTreeSet::new();
+    for at in came {
+        if let Some(twin) = gone.get_mut(&dir(&found[at])).and_then(VecDeque::pop_front) {
+            let built = std::mem::take(&mut found[at].details[0].built);
+            found[twin].details[0].built = built;
+            found[twin].details[0].what = What::Name;
+            merged.insert(at);
+        }
+    }
+    let mut at = 0..;
+    found.retain(|_| at.next().is_none_or(|at| !merged.contains(&at)));
 }
+
+/// What stands in the place of what one of two does not have.
+const ABSENT: &str = "(absent)";
 
 /// A layer as a plain tar file, and where its entries are in it.
 struct Tree {
@@ -315,27 +328,20 @@ impl Entry {
 }
 
 impl Tree {
-    fn unpack(layer: File, piece: &Piece, file: &Path) -> io::Result<Self> {
+    fn unpack(layer: &Path, compression: Compression, file: &Path) -> io::Result<Self> {
         #[expect(clippy::disallowed_methods, reason = "a file of the work directory need not last")]
         let mut plain = File::create(file)?;
-        if piece.media_type.ends_with("gzip") {
-            io::copy(&mut MultiGzDecoder::new(io::BufReader::new(layer)), &mut plain)?;
-        } else {
-            io::copy(&mut io::BufReader::new(layer), &mut plain)?;
-        }
+        io::copy(&mut compression.open(layer)?, &mut plain)?;
         let mut entries = BTreeMap::new();
-        let mut archive = tar::Archive::new(File::open(file)?);
-        for entry in archive.entries_with_seek()? {
-            let entry = entry?;
-            entries.insert(entry.path_bytes().into_owned(), Entry::of(&entry)?);
-        }
+        layer::walk(Compression::None.open(file)?, &mut Room::default(), |entry| {
+            entries.insert(entry.path_bytes().into_owned(), Entry::of(entry)?);
+            Ok(())
+        })?;
         Ok(Self { file: file.to_owned(), entries })
     }
 
-    fn open(&self, entry: &Entry) -> io::Result<Part> {
-        let mut part = Part { file: File::open(&self.file)?, offset: entry.offset, size: entry.size, at: 0 };
-        part.rewind()?;
-        Ok(part)
+    fn open(&self, entry: &Entry) -> io::Result<Opened> {
+        Opened::range(&self.file, entry.offset, entry.size)
     }
 }
 
@@ -360,38 +366,38 @@ impl Entry {
     }
 }
 
-/// A range of a file.
-struct Part {
-    file: File,
-    offset: u64,
-    size: u64,
-    at: u64,
-}
-
-impl Read for Part {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.size.saturating_sub(self.at)).unwrap_or(usize::MAX);
-        let most = left.min(buffer.len());
-        let some = self.file.read(&mut buffer[..most])?;
-        self.at += some as u64;
-        Ok(some)
-    }
-}
-
-impl Seek for Part {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let wanted = match to {
-            SeekFrom::Start(at) => Some(at),
-            SeekFrom::End(by) => self.size.checked_add_signed(by),
-            SeekFrom::Current(by) => self.at.checked_add_signed(by),
-        };
-        let at = wanted.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        self.file.seek(SeekFrom::Start(self.offset + at))?;
-        self.at = at;
-        Ok(at)
-    }
-}
-
 fn shown(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_gone_and_what_came_in_a_directory_are_paired_in_their_order() {
+        let entry = |path: &str, committed: &str, built: &str| Found {
+            place: "layer 1".to_owned(),
+            path: Some(path.to_owned()),
+            details: vec![Detail::new(What::Entry, committed, built)],
+        };
+        let gone = |path: &str| entry(path, path, ABSENT);
+        let came = |path: &str| entry(path, ABSENT, path);
+        let mut found =
+            vec![gone("a/1"), came("a/2"), gone("a/3"), came("a/4"), came("a/5"), came("b/1"), gone("c/1")];
+        pair_absent(&mut found);
+        let told = |one: &Found| {
+            let detail = &one.details[0];
+            format!("{} {} {}", detail.what, detail.committed, detail.built)
+        };
+        let told: Vec<String> = found.iter().map(told).collect();
+        let expected = [
+            "name a/1 a/2",
+            "name a/3 a/4",
+            "entry (absent) a/5",
+            "entry (absent) b/1",
+            "entry c/1 (absent)",
+        ];
+        assert_eq!(told, expected);
+    }
 }

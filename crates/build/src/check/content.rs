@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
+use std::ops::Range;
 
 use flate2::read::MultiGzDecoder;
 use goblin::elf::section_header::SHT_NOBITS;
@@ -115,6 +116,10 @@ impl fmt::Display for What {
 
 /// In how many ways one file is said to differ: enough that one of them shows a cause.
 const DETAILS_MAX: usize = 32;
+/// How many members of an archive are told apart.
+const MEMBERS_MAX: usize = 100_000;
+/// The name of a section is not longer, in bytes.
+const SECTION_NAME_MAX: usize = 256;
 /// How much of what is compressed inside a file is unpacked.
 const UNPACKED_MAX: u64 = 64 << 20;
 /// How deep archives in archives are opened.
@@ -304,6 +309,9 @@ fn ar_members(file: &mut dyn Seekable) -> io::Result<Vec<ArMember>> {
         let Some(size) = field(48, 58).parse::<u64>().ok().filter(|_| header.ends_with(b"`\n")) else {
             return Ok(members);
         };
+        if members.len() == MEMBERS_MAX {
+            return Ok(members);
+        }
         members.push(ArMember {
             name: field(0, 16).trim_end_matches('/').to_owned(),
             time: field(16, 28),
@@ -332,25 +340,25 @@ fn pyc(one: &mut dyn Seekable, other: &mut dyn Seekable, ends: (u64, u64)) -> io
 }
 
 struct Section {
-    offset: u64,
-    size: u64,
-    has_bytes: bool,
+    /// Where its bytes are in the file.
+    range: Range<u64>,
 }
 
 /// The sections of two ELF objects that differ. The build id follows from all others, so it counts only alone.
 fn elf(one: &mut dyn Seekable, other: &mut dyn Seekable) -> io::Result<Vec<Detail>> {
     let (sections, twins) = (sections(one)?, sections(other)?);
+    let mut by_name = BTreeMap::new();
+    for (name, twin) in &twins {
+        by_name.entry(name).or_insert(twin);
+    }
     let mut details = Vec::new();
     let mut build_id = None;
     for (name, section) in &sections {
-        let Some((_, twin)) = twins.iter().find(|(twin, _)| twin == name) else { continue };
-        if !section.has_bytes || !twin.has_bytes {
-            continue;
-        }
-        let (range, other_range) =
-            ((section.offset, section.offset + section.size), (twin.offset, twin.offset + twin.size));
+        let Some(twin) = by_name.get(name) else { continue };
+        let range = (section.range.start, section.range.end);
+        let other_range = (twin.range.start, twin.range.end);
         let Some(offset) = first_difference(one, range, other, other_range)? else { continue };
-        let twin_offset = offset - section.offset + twin.offset;
+        let twin_offset = offset - range.0 + other_range.0;
         let (sample, twin_sample) = (around(one, offset)?, around(other, twin_offset)?);
         if name == ".note.gnu.build-id" {
             build_id = Some(Detail::new(What::BuildId, sample, twin_sample));
@@ -369,30 +377,36 @@ fn has_text(section: &str) -> bool {
         .any(|name| section.starts_with(name))
 }
 
-/// The sections by name, in their order. An object without a table of sections has none.
+/// The sections that have bytes in the file, by name, in their order. An object without a table of sections has none.
 fn sections(file: &mut dyn Seekable) -> io::Result<Vec<(String, Section)>> {
+    let file_size = file.seek(SeekFrom::End(0))?;
     let bytes = read_at(file, 0, header64::SIZEOF_EHDR as u64)?;
     let Ok(bytes) = <[u8; header64::SIZEOF_EHDR]>::try_from(bytes) else { return Ok(Vec::new()) };
     let header = header64::Header::from_bytes(&bytes);
     let size = section_header64::SIZEOF_SHDR;
+    if header.e_shoff == 0 || header.e_shoff >= file_size {
+        return Ok(Vec::new());
+    }
     let table = read_at(file, header.e_shoff, (usize::from(header.e_shnum) * size) as u64)?;
     let number = table.len() / size;
-    if header.e_shoff == 0 || number == 0 {
+    if number == 0 {
         return Ok(Vec::new());
     }
     let headers = section_header64::SectionHeader::from_bytes(&table, number);
-    let Some(names) = headers.get(usize::from(header.e_shstrndx)) else { return Ok(Vec::new()) };
+    let names = headers.get(usize::from(header.e_shstrndx)).filter(|names| names.sh_offset < file_size);
+    let Some(names) = names else { return Ok(Vec::new()) };
     let names = read_at(file, names.sh_offset, names.sh_size.min(1 << 20))?;
     let name = |at: u32| {
         let rest = usize::try_from(at).ok().and_then(|at| names.get(at..)).unwrap_or_default();
+        let rest = &rest[..rest.len().min(SECTION_NAME_MAX)];
         String::from_utf8_lossy(rest.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
     };
-    let section = |header: &section_header64::SectionHeader| Section {
-        offset: header.sh_offset,
-        size: header.sh_size,
-        has_bytes: header.sh_type != SHT_NOBITS,
+    let section = |header: &section_header64::SectionHeader| {
+        let end = header.sh_offset.checked_add(header.sh_size).filter(|end| *end <= file_size)?;
+        let has_bytes = header.sh_type != SHT_NOBITS;
+        has_bytes.then(|| (name(header.sh_name), Section { range: header.sh_offset..end }))
     };
-    Ok(headers.iter().map(|header| (name(header.sh_name), section(header))).collect())
+    Ok(headers.iter().filter_map(section).collect())
 }
 
 /// The first lines that differ, side by side, or that only their order does.
@@ -517,4 +531,41 @@ fn dos_time((time, date): (u16, u16)) -> String {
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An object of 64 bits with a table of one section, at these places.
+    fn object(table_at: u64, section: (u64, u64), content: u8) -> Vec<u8> {
+        let mut bytes = vec![0; 300];
+        bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        bytes[40..48].copy_from_slice(&table_at.to_le_bytes());
+        // One section header, which is that of the names too.
+        bytes[60] = 1;
+        bytes[64 + 4] = 1;
+        bytes[64 + 24..64 + 32].copy_from_slice(&section.0.to_le_bytes());
+        bytes[64 + 32..64 + 40].copy_from_slice(&section.1.to_le_bytes());
+        bytes[200] = content;
+        bytes
+    }
+
+    #[test]
+    fn an_object_whose_tables_lead_anywhere_is_compared_byte_by_byte() {
+        for (table_at, section, by_section) in [
+            (64, (190, 20), true),
+            (64, (u64::MAX - 1, 20), false),
+            (64, (190, u64::MAX), false),
+            (64, (1 << 62, 1), false),
+            (u64::MAX - 3, (190, 20), false),
+            (299, (190, 20), false),
+        ] {
+            let (one, other) = (object(table_at, section, 1), object(table_at, section, 2));
+            let found = differences("lib.so", &mut Cursor::new(one), &mut Cursor::new(other)).unwrap();
+            let [detail] = found.as_slice() else { panic!("{found:?}") };
+            assert_eq!(matches!(detail.what, What::Section { offset: 200, .. }), by_section, "{detail:?}");
+            assert!(by_section || detail.what == What::Offset(200), "{detail:?}");
+        }
+    }
 }

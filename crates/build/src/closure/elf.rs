@@ -120,6 +120,10 @@ const MOST_SECTION_HEADERS: u16 = 16 * 1024;
 const LONGEST_TABLE: u64 = 256 * 1024;
 /// No name is longer, in bytes: `PATH_MAX`, and room for a search path of several.
 const LONGEST_NAME: u64 = 16 * 1024;
+/// No object names more libraries and versions than this: the largest browsers have some hundred.
+const MOST_NAMES: usize = 16 * 1024;
+/// The names of an object are held in memory; so many bytes at most, together.
+const NAMES_BYTES_MAX: usize = 1 << 20;
 
 /// Reads an object of `size` bytes.
 pub(crate) fn read(file: &mut (impl Read + Seek), size: u64) -> Result<Object, ElfError> {
@@ -149,12 +153,15 @@ pub(crate) fn read(file: &mut (impl Read + Seek), size: u64) -> Result<Object, E
     }
     if let Some(place) = programs.iter().find(|program| program.p_type == PT_DYNAMIC) {
         let dynamic = dynamic_section(&mut bytes, place, context)?;
-        Linked { bytes: &mut bytes, programs: &programs, dynamic, context }.read(&mut object)?;
+        let (names_left, bytes_left) = (MOST_NAMES, NAMES_BYTES_MAX);
+        Linked { bytes: &mut bytes, programs: &programs, dynamic, context, names_left, bytes_left }
+            .read(&mut object)?;
     }
     Ok(object)
 }
 
-/// The contents of the sections with these names, of at most so many bytes each; what is longer is left out.
+/// The contents of the sections with these names, of at most so many bytes each; what is longer is left out, and so is
+/// what has the name of one before it.
 pub(crate) fn sections<'n>(
     file: &mut (impl Read + Seek),
     size: u64,
@@ -167,11 +174,12 @@ pub(crate) fn sections<'n>(
     let headers = section_headers(&mut bytes, &header, context_of(&header)?)?;
     let Some(texts) = headers.get(usize::from(header.e_shstrndx)) else { return Ok(Vec::new()) };
     let texts = bytes.exactly(texts.sh_offset, texts.sh_size.min(LONGEST_TABLE))?;
-    let mut found = Vec::new();
+    let mut found: Vec<(&str, Vec<u8>)> = Vec::new();
     for section in headers.iter().filter(|section| section.sh_type == SHT_PROGBITS && section.sh_size <= most)
     {
         let name = until_nul(texts.get(section.sh_name..).unwrap_or_default());
-        if let Some(name) = names.iter().find(|wanted| wanted.as_bytes() == name) {
+        let wanted = names.iter().find(|wanted| wanted.as_bytes() == name);
+        if let Some(name) = wanted.filter(|name| found.iter().all(|(known, _)| known != *name)) {
             found.push((*name, bytes.exactly(section.sh_offset, section.sh_size)?));
         }
     }
@@ -236,6 +244,10 @@ struct Linked<'a, 'b, F> {
     programs: &'a [ProgramHeader],
     dynamic: Dynamic,
     context: Ctx,
+    /// How many names may still be read, and how long they may be together. Tables of a few bytes can name the same text
+    /// again and again.
+    names_left: usize,
+    bytes_left: usize,
 }
 
 impl<F: Read + Seek> Linked<'_, '_, F> {
@@ -272,7 +284,15 @@ impl<F: Read + Seek> Linked<'_, '_, F> {
         if !text.contains(&0) {
             return Err(ElfError::Broken(format!("a name at byte {place} that does not end")));
         }
-        Ok(until_nul(&text).to_vec())
+        let name = until_nul(&text).to_vec();
+        let left = (self.names_left.checked_sub(1), self.bytes_left.checked_sub(name.len()));
+        let (Some(names_left), Some(bytes_left)) = left else {
+            return Err(ElfError::Broken(format!(
+                "more than {MOST_NAMES} names, or more than {NAMES_BYTES_MAX} bytes of them"
+            )));
+        };
+        (self.names_left, self.bytes_left) = (names_left, bytes_left);
+        Ok(name)
     }
 
     fn needed_versions(&mut self) -> Result<Vec<NeededVersion>, ElfError> {

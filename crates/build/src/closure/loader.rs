@@ -2,6 +2,7 @@
 //!
 //! Sources: ld.so(8), "DESCRIPTION"; glibc's elf/dl-load.c and musl's ldso/dynlink.c for what is not written there.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::elf::{Machine, Object};
@@ -48,13 +49,18 @@ pub(super) struct Loaded<'a> {
     pub(super) object: &'a Object,
     /// Which object loads it.
     pub(super) by: Option<Rc<Self>>,
+    /// How many objects are between the program and this one.
+    pub(super) depth: usize,
 }
+
+/// Programs load libraries ten deep; a chain without an end must not exhaust the stack.
+pub(super) const DEEPEST_LOAD: usize = 200;
 
 impl Loaded<'_> {
     /// The objects between the program and this one, it included, the program first.
     pub(super) fn chain(&self) -> Vec<&[u8]> {
-        let mut chain = self.by.as_ref().map(|by| by.chain()).unwrap_or_default();
-        chain.push(self.path);
+        let mut chain: Vec<&[u8]> = self.ancestors().map(|loaded| loaded.path).collect();
+        chain.reverse();
         chain
     }
 
@@ -83,7 +89,7 @@ pub(super) enum Search<'a> {
 /// The settings of the loader in an artefact.
 pub(super) struct Loader<'a> {
     rootfs: &'a Rootfs,
-    formats: &'a std::collections::BTreeMap<&'a [u8], Format>,
+    formats: &'a BTreeMap<&'a [u8], Format>,
     machine: Machine,
     /// `LD_LIBRARY_PATH` of the artefact.
     library_path: Vec<Vec<u8>>,
@@ -104,7 +110,7 @@ impl<'a> Loader<'a> {
             formats: check.formats,
             machine,
             library_path: split(library_path.as_bytes(), |byte| matches!(byte, b':' | b';')),
-            configured: configured(rootfs, b"etc/ld.so.conf", 0),
+            configured: configured(rootfs),
             musl: musl_directories(rootfs, machine),
             has_root: !check.has_host(),
         }
@@ -227,25 +233,50 @@ fn setting(rootfs: &Rootfs, path: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// How deep settings may include each other.
-const DEEPEST_INCLUDE: usize = 8;
+/// How many files of settings are read.
+const MOST_SETTINGS: usize = 1024;
 
-/// ldconfig(8): one directory per line, `#` begins a comment, `include PATTERN` reads others.
-fn configured(rootfs: &Rootfs, path: &[u8], depth: usize) -> Vec<Vec<u8>> {
-    let Some(bytes) = setting(rootfs, path).filter(|_| depth < DEEPEST_INCLUDE) else { return Vec::new() };
-    let mut dirs = Vec::new();
-    for line in bytes.split(|byte| *byte == b'\n') {
-        let line = line.split(|byte| *byte == b'#').next().unwrap_or_default().trim_ascii();
-        if let Some(patterns) = line.strip_prefix(b"include") {
-            for pattern in split(patterns, |byte| byte.is_ascii_whitespace()) {
-                let included = matching(rootfs, &directory(path), &pattern);
-                dirs.extend(included.iter().flat_map(|path| configured(rootfs, path, depth + 1)));
+/// The directories that are configured: ldconfig(8), one per line, `#` begins a comment, `include PATTERN` reads other
+/// files in its place. A file is read once, whoever includes it.
+fn configured(rootfs: &Rootfs) -> Vec<Vec<u8>> {
+    let mut ahead = vec![Setting::File(b"/etc/ld.so.conf".to_vec())];
+    let (mut read, mut dirs) = (BTreeSet::new(), Vec::new());
+    while let Some(next) = ahead.pop() {
+        match next {
+            Setting::Directory(dir) => dirs.push(dir),
+            Setting::File(path) => {
+                if read.len() < MOST_SETTINGS && read.insert(path.clone()) {
+                    ahead.extend(settings_of(rootfs, &path).into_iter().rev());
+                }
             }
-        } else if line.starts_with(b"/") {
-            dirs.push(line.to_vec());
         }
     }
     dirs
+}
+
+/// What a line of the settings says.
+enum Setting {
+    Directory(Vec<u8>),
+    File(Vec<u8>),
+}
+
+fn settings_of(rootfs: &Rootfs, path: &[u8]) -> Vec<Setting> {
+    let bytes = setting(rootfs, path).unwrap_or_default();
+    let mut said = Vec::new();
+    for line in bytes.split(|byte| *byte == b'\n') {
+        let line = line.split(|byte| *byte == b'#').next().unwrap_or_default().trim_ascii();
+        if let Some(patterns) = line.strip_prefix(b"include") {
+            for pattern in split(patterns, |byte| byte.is_ascii_whitespace()).into_iter().take(MOST_SETTINGS)
+            {
+                said.extend(matching(rootfs, &directory(path), &pattern).into_iter().map(Setting::File));
+            }
+        } else if line.starts_with(b"/") {
+            said.push(Setting::Directory(line.to_vec()));
+        }
+        // Who includes more than is ever read says the same again.
+        said.truncate(64 * MOST_SETTINGS);
+    }
+    said
 }
 
 /// The files that a pattern names; `*` may stand in its last part.

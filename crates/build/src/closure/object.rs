@@ -8,7 +8,7 @@ use semel_model::runtime::SYSTEM_LIBRARIES;
 use super::elf::{Machine, NeededVersion, Object};
 use super::format::Format;
 use super::glibc::{Version, systems_with};
-use super::loader::{Found, Libc, Loaded, Loader, Search, directory};
+use super::loader::{DEEPEST_LOAD, Found, Libc, Loaded, Loader, Search, directory};
 use super::report::{Finding, Rule, Severity};
 use super::script::{self, Runs};
 use super::start::Start;
@@ -18,7 +18,13 @@ use super::{Check, Node, ignore_hint, shown, text};
 pub(super) fn check<'a>(check: &mut Check<'a>, starts: &[Start<'a>]) {
     let Some(machine) = Machine::of(&check.question.platform.architecture) else { return };
     let loader = Loader::new(check, machine);
-    let mut walk = Walk { check, loader, machine, entered: BTreeSet::new() };
+    let mut by_name = BTreeMap::new();
+    for (path, node) in check.rootfs().entries() {
+        if !matches!(node, Node::Directory { .. }) {
+            by_name.entry(name_of(path)).or_insert(path);
+        }
+    }
+    let mut walk = Walk { check, loader, machine, entered: BTreeSet::new(), by_name };
     for start in starts {
         walk.enter(start.path, Severity::Error, &start.by, None);
     }
@@ -33,6 +39,13 @@ struct Walk<'c, 'a> {
     loader: Loader<'a>,
     machine: Machine,
     entered: BTreeSet<&'a [u8]>,
+    /// The first file or link of each name, wherever it lies.
+    by_name: BTreeMap<&'a [u8], &'a [u8]>,
+}
+
+/// The last part of a path.
+fn name_of(path: &[u8]) -> &[u8] {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
 }
 
 impl<'a> Walk<'_, 'a> {
@@ -74,7 +87,7 @@ impl<'a> Walk<'_, 'a> {
             }
             None => self.libc_without_program(object),
         };
-        let program = Rc::new(Loaded { path, origin: directory(path), object, by: None });
+        let program = Rc::new(Loaded { path, origin: directory(path), object, by: None, depth: 0 });
         let mut process = Process::default();
         process.add(Rc::clone(&program), None);
         while let Some(loaded) = process.ahead.pop_front() {
@@ -101,9 +114,13 @@ impl<'a> Walk<'_, 'a> {
             return;
         }
         match self.loader.search(libc, from, name) {
+            Search::Found(_) if from.depth == DEEPEST_LOAD => {
+                let problem = format!("it is loaded by a chain of {DEEPEST_LOAD} others");
+                self.broken(from.path, &problem, severity, by);
+            }
             Search::Found(Found { path, origin, object }) => {
-                let loaded = Rc::new(Loaded { path, origin, object, by: Some(Rc::clone(from)) });
-                process.add(loaded, Some(name));
+                let (by, depth) = (Some(Rc::clone(from)), from.depth + 1);
+                process.add(Rc::new(Loaded { path, origin, object, by, depth }), Some(name));
             }
             Search::Missing { foreign } => self.missing(from, name, foreign, severity, by),
         }
@@ -139,7 +156,7 @@ impl<'a> Walk<'_, 'a> {
             }
             None => self.libc_without_program(object),
         };
-        let alone = Rc::new(Loaded { path, origin: directory(path), object, by: None });
+        let alone = Rc::new(Loaded { path, origin: directory(path), object, by: None, depth: 0 });
         let mut process = Process::default();
         process.add(Rc::clone(&alone), None);
         for name in &object.needed {
@@ -197,7 +214,7 @@ impl<'a> Walk<'_, 'a> {
         if self.check.has_host() && (name.starts_with("/lib/ld-") || name.starts_with("/lib64/ld-")) {
             return self.check.ask_host(name, None);
         }
-        let other = self.elsewhere(interpreter.rsplit(|byte| *byte == b'/').next().unwrap_or(interpreter));
+        let other = self.elsewhere(name_of(interpreter));
         let other = other.map(|other| format!("; {other} has its name")).unwrap_or_default();
         self.check.find(Finding {
             severity,
@@ -272,10 +289,7 @@ impl<'a> Walk<'_, 'a> {
 
     /// Something of the name, wherever it lies.
     fn elsewhere(&self, name: &[u8]) -> Option<String> {
-        let named = |path: &[u8]| path.rsplit(|byte| *byte == b'/').next() == Some(name);
-        let mut entries = self.check.rootfs().entries();
-        let found = entries.find(|(path, node)| named(path) && !matches!(node, Node::Directory { .. }));
-        found.map(|(path, _)| shown(path))
+        self.by_name.get(name).map(|path| shown(path))
     }
 
     /// A zip brings no C library: the one of its runtime must be new enough.

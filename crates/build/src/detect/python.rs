@@ -7,8 +7,9 @@ use toml::Value;
 use super::{DetectError, Look, Recipe, cargo, everything};
 
 const PROGRAMS: [&str; 6] = ["main.py", "app.py", "server.py", "run.py", "wsgi.py", "__main__.py"];
+/// `-mpip` in one word: after each `-m pip` pyenv writes beside itself, which no build may.
 const INSTALL: &str =
-    "python3 -m pip install --disable-pip-version-check --no-cache-dir --no-compile --target .";
+    "python3 -mpip install --disable-pip-version-check --no-cache-dir --no-compile --target .";
 
 pub(super) fn recipe(look: &mut Look<'_>) -> Result<Option<Recipe>, DetectError> {
     let manifest =

@@ -33,6 +33,28 @@ pub enum Place {
     Offset(u64),
 }
 
+/// Counts lines up to places that come one after the other, so that many places of one text cost no more than one.
+pub(super) struct Lines<'a> {
+    text: &'a [u8],
+    at: usize,
+    line: u64,
+}
+
+impl<'a> Lines<'a> {
+    pub(super) fn of(text: &'a [u8]) -> Self {
+        Self { text, at: 0, line: 1 }
+    }
+
+    /// The line, from 1, of a byte.
+    pub(super) fn line_at(&mut self, at: usize) -> u64 {
+        let between = &self.text[self.at.min(at)..self.at.max(at)];
+        let ends = memchr::memchr_iter(b'\n', between).count() as u64;
+        self.line = if at < self.at { self.line - ends } else { self.line + ends };
+        self.at = at;
+        self.line
+    }
+}
+
 /// Something that should not be inside an artefact.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Finding {
@@ -96,4 +118,17 @@ pub(super) fn is_example(path: &str) -> bool {
     name.split(['.', '-', '_']).any(|word| matches!(word, "example" | "examples" | "sample" | "samples"))
         || lower.split('/').any(|part| DIRECTORIES.contains(&part) || part.ends_with(".dist-info"))
         || SUFFIXES.iter().any(|suffix| lower.ends_with(suffix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Lines;
+
+    #[test]
+    fn lines_are_counted_forwards_and_backwards() {
+        let mut lines = Lines::of(b"a\nb\n\nc");
+        for (at, line) in [(0, 1), (1, 1), (2, 2), (5, 4), (3, 2), (4, 3), (0, 1), (6, 4)] {
+            assert_eq!(lines.line_at(at), line, "{at}");
+        }
+    }
 }

@@ -9,7 +9,7 @@ use std::io;
 use aho_corasick::AhoCorasick;
 use semel_model::project::{Command, Definition};
 
-use super::finding::{Finding, Place, Severity, is_example};
+use super::finding::{Finding, Lines, Place, Severity, is_example};
 use super::{FrontEnd, LintError};
 
 /// Variables that bundlers compile in: Next.js, Vite, Create React App, Nuxt, Gatsby, Expo, SvelteKit and Astro, Vue CLI, Storybook.
@@ -88,8 +88,8 @@ impl Values {
         let mut found = definition_pairs(definition);
         for file in ENV_FILES {
             let path = tree.join(file);
-            match fs::read_to_string(&path) {
-                Ok(text) => found.extend(pairs_of(&text, file)),
+            match fs::read(&path) {
+                Ok(bytes) => found.extend(pairs_of(&String::from_utf8_lossy(&bytes), file)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(source) => return Err(LintError::Read { path, source }),
             }
@@ -114,24 +114,19 @@ impl Values {
         }
         let mut findings = Vec::new();
         if let Some(search) = &self.search {
+            let mut lines = Lines::of(bytes);
             for found in search.find_iter(bytes) {
                 let Pair { name, from, .. } = &self.pairs[found.pattern().as_usize()];
                 let what = format!("the value that `{name}` ({from}) had during the build");
-                findings.push(inlined(Severity::Error, "inlined/variable", path, bytes, found.start(), what));
+                findings.push(inlined("inlined/variable", path, lines.line_at(found.start()), what));
             }
         }
         if !is_example(path) {
+            let mut lines = Lines::of(bytes);
             for found in self.schemes.find_iter(bytes) {
                 if let Some(host) = environment_host(bytes, found.start(), found.end()) {
                     let what = format!("the address `{host}`, which belongs to one environment");
-                    findings.push(inlined(
-                        Severity::Error,
-                        "inlined/address",
-                        path,
-                        bytes,
-                        found.start(),
-                        what,
-                    ));
+                    findings.push(inlined("inlined/address", path, lines.line_at(found.start()), what));
                 }
             }
         }
@@ -139,10 +134,9 @@ impl Values {
     }
 }
 
-fn inlined(severity: Severity, rule: &str, path: &str, bytes: &[u8], at: usize, what: String) -> Finding {
-    let line = memchr::memchr_iter(b'\n', &bytes[..at]).count() as u64 + 1;
+fn inlined(rule: &str, path: &str, line: u64, what: String) -> Finding {
     Finding {
-        severity,
+        severity: Severity::Error,
         rule: rule.to_owned(),
         path: path.to_owned(),
         place: Some(Place::Line(line)),

@@ -19,6 +19,7 @@ mod shapes;
 mod stored;
 mod waiver;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -42,13 +43,17 @@ use committed::Committed;
 use stored::{Packing, StoredLayer};
 
 use crate::chunks::Joined;
-use crate::collect::{PackFile, PackKind, lexical};
+use crate::collect::{PackFile, PackKind};
+use crate::layer::{self, Room};
 use crate::rootfs::shown;
 use crate::zip::{ZIP, read};
 use shapes::Shapes;
 
 /// Text that is looked at as a whole may be this long, in bytes.
 const TEXT_BYTES_MAX: u64 = 16 << 20;
+
+/// How many findings of one rule in one file are told one by one; of the rest, how many they are.
+const FINDINGS_MAX: usize = 100;
 
 /// How many warnings are said.
 const WARNINGS_SAID: usize = 5;
@@ -272,15 +277,17 @@ impl Linter {
 
     /// Looks at every layer, also at what a later one deletes.
     fn stored(&mut self, mut stored: Stored) -> Result<(), LintError> {
-        stored.list()?;
+        let visible = stored.list()?;
+        let mut room = Room::default();
         for layer in &stored.layers {
             let before = self.findings.len();
-            self.layer(layer).map_err(|source| LintError::Layer { layer: layer.digest.clone(), source })?;
+            self.layer(layer, &mut room)
+                .map_err(|source| LintError::Layer { layer: layer.digest.clone(), source })?;
             let is_tar = matches!(layer.packing, Packing::Tar(_));
             for finding in &mut self.findings[before..] {
                 finding.layer = Some(layer.digest.to_string());
                 let path = finding.path.trim_start_matches('/');
-                if is_tar && !stored.visible.contains(path.as_bytes()) {
+                if is_tar && !visible.has(path.as_bytes()) {
                     finding.what.push_str(", deleted by a later layer and still in the bytes");
                 }
             }
@@ -291,9 +298,9 @@ impl Linter {
         Ok(())
     }
 
-    fn layer(&mut self, layer: &StoredLayer) -> io::Result<()> {
+    fn layer(&mut self, layer: &StoredLayer, room: &mut Room) -> io::Result<()> {
         match &layer.packing {
-            Packing::Tar(compression) => self.tar(compression.open(&layer.path)?),
+            Packing::Tar(compression) => self.tar(compression.open(&layer.path)?, room),
             Packing::File(name) => {
                 let size = layer.path.metadata()?.len();
                 self.content(name, size, File::open(&layer.path)?)
@@ -324,47 +331,44 @@ impl Linter {
         Ok(())
     }
 
-    fn tar(&mut self, tar: impl Read) -> io::Result<()> {
-        let mut archive = tar::Archive::new(tar);
-        for entry in archive.entries()? {
-            let entry = entry?;
+    fn tar(&mut self, tar: impl Read, room: &mut Room) -> io::Result<()> {
+        layer::walk(tar, room, |entry| {
             if entry.header().entry_type().is_file() {
-                let path = shown(&lexical(&entry.path_bytes()));
+                let path = shown(&layer::path_of(entry)?);
                 let size = entry.size();
                 self.content(&path, size, entry)?;
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Looks at one file, which is read once: from its beginning to its end, in bounded pieces.
     fn content(&mut self, path: &str, size: u64, content: impl Read) -> io::Result<()> {
         self.files += 1;
-        self.findings.extend(self.shapes.name(path));
+        let mut found = OfFile::default();
+        found.extend(self.shapes.name(path));
         let mut searched = Searched { content, stream: self.committed.stream() };
         if size > TEXT_BYTES_MAX {
-            let findings = &mut self.findings;
-            let mut found = |hit: scan::Hit| findings.push(hit.finding(path));
-            self.bytes += self.scanner.stream(&mut searched, &mut found)?;
+            let mut hit = |hit: scan::Hit| found.add(hit.finding(path));
+            self.bytes += self.scanner.stream(&mut searched, &mut hit)?;
         } else {
             let mut whole = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
             searched.by_ref().take(TEXT_BYTES_MAX).read_to_end(&mut whole)?;
             self.bytes += whole.len() as u64;
-            self.findings.extend(self.whole(path, &whole));
+            self.whole(path, &whole, &mut found);
         }
-        self.findings.extend(self.committed.findings(path, searched.stream));
+        found.extend(self.committed.findings(path, searched.stream));
+        self.findings.extend(found.into_findings());
         Ok(())
     }
 
-    fn whole(&self, path: &str, bytes: &[u8]) -> Vec<Finding> {
-        let mut findings = Vec::new();
-        self.scanner.bytes(bytes, &mut |hit: scan::Hit| findings.push(hit.finding(path)));
+    fn whole(&self, path: &str, bytes: &[u8], found: &mut OfFile) {
+        self.scanner.bytes(bytes, &mut |hit: scan::Hit| found.add(hit.finding(path)));
         if memchr::memchr(0, bytes).is_none() {
-            findings.extend(self.shapes.text(path, bytes));
-            findings.extend(secrets::assignments(path, bytes));
+            found.extend(self.shapes.text(path, bytes));
+            found.extend(secrets::assignments(path, bytes));
         }
-        findings.extend(self.inlined.find(path, bytes));
-        findings
+        found.extend(self.inlined.find(path, bytes));
     }
 
     /// Looks at the variables, labels and history of an image.
@@ -379,6 +383,36 @@ impl Linter {
             self.findings.extend(self.committed.findings(&path, stream));
             self.findings.extend(self.shapes.text(&path, text.as_bytes()));
         }
+    }
+}
+
+/// The findings of one file.
+#[derive(Default)]
+struct OfFile {
+    by_rule: BTreeMap<String, (Vec<Finding>, usize)>,
+}
+
+impl OfFile {
+    fn add(&mut self, finding: Finding) {
+        let (told, more) = self.by_rule.entry(finding.rule.clone()).or_default();
+        if told.len() < FINDINGS_MAX {
+            told.push(finding);
+        } else {
+            *more += 1;
+        }
+    }
+
+    fn extend(&mut self, findings: impl IntoIterator<Item = Finding>) {
+        findings.into_iter().for_each(|finding| self.add(finding));
+    }
+
+    fn into_findings(self) -> impl Iterator<Item = Finding> {
+        self.by_rule.into_values().flat_map(|(mut told, more)| {
+            if let Some(last) = told.last_mut().filter(|_| more > 0) {
+                last.what = format!("{}, and {more} more of this rule in this file", last.what);
+            }
+            told
+        })
     }
 }
 

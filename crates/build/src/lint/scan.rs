@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 
-use super::finding::{Finding, Place, Severity, is_example};
+use super::finding::{Finding, Lines, Place, Severity, is_example};
 use super::secrets::{RULES, Rule};
 
 /// How many bytes are read at a time.
@@ -87,8 +87,12 @@ impl Scanner {
             let length = window.bytes.len();
             // An anchor near the end is looked at when more bytes are behind it.
             let until = if ended { length } else { length.saturating_sub(AHEAD_BYTES) };
+            let mut lines = Lines::of(&window.bytes);
             window.from = self.search(&window.bytes, window.from, until, |rule, range| {
-                let place = window.place(range.start);
+                let place = match window.text {
+                    true => Place::Line(window.lines + lines.line_at(range.start)),
+                    false => Place::Offset(window.base + range.start as u64),
+                };
                 found(Hit { rule, place, shown: shown(&window.bytes[range]) });
             });
             if ended {
@@ -100,12 +104,11 @@ impl Scanner {
 
     /// Searches bytes that are all at hand.
     pub fn bytes(&self, bytes: &[u8], found: &mut impl FnMut(Hit)) {
-        let text = is_text(bytes);
+        let (text, mut lines) = (is_text(bytes), Lines::of(bytes));
         self.search(bytes, 0, bytes.len(), |rule, range| {
-            let at = range.start;
             let place = match text {
-                true => Place::Line(lines(&bytes[..at]) + 1),
-                false => Place::Offset(at as u64),
+                true => Place::Line(lines.line_at(range.start)),
+                false => Place::Offset(range.start as u64),
             };
             found(Hit { rule, place, shown: shown(&bytes[range]) });
         });
@@ -197,14 +200,6 @@ impl Window {
         self.bytes.drain(..gone);
         self.base += gone as u64;
         self.from -= gone;
-    }
-
-    fn place(&self, at: usize) -> Place {
-        if self.text {
-            Place::Line(self.lines + lines(&self.bytes[..at]) + 1)
-        } else {
-            Place::Offset(self.base + at as u64)
-        }
     }
 }
 

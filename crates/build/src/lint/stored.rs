@@ -1,6 +1,5 @@
 //! Stored: an artefact as it lies in an OCI layout, layer by layer.
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 
 use semel_model::config::{CONTRACT_ANNOTATION, Contract};
@@ -12,7 +11,8 @@ use semel_oci::layout::{Layout, LayoutError, Select};
 use semel_oci::manifest::{InvalidManifest, ParsedManifest};
 use serde_json::Value;
 
-use crate::base::{Base, Compression, Listing, read_layer};
+use crate::base::Base;
+use crate::layer::{Compression, Listing};
 use crate::zip::ZIP;
 
 /// The annotation with the name of a layer that is a file by itself (image-spec 1.1 `annotations.md`).
@@ -25,8 +25,8 @@ const DEPTH_MAX: u32 = 3;
 #[derive(Debug, Clone)]
 pub struct Stored {
     pub(super) layers: Vec<StoredLayer>,
-    /// The paths that the layers leave together.
-    pub(super) visible: HashSet<Vec<u8>>,
+    /// The paths that the layers leave together; none: that is not known yet.
+    pub(super) visible: Option<Listing>,
     /// The configuration, where it is JSON.
     pub(super) config: Option<Value>,
     /// The contract that it carries.
@@ -81,6 +81,17 @@ pub enum StoredError {
     /// Its layers are not the disk image that its configuration describes.
     #[error(transparent)]
     Chunks(#[from] InvalidChunks),
+    /// It has a configuration or a contract that cannot be looked at.
+    #[error("the {what} of {digest} cannot be read")]
+    Unreadable {
+        /// Which of the two.
+        what: &'static str,
+        /// Whose.
+        digest: Digest,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
     /// Indexes lie in each other without end.
     #[error("{digest} is an index of indexes")]
     TooDeep {
@@ -100,7 +111,7 @@ impl Stored {
             let manifest = ParsedManifest::parse(&bytes, Some(&descriptor.media_type))
                 .map_err(|source| StoredError::Manifest { digest: digest.clone(), source })?;
             if !manifest.is_index() {
-                found.push(Self::of_manifest(layout, &manifest).await?);
+                found.push(Self::of_manifest(layout, &digest, &manifest).await?);
             } else if depth == DEPTH_MAX {
                 return Err(StoredError::TooDeep { digest });
             } else {
@@ -110,42 +121,55 @@ impl Stored {
         Ok(found)
     }
 
-    async fn of_manifest(layout: &Layout, manifest: &ParsedManifest) -> Result<Self, StoredError> {
+    /// A configuration that nobody promises to be JSON need not be; an image's and a contract must.
+    async fn of_manifest(
+        layout: &Layout,
+        digest: &Digest,
+        manifest: &ParsedManifest,
+    ) -> Result<Self, StoredError> {
+        let unreadable =
+            |what| move |source| StoredError::Unreadable { what, digest: digest.clone(), source };
         let config = match &manifest.config {
-            Some(config) => serde_json::from_slice(&layout.read_blob(&config.digest).await?).ok(),
-            None => None,
+            Some(config) if config.media_type.ends_with("json") => {
+                let bytes = layout.read_blob(&config.digest).await?;
+                Some(serde_json::from_slice(&bytes).map_err(unreadable("configuration"))?)
+            }
+            _ => None,
         };
         let contract = manifest.annotations.get(CONTRACT_ANNOTATION);
-        let contract = contract.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let contract = contract.map(|text| serde_json::from_str(text)).transpose();
+        let contract = contract.map_err(unreadable("contract"))?.unwrap_or_default();
         let layers = match ChunkedFile::is_in(manifest) {
             true => vec![StoredLayer::of_chunks(layout, manifest).await?],
             false => manifest.layers.iter().map(|layer| StoredLayer::of(layout, layer)).collect(),
         };
-        Ok(Self { layers, visible: HashSet::new(), config, contract })
+        Ok(Self { layers, visible: None, config, contract })
     }
 
     /// The layers below an artefact. Their configuration went into that of the artefact.
     pub fn of_base(base: &Base) -> Self {
-        let layers = base.layers.iter().map(|layer| StoredLayer {
+        let layers = base.layers.iter().zip(&base.tars).map(|(layer, tar)| StoredLayer {
             digest: layer.digest.clone(),
-            path: base.layer_path(layer),
-            packing: Packing::of(layer),
+            path: tar.clone(),
+            packing: Packing::Tar(Compression::None),
         });
-        let visible = base.files.iter().map(|file| file.path.clone()).collect();
+        let visible = Some(base.listing.clone());
         Self { layers: layers.collect(), visible, config: None, contract: Contract::default() }
     }
 
-    /// Finds out what the layers leave together, where that is not known yet.
-    pub(super) fn list(&mut self) -> Result<(), super::LintError> {
-        let mut files = Listing::new();
-        for layer in self.layers.iter().filter(|_| self.visible.is_empty()) {
+    /// What the layers leave together.
+    pub(super) fn list(&mut self) -> Result<Listing, super::LintError> {
+        if let Some(visible) = self.visible.take() {
+            return Ok(visible);
+        }
+        let mut listing = Listing::default();
+        for layer in &self.layers {
             if let Packing::Tar(compression) = layer.packing {
-                files = read_layer(&layer.path, compression, files)
-                    .map_err(|source| super::LintError::Layer { layer: layer.digest.clone(), source })?;
+                let added = compression.open(&layer.path).and_then(|tar| listing.add(tar));
+                added.map_err(|source| super::LintError::Layer { layer: layer.digest.clone(), source })?;
             }
         }
-        self.visible.extend(files.into_keys());
-        Ok(())
+        Ok(listing)
     }
 }
 

@@ -14,16 +14,12 @@ use super::{HostEnvironment, Inside, Permit, Room, view};
 const USER: &str = "1000";
 
 /// Namespaces and rights that every command gets.
-const APART: [&str; 15] = [
+pub(super) const APART: [&str; 11] = [
     "--unshare-user",
     "--unshare-pid",
     "--unshare-ipc",
     "--unshare-uts",
     "--unshare-cgroup-try",
-    "--uid",
-    USER,
-    "--gid",
-    USER,
     "--hostname",
     "build",
     "--cap-drop",
@@ -70,8 +66,9 @@ pub(super) fn line(
     semel: &Path,
 ) -> Vec<OsString> {
     let inside = inside();
-    let mut line = Line(vec![program.as_os_str().to_owned()]);
+    let mut line = Line::of(program);
     line.words(&APART);
+    line.words(&["--uid", USER, "--gid", USER]);
     if !permit.network {
         line.words(&["--unshare-net"]);
     }
@@ -104,19 +101,24 @@ pub(super) fn line(
     line.0
 }
 
-struct Line(Vec<OsString>);
+/// A command line of `bwrap` that is being put together.
+pub(super) struct Line(pub(super) Vec<OsString>);
 
 impl Line {
-    fn words(&mut self, words: &[&str]) {
+    pub(super) fn of(program: &Path) -> Self {
+        Self(vec![program.as_os_str().to_owned()])
+    }
+
+    pub(super) fn words(&mut self, words: &[&str]) {
         self.0.extend(words.iter().map(OsString::from));
     }
 
-    fn bind(&mut self, option: &str, from: &Path, to: &Path) {
+    pub(super) fn bind(&mut self, option: &str, from: &Path, to: &Path) {
         self.0.extend([option.into(), from.as_os_str().to_owned(), to.as_os_str().to_owned()]);
     }
 
     /// Where `/bin` is a link into `/usr`, it is one inside.
-    fn system(&mut self, dir: &Path) {
+    pub(super) fn system(&mut self, dir: &Path) {
         match dir.read_link() {
             Ok(target) => self.bind("--symlink", &target, dir),
             Err(_) => self.bind("--ro-bind", dir, dir),

@@ -18,6 +18,7 @@
 mod preflight;
 mod view;
 mod bubblewrap;
+mod jail;
 mod guard;
 mod confine;
 
@@ -31,7 +32,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use confine::Confinement;
+pub(crate) use jail::{Jail, Shown};
 pub use preflight::{Missing, Preflight, Unavailable, preflight};
+pub(crate) use preflight::{on_path, try_bubblewrap};
 pub use view::HostEnvironment;
 
 /// How much of the host a command is kept from. Weakest first.
@@ -184,6 +187,11 @@ impl Sandbox {
         permit.network || self.level() == Level::None
     }
 
+    /// Whether a command can write to `/tmp`, its own or the host's.
+    pub fn has_tmp(&self) -> bool {
+        self.level() != Level::Landlock
+    }
+
     /// Where a command finds its directories.
     pub fn inside(&self, room: &Room, semel: &Path) -> Inside {
         match self.kind {
@@ -211,9 +219,7 @@ impl Sandbox {
         let mut line = self.outside(permit, room, host, semel);
         line.extend(SHELL.map(OsString::from));
         line.extend(words.iter().map(OsString::from));
-        let mut command = Command::new(semel);
-        command.arg(VERB).arg(Order::Guard.to_json()).arg("--").args(line).current_dir(&room.tree);
-        command
+        guarded(line, &room.tree, semel)
     }
 
     /// The programs that come before the shell.
@@ -233,6 +239,13 @@ impl Sandbox {
             }
         }
     }
+}
+
+/// A process that runs a line of words below a guard, which leaves nothing of it behind.
+fn guarded(line: Vec<OsString>, dir: &Path, semel: &Path) -> Command {
+    let mut command = Command::new(semel);
+    command.arg(VERB).arg(Order::Guard.to_json()).arg("--").args(line).current_dir(dir);
+    command
 }
 
 /// A program cannot set the umask for a child without changing its own, and cannot know which files it was started with

@@ -82,12 +82,11 @@ pub fn preflight(path: &str) -> Preflight {
     Preflight { bubblewrap: try_bubblewrap(path), landlock: confine::try_landlock() }
 }
 
-fn try_bubblewrap(path: &str) -> Result<PathBuf, Missing> {
+pub(crate) fn try_bubblewrap(path: &str) -> Result<PathBuf, Missing> {
     if !cfg!(target_os = "linux") {
         return Err(Missing { reason: "namespaces exist on Linux only".to_owned(), fix: None });
     }
-    let program = path.split(':').map(|dir| Path::new(dir).join("bwrap")).find(|program| program.is_file());
-    let program = program.ok_or_else(|| Missing {
+    let program = on_path(path, "bwrap").ok_or_else(|| Missing {
         reason: "bubblewrap is not installed".to_owned(),
         fix: Some("apt-get install bubblewrap".to_owned()),
     })?;
@@ -105,6 +104,13 @@ fn try_bubblewrap(path: &str) -> Result<PathBuf, Missing> {
             Err(Missing { reason: format!("{} cannot be started: {error}", program.display()), fix: None })
         }
     }
+}
+
+/// A program of this host. A directory that is relative would be another one for a command.
+pub(crate) fn on_path(path: &str, program: &str) -> Option<PathBuf> {
+    path.split(':')
+        .map(|dir| Path::new(dir).join(program))
+        .find(|place| place.is_absolute() && place.is_file())
 }
 
 /// What keeps programs from making namespaces.

@@ -41,12 +41,12 @@ impl Record<'_> {
         let owner = if distribution.id.is_empty() { "alpine" } else { &distribution.id };
         let package = Package::new(Ecosystem::Apk, self.name, Some(self.version))?.within(owner)?;
         let mut package = package.licensed(Some(self.licence));
-        package.qualifiers.push(("arch", self.architecture.to_owned()));
+        package.qualify("arch", self.architecture);
         if !distribution.id.is_empty() {
-            package.qualifiers.push(("distro", distribution.qualifier()));
+            package.qualify("distro", &distribution.qualifier());
         }
         if !self.origin.is_empty() && self.origin != self.name {
-            package.qualifiers.push(("upstream", self.origin.to_owned()));
+            package.qualify("upstream", self.origin);
         }
         Some(package)
     }

@@ -67,13 +67,13 @@ fn package(stanza: &BTreeMap<&str, &str>, distribution: &Distribution) -> Option
     let owner = if distribution.id.is_empty() { "debian" } else { &distribution.id };
     package = package.within(owner)?;
     if let Some(architecture) = stanza.get("Architecture") {
-        package.qualifiers.push(("arch", (*architecture).to_owned()));
+        package.qualify("arch", architecture);
     }
     if !distribution.id.is_empty() {
-        package.qualifiers.push(("distro", distribution.qualifier()));
+        package.qualify("distro", &distribution.qualifier());
     }
     if let Some(source) = stanza.get("Source") {
-        package.qualifiers.push(("upstream", upstream(source)));
+        package.qualify("upstream", &upstream(source));
     }
     Some(package)
 }

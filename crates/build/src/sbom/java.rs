@@ -14,6 +14,8 @@ use super::package::{Ecosystem, Package};
 const DEPTH_MAX: usize = 3;
 /// All jars that are open inside one another are in memory; so many bytes at most, together.
 const INNER_BYTES_MAX: u64 = 64 << 20;
+/// How much is unpacked of one jar and all that it has inside, in bytes.
+const UNPACKED_BYTES_MAX: u64 = 1 << 30;
 /// A description is not longer, in bytes.
 const TEXT_BYTES_MAX: u64 = 256 << 10;
 
@@ -23,6 +25,8 @@ pub(super) struct Jar {
     /// Packages, and where inside: an empty text for the jar itself.
     pub(super) packages: Vec<(Package, String)>,
     pub(super) unread: Vec<String>,
+    /// How much was unpacked, in bytes.
+    unpacked: u64,
 }
 
 /// Whether a path is that of a jar, by its ending.
@@ -53,17 +57,18 @@ impl Jar {
         let poms: Vec<Package> = names
             .iter()
             .filter(is_pom)
-            .filter_map(|pom| of_pom(&entry(&mut archive, pom, TEXT_BYTES_MAX)?))
+            .filter_map(|pom| of_pom(&self.entry(&mut archive, pom, TEXT_BYTES_MAX)?))
             .collect();
         if poms.is_empty() {
-            let manifest = entry(&mut archive, "META-INF/MANIFEST.MF", TEXT_BYTES_MAX).unwrap_or_default();
+            let manifest =
+                self.entry(&mut archive, "META-INF/MANIFEST.MF", TEXT_BYTES_MAX).unwrap_or_default();
             let package = of_manifest(&manifest).or_else(|| of_name(name));
             self.packages.extend(package.map(|package| (package, inside.to_owned())));
         }
         self.packages.extend(poms.into_iter().map(|package| (package, inside.to_owned())));
         for inner in names.iter().filter(|name| is_jar(name.as_bytes())) {
             let place = if inside.is_empty() { inner.clone() } else { format!("{inside}!/{inner}") };
-            let bytes = (depth < DEPTH_MAX).then(|| entry(&mut archive, inner, left)).flatten();
+            let bytes = (depth < DEPTH_MAX).then(|| self.entry(&mut archive, inner, left)).flatten();
             let read = bytes.and_then(|bytes| {
                 let left = left.saturating_sub(bytes.len() as u64);
                 let name = inner.rsplit('/').next().unwrap_or(inner);
@@ -75,14 +80,22 @@ impl Jar {
         }
         Some(())
     }
-}
 
-/// The bytes of an entry that has at most so many.
-fn entry(archive: &mut ZipArchive<impl Read + Seek>, name: &str, most: u64) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let file = archive.by_name(name).ok()?;
-    file.take(most.saturating_add(1)).read_to_end(&mut bytes).ok()?;
-    (bytes.len() as u64 <= most).then_some(bytes)
+    /// The bytes of an entry that has at most so many, while the jar as a whole has not unpacked to too much.
+    fn entry(
+        &mut self,
+        archive: &mut ZipArchive<impl Read + Seek>,
+        name: &str,
+        most: u64,
+    ) -> Option<Vec<u8>> {
+        let most = most.min(UNPACKED_BYTES_MAX.saturating_sub(self.unpacked));
+        let mut bytes = Vec::new();
+        let file = archive.by_name(name).ok()?;
+        let read = file.take(most.saturating_add(1)).read_to_end(&mut bytes);
+        self.unpacked += bytes.len() as u64;
+        read.ok()?;
+        (bytes.len() as u64 <= most).then_some(bytes)
+    }
 }
 
 fn of_pom(bytes: &[u8]) -> Option<Package> {

@@ -67,9 +67,6 @@ pub(super) struct Package {
 
 impl Package {
     pub(super) fn new(ecosystem: Ecosystem, name: &str, version: Option<&str>) -> Option<Self> {
-        let is_text = |text: &str| {
-            !text.is_empty() && text.len() <= TEXT_BYTES_MAX && !text.chars().any(char::is_control)
-        };
         let (name, version) = (name.trim(), version.map(str::trim).filter(|version| !version.is_empty()));
         (is_text(name) && version.is_none_or(is_text)).then(|| Self {
             ecosystem,
@@ -91,9 +88,14 @@ impl Package {
     }
 
     pub(super) fn within(self, namespace: &str) -> Option<Self> {
-        let is_text = !namespace.is_empty() && namespace.len() <= TEXT_BYTES_MAX;
-        (is_text && !namespace.chars().any(char::is_control))
-            .then(|| Self { namespace: Some(namespace.to_owned()), ..self })
+        is_text(namespace).then(|| Self { namespace: Some(namespace.to_owned()), ..self })
+    }
+
+    /// Tells it apart further. What no package manager writes is left out.
+    pub(super) fn qualify(&mut self, key: &'static str, value: &str) {
+        if is_text(value) {
+            self.qualifiers.push((key, value.to_owned()));
+        }
     }
 
     pub(super) fn licensed(self, licence: Option<&str>) -> Self {
@@ -123,7 +125,7 @@ impl Package {
             encode(version, &mut purl);
         }
         let mut between = '?';
-        for (key, value) in self.qualifiers.iter().filter(|(_, value)| !value.is_empty()) {
+        for (key, value) in &self.qualifiers {
             purl.push(between);
             purl.push_str(key);
             purl.push('=');
@@ -132,6 +134,10 @@ impl Package {
         }
         purl
     }
+}
+
+fn is_text(text: &str) -> bool {
+    !text.is_empty() && text.len() <= TEXT_BYTES_MAX && !text.chars().any(char::is_control)
 }
 
 /// Percent-encodes everything but letters, digits, `.-_~` and the colon.

@@ -27,6 +27,8 @@ pub(crate) struct Member {
 
 /// The longest comment after the last record, and that record.
 const TAIL: u64 = 65_535 + 22;
+/// How many members are told apart.
+const MEMBERS_MAX: usize = 100_000;
 /// The largest central directory that is read.
 const DIRECTORY_MAX: u32 = 64 << 20;
 
@@ -110,6 +112,9 @@ pub(crate) fn members<R: Read + Seek + ?Sized>(file: &mut R) -> io::Result<Optio
     let mut at = 0;
     while directory.get(at..).is_some_and(|rest| rest.starts_with(b"PK\x01\x02")) {
         let Some((member, next)) = member(&directory, at) else { return Ok(None) };
+        if members.len() == MEMBERS_MAX {
+            return Ok(None);
+        }
         members.push(member);
         at = next;
     }

@@ -664,6 +664,62 @@ fn damaged_objects_are_findings_and_never_a_panic() {
     });
 }
 
+/// A library for this platform that is nothing but the names of others, with a directory in which they are looked for.
+fn naming(needed: &[String]) -> Vec<u8> {
+    let mut texts = vec![0];
+    let mut entries = Vec::new();
+    for name in needed {
+        entries.push((1_u64, texts.len() as u64));
+        texts.extend(name.as_bytes());
+        texts.push(0);
+    }
+    let dynamic_at = 64 + 2 * 56_u64;
+    let texts_at = dynamic_at + (entries.len() as u64 + 2) * 16;
+    entries.extend([(5, texts_at), (0, 0)]);
+    let end = texts_at + texts.len() as u64;
+    let mut bytes = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    bytes.extend([3_u16, 62].map(u16::to_le_bytes).concat());
+    bytes.extend(1_u32.to_le_bytes());
+    bytes.extend([0_u64, 64, 0].map(u64::to_le_bytes).concat());
+    bytes.extend(0_u32.to_le_bytes());
+    bytes.extend([64_u16, 56, 2, 64, 0, 0].map(u16::to_le_bytes).concat());
+    for (kind, at, size) in [(1_u32, 0, end), (2, dynamic_at, texts_at - dynamic_at)] {
+        bytes.extend([kind, 4].map(u32::to_le_bytes).concat());
+        bytes.extend([at, at, at, size, size, 8].map(u64::to_le_bytes).concat());
+    }
+    bytes.extend(entries.iter().flat_map(|(tag, value)| [tag.to_le_bytes(), value.to_le_bytes()].concat()));
+    bytes.extend(texts);
+    bytes
+}
+
+#[test]
+fn libraries_that_load_each_other_without_an_end_are_told_and_not_followed() {
+    let one = |number: usize| format!("lib{number}.so");
+    let start = Tree::image("entrypoint = [\"/lib/lib0.so\"]");
+    let tree = (0..400).fold(start, |tree, number| {
+        tree.executable(&format!("/lib/{}", one(number)), naming(&[one(number + 1)]))
+    });
+    let found = tree.found();
+    assert!(found.iter().any(|found| found.contains("a chain of 200 others")), "{found:?}");
+
+    let many: Vec<String> = (0..10_000).map(|number| format!("{number:0200}")).collect();
+    let tree = Tree::image("entrypoint = [\"/main\"]").executable("/main", naming(&many));
+    let found = tree.found();
+    assert!(found[0].contains("more than 1048576 bytes of them"), "{found:?}");
+}
+
+#[test]
+fn settings_of_the_loader_that_include_each_other_are_read_once() {
+    let include = "include /etc/ld.so.conf.d/*.conf\n";
+    let start = Tree::image("entrypoint = [\"/main\"]").file("etc/ld.so.conf", include);
+    let tree = (0..40).fold(start, |tree, number| {
+        let text = format!("{}/opt/{number}\n{include}", include.repeat(40));
+        tree.file(&format!("etc/ld.so.conf.d/{number}.conf"), text)
+    });
+    let tree = tree.executable("main", naming(&["libx.so".to_owned()])).file("opt/39/libx.so", naming(&[]));
+    assert_eq!(tree.found(), NONE);
+}
+
 #[test]
 fn a_sparse_gigabyte_is_checked_without_reading_it() {
     if !has_all(&["gcc"]) {

@@ -1,6 +1,7 @@
 //! Images that others made: as bases, and as what a build gives.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
@@ -15,7 +16,7 @@ use semel_oci::media_type;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Repo, runtime, told};
+use crate::support::{Done, Repo, finish, request, runtime, told};
 
 /// A tar file with one file in it.
 fn tar(path: &str, mode: u32) -> Vec<u8> {
@@ -29,9 +30,19 @@ fn tar(path: &str, mode: u32) -> Vec<u8> {
 
 /// An image of one layer in a layout, without an entry in its index.
 async fn image(layout: &Layout, media_type: &str, plain: &[u8], stored: &[u8]) -> Descriptor {
+    image_for("amd64", layout, media_type, plain, stored).await
+}
+
+async fn image_for(
+    architecture: &str,
+    layout: &Layout,
+    media_type: &str,
+    plain: &[u8],
+    stored: &[u8],
+) -> Descriptor {
     let config = json!({
         "os": "linux",
-        "architecture": "amd64",
+        "architecture": architecture,
         "config": { "Labels": { "a": "b" } },
         "rootfs": { "type": "layers", "diff_ids": [Digest::of(plain)] },
     });
@@ -140,6 +151,20 @@ fn what_cannot_be_taken_as_it_is_is_refused_with_the_way_out() {
         "{error}"
     );
 
+    let repo = Repo::with(TAKEN, &[]);
+    runtime().block_on(async {
+        let layout = Layout::create(repo.path().join("image.oci")).await.unwrap();
+        let plain = tar("a", 0o644);
+        let image = image_for("arm64", &layout, media_type::OCI_LAYER_TAR, &plain, &plain).await;
+        enter(&layout, vec![for_platform(image, "linux", "arm64")]).await;
+    });
+    repo.commit("feat: begin");
+    let error = told(&repo.build().err().unwrap());
+    assert!(
+        error.ends_with("image.oci is made for linux/arm64, and the artefact for linux/amd64"),
+        "{error}"
+    );
+
     let repo = Repo::with(&TAKEN.replace("image.oci", "out"), &[("x", "")]);
     std::os::unix::fs::symlink("/etc", repo.path().join("out")).unwrap();
     repo.commit("feat: begin");
@@ -227,4 +252,181 @@ fn a_base_may_be_an_archive_with_zstd_layers_and_is_read_once() {
         error.starts_with("the base no base at all is neither a file or directory of the project"),
         "{error}"
     );
+}
+
+/// A tar file of entries that no careful program writes: name, kind, link, text.
+fn hostile(entries: &[(&str, tar::EntryType, &str, &[u8])]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, kind, link, text) in entries {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(*kind);
+        header.set_size(text.len() as u64);
+        header.set_mode(0o755);
+        let fields = header.as_gnu_mut().unwrap();
+        fields.name[..name.len()].copy_from_slice(name.as_bytes());
+        fields.linkname[..link.len()].copy_from_slice(link.as_bytes());
+        fields.realsize.copy_from_slice(b"00000000000\0");
+        header.set_cksum();
+        builder.append(&header, *text).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+fn gzip(plain: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(plain).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Builds on a base of one layer, as gzip; gives the layer's digest, and the error with its hint.
+fn build_on(stored: &[u8], diff_id: &str, architecture: &str) -> (Digest, Result<Done, (String, String)>) {
+    let repo = Repo::with("", &[("tool", "x")]);
+    let layer = Digest::of(stored);
+    let base = runtime().block_on(async {
+        let layout = Layout::create(repo.path().join("base")).await.unwrap();
+        let config = json!({
+            "os": "linux", "architecture": architecture,
+            "rootfs": { "type": "layers", "diff_ids": [diff_id] },
+        });
+        let config = layout.add_bytes(media_type::OCI_CONFIG, config.to_string().as_bytes()).await.unwrap();
+        let layer = layout.add_bytes(media_type::OCI_LAYER_GZIP, stored).await.unwrap();
+        let manifest = manifest(config, vec![layer]).encode();
+        let (descriptor, bytes) = (&manifest.descriptor, &manifest.bytes);
+        layout.add_manifest(&descriptor.digest, &descriptor.media_type, bytes).await.unwrap().digest
+    });
+    repo.write(".gitignore", "base\n");
+    repo.write("semel.toml", &format!(
+        "format = 1\ncomponent = \"a\"\n[artefact]\nkind = \"image\"\nbase = \"base@{base}\"\nfiles = [{{ from = \"tool\", to = \"/tool\" }}]\n"
+    ));
+    repo.commit("feat: begin");
+    (layer, repo.build().map_err(|error| (told(&error), error.hint().unwrap_or_default())))
+}
+
+#[test]
+fn a_hostile_base_is_refused_with_its_layer_and_the_limit() {
+    use tar::EntryType::{Directory, GNULongName, GNUSparse, Link, Regular, Symlink};
+    let zeros = vec![0; (256 << 20) + 1];
+    let long = vec![b'x'; (1 << 20) + 1];
+    let longer = [vec![b'x'; 5000], vec![0]].concat();
+    let whole = hostile(&[("etc/passwd", Regular, "", b"root")]);
+    let cases: &[(&str, Vec<u8>, &str)] = &[
+        (
+            "a bomb",
+            hostile(&[("zeros", Regular, "", &zeros)]),
+            "more than 268435456 bytes, which is the limit",
+        ),
+        ("an escape", hostile(&[("../../etc/passwd", Regular, "", b"x")]), "`../../etc/passwd` leads out"),
+        ("an escape by dots", hostile(&[("a/../../b", Directory, "", b"")]), "`a/../../b` leads out"),
+        ("a hard link out", hostile(&[("x", Link, "../../etc/shadow", b"")]), "`../../etc/shadow` leads out"),
+        (
+            "a hard link to nothing",
+            hostile(&[("x", Link, "/etc/shadow", b"")]),
+            "`x` is a second name of `etc/shadow`",
+        ),
+        (
+            "a hard link to a directory",
+            hostile(&[("d", Directory, "", b""), ("x", Link, "d", b"")]),
+            "`x` is a second name of `d`",
+        ),
+        (
+            "a hard link through a link",
+            hostile(&[("d", Symlink, "/etc", b""), ("x", Link, "d/shadow", b"")]),
+            "`x` is a second name of `d/shadow`",
+        ),
+        ("a whiteout of nothing", hostile(&[("etc/.wh.", Regular, "", b"")]), "`etc/.wh.` deletes nothing"),
+        (
+            "a whiteout of what is above",
+            hostile(&[("etc/.wh...", Regular, "", b"")]),
+            "`etc/.wh...` deletes nothing",
+        ),
+        ("a sparse file", hostile(&[("holes", GNUSparse, "", b"")]), "`holes` is a sparse file"),
+        (
+            "a header without an end",
+            hostile(&[("././@LongLink", GNULongName, "", &long), ("x", Regular, "", b"")]),
+            "a header of more than 1048576 bytes, which is the limit",
+        ),
+        (
+            "a name that nobody can open",
+            hostile(&[("././@LongLink", GNULongName, "", &longer), ("x", Regular, "", b"")]),
+            "5000 bytes; the limit is 4096",
+        ),
+        ("a tar file that breaks off", whole[..700].to_vec(), "unexpected EOF"),
+        ("no tar file", b"no tar file at all, and longer than a header. ".repeat(20), "cksum"),
+    ];
+    for (what, plain, said) in cases {
+        let (layer, built) = build_on(&gzip(plain), Digest::of(plain).as_str(), "amd64");
+        let (error, hint) = built.err().unwrap_or_else(|| panic!("{what} is taken"));
+        assert!(
+            error.starts_with(&format!("cannot read layer {layer} of the base base: ")),
+            "{what}: {error}"
+        );
+        assert!(error.contains(said), "{what}: {error}");
+        assert!(hint.contains("another base"), "{what}: {hint}");
+    }
+    let stored = gzip(&whole);
+    let (_, built) = build_on(&stored[..stored.len() - 12], Digest::of(&whole).as_str(), "amd64");
+    assert!(built.is_err(), "a gzip file that breaks off");
+}
+
+#[test]
+fn what_a_layer_of_a_base_unpacks_to_is_what_its_image_says() {
+    let (one, other) = (tar("a", 0o644), tar("b", 0o644));
+    let (_, built) = build_on(&gzip(&one), Digest::of(&other).as_str(), "amd64");
+    let (error, _) = built.err().unwrap();
+    let expected = format!(
+        "it unpacks to {}, and the image's configuration says {}",
+        Digest::of(&one),
+        Digest::of(&other)
+    );
+    assert!(error.ends_with(&expected), "{error}");
+    let (error, _) = build_on(&gzip(&one), "sha256:what", "amd64").1.err().unwrap();
+    assert!(
+        error.starts_with("the configuration of the base base names layer 1 by what is no digest"),
+        "{error}"
+    );
+}
+
+#[test]
+fn devices_of_a_base_are_left_alone_and_a_base_for_another_processor_is_refused() {
+    let plain = hostile(&[
+        ("dev/null", tar::EntryType::Char, "", b""),
+        ("run/pipe", tar::EntryType::Fifo, "", b""),
+        ("etc/.wh.gone", tar::EntryType::Regular, "", b""),
+        ("etc/.wh..wh..opq", tar::EntryType::Regular, "", b""),
+    ]);
+    let built = |architecture| build_on(&gzip(&plain), Digest::of(&plain).as_str(), architecture).1;
+    built("amd64").unwrap();
+    let (error, hint) = built("arm64").err().unwrap();
+    assert_eq!(error, "the image base is made for linux/arm64, and the artefact for linux/amd64");
+    assert!(hint.contains("platforms = [\"linux/arm64\"] in [artefact]"), "{hint}");
+}
+
+#[test]
+fn a_base_is_unpacked_once_and_damage_is_mended() {
+    let plain = tar("bin/run", 0o755);
+    let cache = TempDir::new().unwrap();
+    let repo = Repo::with("", &[("tool", "x")]);
+    let base = runtime().block_on(async {
+        let layout = Layout::create(repo.path().join("base")).await.unwrap();
+        image(&layout, media_type::OCI_LAYER_GZIP, &plain, &gzip(&plain)).await.digest
+    });
+    repo.write(".gitignore", "base\n");
+    repo.write("semel.toml", &format!(
+        "format = 1\ncomponent = \"a\"\n[artefact]\nkind = \"image\"\nbase = \"base@{base}\"\nfiles = [{{ from = \"tool\", to = \"/tool\" }}]\n"
+    ));
+    repo.commit("feat: begin");
+    let build = || {
+        let work = TempDir::new().unwrap();
+        let mut request = request(repo.source(), work.path().to_owned());
+        request.bases.cache = cache.path().join("bases");
+        finish(request, work).unwrap().built.packaged.manifest
+    };
+    let first = build();
+    let kept: Vec<_> =
+        fs::read_dir(cache.path().join("bases/unpacked")).unwrap().map(|one| one.unwrap().path()).collect();
+    let [tar] = kept.as_slice() else { panic!("{kept:?}") };
+    assert_eq!(fs::read(tar).unwrap(), plain);
+    fs::write(tar, "damaged").unwrap();
+    assert_eq!(build(), first);
+    assert_eq!(fs::read(tar).unwrap(), plain);
 }

@@ -64,6 +64,17 @@ fn everything_that_must_not_be_inside_is_named_at_once_and_no_value_is_repeated(
 }
 
 #[test]
+fn of_many_findings_in_one_file_the_first_are_told_and_the_rest_counted() {
+    let keys = format!("key = {}\n", secret()).repeat(150);
+    let repo = Repo::with(&project(""), &[("app/keys", &keys)]).committed();
+    let found = forbidden(&repo.build().map(|_| ()).unwrap_err());
+    assert_eq!(found.len(), 100);
+    let last =
+        "/app/keys:100: an AWS access key (AKIA…, 20 characters), and 50 more of this rule in this file";
+    assert!(found.iter().any(|found| found.starts_with(last)), "{found:?}");
+}
+
+#[test]
 fn a_front_end_with_an_inlined_address_is_not_published() {
     let build = "[build]\nrun = \"VITE_API=https://api.shop.net/v1 sh bundle.sh\"\n";
     let repo = Repo::with(

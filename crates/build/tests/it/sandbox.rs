@@ -275,6 +275,34 @@ fn everything_that_a_command_needs_is_there() {
 }
 
 #[test]
+fn a_command_has_a_temporary_directory_of_its_own_and_no_part_in_that_of_the_host() {
+    let levels = isolating_levels();
+    for level in &levels {
+        let table = "run = 'echo x > \"$TMPDIR/file\"; test \"$(ls \"$TMPDIR\")\" = file; echo ${JAVA_TOOL_OPTIONS-none} > out'";
+        let done = built(table, *level);
+        let out = fs::read_to_string(done.work.path().join("tree/out")).unwrap();
+        match level {
+            Level::Landlock => {
+                let tmp = done.work.path().join("tmp");
+                assert_eq!(out, format!("-Djava.io.tmpdir=\"{}\"\n", tmp.display()));
+            }
+            _ => assert_eq!(out, "none\n"),
+        }
+        let name = mark(*level, 4);
+        let built = build(&project(&format!("run = 'touch /tmp/{name} out'")), *level, |_| {});
+        assert!(!Path::new("/tmp").join(&name).exists(), "{level}");
+        match (level, built.err()) {
+            (Level::Landlock, Some(BuildError::Run(error))) => {
+                let hint = error.hint().unwrap();
+                assert!(hint.contains("$TMPDIR") && hint.contains("bubblewrap"), "{hint}");
+            }
+            (Level::Bubblewrap, None) => {}
+            (level, error) => panic!("{level}: {error:?}"),
+        }
+    }
+}
+
+#[test]
 fn toolchains_work_at_every_level() {
     let tried = [
         ("rustc", "rustc --version"),
@@ -289,6 +317,10 @@ fn toolchains_work_at_every_level() {
             "python3 -c 'import ssl, subprocess, tempfile; tempfile.TemporaryFile(); subprocess.run([\"true\"], check=True)'",
         ),
         ("java", "java -version"),
+        (
+            "javac",
+            "printf 'class T { public static void main(String[] a) throws Exception { java.io.File.createTempFile(\"semel\", \"x\"); } }' > T.java && javac T.java && java T",
+        ),
         ("gcc", "echo 'int main(void){return 0;}' > m.c && gcc m.c -o m && ./m"),
         ("perl", "perl -e 'print 1'"),
         ("git", "git init -q g"),

@@ -20,8 +20,9 @@ use semel_store::sql::Conn;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::commits::{self, Between, Commit};
 use super::difference::contract_lines;
-use super::why::{self, Commit};
+use super::versions::PlatformPart;
 use crate::artefact::{self, Artefact};
 use crate::error::EngineError;
 
@@ -72,6 +73,9 @@ pub struct Side {
     /// Its layers, lowest first; none: its bytes are gone, or it is an index of several artefacts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layers: Option<Vec<Layer>>,
+    /// Its parts, where it is an index.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<PlatformPart>,
 }
 
 /// A layer of an artefact.
@@ -116,30 +120,40 @@ pub async fn compare(
     );
     let a = Read::new(store, &mut conn, first).await?;
     let b = Read::new(store, &mut conn, second).await?;
-    let numbers = [&a, &b].map(|read| read.artefact.number);
-    let commits = match numbers {
-        [Some(a), Some(b)] => why::commits_between(store, &mut conn, component, a.min(b), a.max(b)).await?,
-        _ => Vec::new(),
+    let are_built = a.artefact.number.is_some() && b.artefact.number.is_some();
+    let between = match are_built {
+        true => {
+            let artefacts = [Some(&a.artefact), Some(&b.artefact)];
+            commits::between(store, &mut conn, component, artefacts).await?
+        }
+        false => Between::default(),
     };
     let mut unknown: Vec<String> =
         [&a, &b].iter().filter_map(|read| read.artefact.gone()).map(|(what, _)| what).collect();
-    if numbers.contains(&None) {
+    if between.others > 0 {
+        let older = if between.backwards { &b } else { &a };
+        let (name, count) = (older.artefact.name(), between.others);
+        unknown.push(format!("commits that only {name} has: {count}, on another branch"));
+    }
+    // A part of an index, which has no version, has no commits of its own either.
+    if !are_built && (a.artefact.version.is_some() || b.artefact.version.is_some()) {
         unknown.push("the commits between them: they were not both built here".to_owned());
     }
     let packages = match (&a.packages, &b.packages) {
         (Some(a), Some(b)) => Some(changes(a, b)),
         _ => None,
     };
-    if packages.is_none() {
+    // Each part has packages of its own.
+    if packages.is_none() && (a.parts.is_empty() || b.parts.is_empty()) {
         unknown.push("packages: they do not both have a verified list of them".to_owned());
     }
     Ok(Comparison {
-        backwards: numbers[1] < numbers[0] && numbers[1].is_some(),
+        backwards: between.backwards,
         contract: a.contract.as_ref().zip(b.contract.as_ref()).map(|(a, b)| contract_lines(a, b)),
         configuration: a.configuration.as_ref().zip(b.configuration.as_ref()).map(|(a, b)| changes(a, b)),
         evidence: changes(&a.evidence, &b.evidence),
         packages,
-        commits,
+        commits: between.commits,
         unknown,
         from: a.side(),
         to: b.side(),
@@ -150,6 +164,7 @@ pub async fn compare(
 struct Read {
     artefact: Artefact,
     layers: Option<Vec<Layer>>,
+    parts: Vec<PlatformPart>,
     contract: Option<semel_model::config::Contract>,
     configuration: Option<BTreeMap<String, String>>,
     packages: Option<BTreeMap<String, String>>,
@@ -170,6 +185,7 @@ impl Read {
         let is_whole = |manifest: &&ParsedManifest| !media_type::is_index(&manifest.media_type);
         Ok(Self {
             layers: manifest.as_ref().filter(is_whole).map(|manifest| layers(&manifest.layers)),
+            parts: manifest.iter().flat_map(|one| &one.manifests).map(PlatformPart::from).collect(),
             contract: manifest.as_ref().map(|one| artefact::contract(&artefact.digest, one)).transpose()?,
             configuration: manifest.as_ref().map(|manifest| configuration(store, manifest)).transpose()?,
             packages: packages
@@ -181,7 +197,7 @@ impl Read {
     }
 
     fn side(self) -> Side {
-        Side { artefact: self.artefact, layers: self.layers }
+        Side { artefact: self.artefact, layers: self.layers, parts: self.parts }
     }
 }
 

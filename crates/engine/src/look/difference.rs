@@ -8,7 +8,7 @@ use semel_store::projections::deployment::{self, Deployment};
 use semel_store::sql::Conn;
 use serde::{Deserialize, Serialize};
 
-use super::why::{self, Commit};
+use super::commits::{self, Commit};
 use crate::artefact::{self, Artefact};
 use crate::deploy;
 use crate::error::EngineError;
@@ -27,6 +27,9 @@ pub struct Difference {
     pub commits: Vec<Commit>,
     /// Whether the second runs the older one.
     pub backwards: bool,
+    /// How many commits the other one has besides: the two lie on different branches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub others: Option<usize>,
     /// Configuration keys, never values.
     pub config: Vec<KeyDifference>,
     /// Keys of the contract that only one of the two artefacts has, or that changed.
@@ -66,11 +69,11 @@ pub async fn difference(
     let to = deployment::nth_success(&mut conn, component, second, 0).await?;
     let a = artefact_of(&mut conn, from.as_ref()).await?;
     let b = artefact_of(&mut conn, to.as_ref()).await?;
-    let (low, high) =
-        (number(a.as_ref()).min(number(b.as_ref())), number(a.as_ref()).max(number(b.as_ref())));
+    let between = commits::between(store, &mut conn, component, [a.as_ref(), b.as_ref()]).await?;
     Ok(Difference {
-        commits: why::commits_between(store, &mut conn, component, low, high).await?,
-        backwards: number(b.as_ref()) < number(a.as_ref()),
+        commits: between.commits,
+        backwards: between.backwards,
+        others: Some(between.others).filter(|others| *others > 0),
         config: keys(store, first, second, from.as_ref(), to.as_ref())?,
         contract: contracts(store, &mut conn, a.as_ref(), b.as_ref()).await?,
         from: a,
@@ -83,10 +86,6 @@ async fn artefact_of(conn: &mut Conn, one: Option<&Deployment>) -> Result<Option
         Some(one) => super::versions::running_version(conn, one).await.map(Some),
         None => Ok(None),
     }
-}
-
-fn number(artefact: Option<&Artefact>) -> u64 {
-    artefact.and_then(|artefact| artefact.number).unwrap_or(0)
 }
 
 fn keys(

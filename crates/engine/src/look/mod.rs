@@ -6,6 +6,7 @@ pub mod status;
 pub mod history;
 pub mod place;
 pub mod why;
+pub mod commits;
 pub mod difference;
 pub mod comparison;
 pub mod evidence;

@@ -43,8 +43,11 @@ pub async fn versions(
     let mut conn = store.reader().await?;
     component::get(&mut conn, name).await?;
     let running = super::status::running(store, &mut conn, name).await?;
-    let platforms = build::platforms(&mut conn, name).await?;
-    let lines = artefacts::versions(&mut conn, name, limit).await?.into_iter().map(|published| {
+    let found = artefacts::versions(&mut conn, name, limit).await?;
+    let numbers = || found.iter().filter_map(|published| published.number);
+    let range = numbers().min().unwrap_or(0)..=numbers().max().unwrap_or(0);
+    let platforms = build::platforms(&mut conn, name, range).await?;
+    let lines = found.into_iter().map(|published| {
         let environments = running
             .iter()
             .filter(|(_, digest)| *digest == published.digest)
@@ -203,7 +206,8 @@ pub async fn inspect(
 
 /// The source snapshot that provenance names among its byproducts.
 fn named_source(statement: &Statement) -> Option<Digest> {
-    let byproducts = statement.predicate.pointer("/runDetails/byproducts")?.as_array()?;
+    let said = Some(&statement.predicate).filter(|_| statement.predicate_type == PROVENANCE)?;
+    let byproducts = said.pointer("/runDetails/byproducts")?.as_array()?;
     let source = byproducts.iter().find(|one| one["name"] == "source")?;
     format!("sha256:{}", source["digest"]["sha256"].as_str()?).parse().ok()
 }
@@ -225,6 +229,24 @@ pub struct BuildLog {
     /// The version that it has or will have.
     pub version: String,
     /// `reserved`, `failed` or `published`.
+    pub state: String,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What it printed, as a blob. Of a build with parts that failed: of the part that did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<Digest>,
+    /// Its parts, where it has some, in the order of its index.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<PartLog>,
+}
+
+/// One platform's part of a build and what it printed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PartLog {
+    /// What it runs on.
+    pub platform: Platform,
+    /// `missing`, `failed` or `built`.
     pub state: String,
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -260,13 +282,30 @@ pub async fn build_log(
         build::BuildState::Failed => "failed",
         build::BuildState::Published => "published",
     };
+    let tried = build::parts(&mut conn, name, found.number).await?;
     Ok(BuildLog {
         number: found.number,
         version: found.version.to_string(),
         state: state.to_owned(),
         reason: found.reason,
         log: found.log,
+        parts: found.platforms.into_iter().map(|platform| part_log(platform, &tried)).collect(),
     })
+}
+
+fn part_log(platform: Platform, tried: &[build::Part]) -> PartLog {
+    let part = tried.iter().find(|part| part.platform == platform);
+    let state = match part {
+        Some(part) if part.reason.is_some() => "failed",
+        Some(part) if part.digest.is_some() => "built",
+        _ => "missing",
+    };
+    PartLog {
+        platform,
+        state: state.to_owned(),
+        reason: part.and_then(|part| part.reason.clone()),
+        log: part.and_then(|part| part.log.clone()),
+    }
 }
 
 /// What a verification found.

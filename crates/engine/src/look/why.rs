@@ -1,20 +1,19 @@
 //! `semel why ENV`: why does this run here? And why did the last attempt not?
 
 use schemars::JsonSchema;
-use semel_model::build::CommitFact;
 use semel_model::name::{ComponentName, EnvironmentName};
 use semel_model::promotion::Decision;
 use semel_store::Store;
 use semel_store::projections::deployment::{self, DeploymentState};
-use semel_store::projections::{build, promotion};
+use semel_store::projections::promotion;
 use serde::{Deserialize, Serialize};
 
+use super::commits::{self, Commit};
 use super::history::{self, Happened};
 use crate::artefact::Artefact;
 use crate::batch::read_document;
 use crate::error::EngineError;
 use crate::pipeline;
-use crate::reserve::SourceDocument;
 
 /// The reasons for what runs in an environment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -57,15 +56,6 @@ pub struct Running {
     pub commits: Vec<Commit>,
 }
 
-/// A commit of a version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Commit {
-    /// Its id.
-    pub id: semel_model::name::CommitId,
-    /// The first line of its message.
-    pub subject: String,
-}
-
 /// Explains an environment.
 pub async fn why(
     store: &Store,
@@ -81,7 +71,7 @@ pub async fn why(
         Some(one) => {
             let artefact = super::versions::running_version(&mut conn, one).await?;
             let commits = match artefact.number {
-                Some(number) => commits(store, &mut conn, component, number).await?,
+                Some(number) => commits::of_build(store, &mut conn, component, number).await?,
                 None => Vec::new(),
             };
             Some(Running {
@@ -119,38 +109,4 @@ pub async fn why(
         refused,
         recent: history::history(store, component, environment, 6).await?,
     })
-}
-
-async fn commits(
-    store: &Store,
-    conn: &mut semel_store::sql::Conn,
-    component: &ComponentName,
-    number: u64,
-) -> Result<Vec<Commit>, EngineError> {
-    let Some(built) = build::by_number(conn, component, number).await? else { return Ok(Vec::new()) };
-    let source: SourceDocument = read_document(store, &built.source)?;
-    Ok(source.since.into_iter().map(commit).collect())
-}
-
-fn commit(fact: CommitFact) -> Commit {
-    Commit { id: fact.id, subject: fact.subject }
-}
-
-/// The commits that each build of a component brought, for the numbers in a range.
-pub(crate) async fn commits_between(
-    store: &Store,
-    conn: &mut semel_store::sql::Conn,
-    component: &ComponentName,
-    after: u64,
-    to: u64,
-) -> Result<Vec<Commit>, EngineError> {
-    let mut all = Vec::new();
-    for number in (after + 1..=to).rev() {
-        for one in commits(store, conn, component, number).await? {
-            if !all.contains(&one) {
-                all.push(one);
-            }
-        }
-    }
-    Ok(all)
 }

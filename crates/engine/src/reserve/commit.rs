@@ -20,11 +20,13 @@ use semel_store::Store;
 use semel_store::keys::Role;
 use semel_store::lease::{self, Lease};
 use semel_store::ledger::Turn;
-use semel_store::projections::build::{self, Build, Part};
+use semel_store::projections::build::{Build, Part};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Built, BuiltPart, Holding, built, held_build, leased, parts, refuse_foreign_home, taken_over};
+use super::{
+    Built, BuiltPart, Holding, built, held_build, leased, parts, refuse_foreign_home, require_log, taken_over,
+};
 use crate::artefact;
 use crate::batch::Batch;
 use crate::build_log;
@@ -90,9 +92,15 @@ pub async fn commit(
     attach_claims(store, &mut batch, &request).await?;
     let mut turn = store.turn().await?;
     let build = held_build(turn.db(), &request.holding).await?;
-    let parts = build::parts(turn.db(), &build.component, build.number).await?;
-    let before = finished_before(&build, &parts, &request.holding);
+    require_log(store, turn.db(), &build.component, request.log.as_ref()).await?;
+    let parts = parts::stored(turn.db(), &build).await?;
     let lease = lease::by_token(turn.db(), leased(&build, &request.holding), &request.holding.token).await?;
+    let newest = lease::newest(turn.db(), leased(&build, &request.holding)).await?;
+    // A part that had gone and is built again: there is more to do than to compare it.
+    let is_awaited = build.digest.is_none()
+        && newest == lease
+        && lease.as_ref().is_some_and(|lease| lease.delivered.is_none());
+    let before = finished_before(&build, &parts, &request.holding).filter(|_| !is_awaited);
     match (before, lease) {
         (Some((committed, finished)), Some(lease)) if lease.delivered.as_ref() != Some(&request.digest) => {
             let late =
@@ -100,13 +108,10 @@ pub async fn commit(
             Ok(Committed { finished, late: Some(late) })
         }
         (Some((_, finished)), _) => Ok(Committed { finished, late: None }),
-        (None, lease) => {
-            let newest = lease::newest(turn.db(), leased(&build, &request.holding)).await?;
-            match lease.filter(|lease| newest.as_ref() == Some(lease)) {
-                Some(lease) => publish(store, turn, &build, &parts, lease, &request, batch).await,
-                None => Err(taken_over(&request.holding, newest.as_ref())),
-            }
-        }
+        (None, lease) => match lease.filter(|lease| newest.as_ref() == Some(lease)) {
+            Some(lease) => publish(store, turn, &build, &parts, lease, &request, batch).await,
+            None => Err(taken_over(&request.holding, newest.as_ref())),
+        },
     }
 }
 
@@ -201,7 +206,7 @@ async fn publish(
     };
     let ended = Lease { until_millis: 0, delivered: Some(request.digest.clone()), ..lease };
     lease::set(turn.db(), leased(build, &request.holding), &ended).await?;
-    build_log::forget(&mut turn, &request.holding).await?;
+    build_log::forget(turn.db(), &request.holding).await?;
     turn.append(batch.into_leaves()).await?;
     Ok(Committed { finished, late: None })
 }
@@ -214,6 +219,7 @@ fn version_of(build: &Build, digest: &Digest, log: Option<Digest>) -> Change {
         number: Some(build.number),
         commit: Some(build.commit.clone()),
         log,
+        source: None,
     })
 }
 

@@ -2,14 +2,15 @@
 
 use semel_model::digest::Digest;
 use semel_model::entry::{Change, ManifestStored};
-use semel_model::name::ComponentName;
 use semel_model::platform::Platform;
 use semel_model::statement::Claim;
 use semel_oci::descriptor::{Annotations, Descriptor};
 use semel_oci::manifest::Index;
 use semel_store::Store;
 use semel_store::ledger::Turn;
-use semel_store::projections::build::{Build, Part};
+use semel_store::projections::artefact as artefacts;
+use semel_store::projections::build::{self, Build, Part};
+use semel_store::sql::Conn;
 use serde_json::{Value, json};
 
 use super::{BuiltPart, SourceDocument};
@@ -42,6 +43,19 @@ pub(super) fn built(build: &Build, platform: Platform, digest: Digest, parts: &[
     }
 }
 
+/// The parts of a build. Until the whole is published, one whose bytes have gone since is as good as not built.
+pub(super) async fn stored(conn: &mut Conn, build: &Build) -> Result<Vec<Part>, EngineError> {
+    let mut parts = build::parts(conn, &build.component, build.number).await?;
+    for part in parts.iter_mut().filter(|_| build.digest.is_none()) {
+        if let Some(digest) = &part.digest
+            && artefacts::manifest(conn, &build.component, digest).await?.is_none()
+        {
+            part.digest = None;
+        }
+    }
+    Ok(parts)
+}
+
 fn digest_of<'a>(parts: &'a [Part], platform: &Platform) -> Option<&'a Digest> {
     parts.iter().find(|part| part.platform == *platform)?.digest.as_ref()
 }
@@ -59,8 +73,7 @@ pub(super) fn with(parts: &[Part], platform: &Platform, digest: &Digest) -> Vec<
     others.chain([one]).collect()
 }
 
-/// The index of all parts, in the order of the project's list; none while a part is missing. A part whose bytes have gone
-/// since it was built counts as missing: it is built again when it is asked for.
+/// The index of all parts, in the order of the project's list; none while a part is missing.
 pub(super) async fn assemble(
     store: &Store,
     turn: &mut Turn,
@@ -71,12 +84,10 @@ pub(super) async fn assemble(
     let mut said: Vec<Annotations> = Vec::new();
     for platform in &build.platforms {
         let Some(digest) = digest_of(parts, platform) else { return Ok(None) };
-        let Some((descriptor, annotations)) = stored_part(store, turn, &build.component, digest).await?
-        else {
-            return Ok(None);
-        };
-        entries.push(Descriptor { platform: Some(platform.to_oci()), ..descriptor });
-        said.push(annotations);
+        let (descriptor, parsed) = artefact::manifest(store, turn.db(), &build.component, digest).await?;
+        let (artifact_type, platform) = (parsed.artifact_type, Some(platform.to_oci()));
+        entries.push(Descriptor { artifact_type, platform, ..descriptor });
+        said.push(parsed.annotations);
     }
     let provenance = provenance(build, &read_document(store, &build.source)?, &entries);
     let first = entries.first().and_then(|entry| entry.artifact_type.clone());
@@ -92,22 +103,6 @@ pub(super) async fn assemble(
         subject: None,
     });
     Ok(Some(Whole { index: encoded.descriptor, stored, provenance: Claim::provenance(provenance) }))
-}
-
-async fn stored_part(
-    store: &Store,
-    turn: &mut Turn,
-    component: &ComponentName,
-    digest: &Digest,
-) -> Result<Option<(Descriptor, Annotations)>, EngineError> {
-    match artefact::manifest(store, turn.db(), component, digest).await {
-        Ok((mut descriptor, parsed)) => {
-            descriptor.artifact_type = parsed.artifact_type;
-            Ok(Some((descriptor, parsed.annotations)))
-        }
-        Err(EngineError::NotFound { .. }) => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// What all parts say in the same words: commit, time, contract.

@@ -1,6 +1,7 @@
 //! The log of a running build: every byte once, for as long as the build runs.
 
 use semel_engine::build_log::{AddToLog, Added, LogSoFar, MOST_BYTES, PIECE_BYTES, ReadLog, add, read};
+use semel_engine::collect::{Collect, collect};
 use semel_engine::reserve::{Fail, Granted, LEASE_MILLIS, fail, heartbeat, release};
 
 use crate::{World, component, holding, request};
@@ -62,6 +63,27 @@ async fn another_attempt_begins_anew() {
     assert_eq!((seen.attempt, seen.at_byte, seen.text.as_str()), (2, 0, "of the second\n"));
     let late = AddToLog { holding: holding(&first), at_byte: 21, text: "late\n".to_owned() };
     add(&world.store, late, world.now()).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_number_beyond_everything_is_behind_the_end() {
+    let world = World::new().await;
+    let granted = world.granted(request(1, "tree")).await;
+    assert_eq!(world.add(&granted, u64::MAX, "one\n").await, Added { length: 0, full: true });
+    assert_eq!(world.read(u64::MAX, u64::MAX).await.text, "");
+    assert_eq!(world.read(1, u64::MAX).await.text, "");
+}
+
+#[tokio::test]
+async fn what_a_killed_build_printed_goes_with_a_collection() {
+    let world = World::new().await;
+    let granted = world.granted(request(1, "tree")).await;
+    world.add(&granted, 0, "one\n").await;
+    for (seconds, left) in [(3_600, "one\n"), (2 * 86_400, "")] {
+        world.wait(seconds);
+        collect(&world.store, &world.who, Collect::default(), world.now()).await.unwrap();
+        assert_eq!(world.read(1, 0).await.text, left, "after {seconds} seconds");
+    }
 }
 
 #[tokio::test]

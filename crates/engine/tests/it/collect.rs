@@ -3,9 +3,11 @@
 use semel_engine::collect::{Collect, Collected, collect};
 use semel_engine::error::EngineError;
 use semel_engine::look::comparison::compare;
+use semel_engine::look::versions::inspect;
 use semel_engine::publish::Bound;
 use semel_engine::pull::{self, Pull};
 use semel_engine::remove::{Removed, remove_manifest};
+use semel_engine::reserve::Reservation;
 use semel_engine::store_manifest::{Manifest, Names, Pushed, StoreManifestError, push};
 use semel_model::digest::Digest;
 use semel_model::keep::Holder;
@@ -14,7 +16,7 @@ use semel_oci::manifest::{ImageManifest, Index};
 use semel_oci::media_type;
 use semel_store::{audit, content, scrub};
 
-use crate::{World, component};
+use crate::{World, component, request};
 
 const DAY: i64 = 86_400;
 
@@ -296,7 +298,7 @@ async fn uploads_that_nobody_went_on_with_go_with_a_collection() {
     let id = blobs.begin_upload().unwrap();
     blobs.append_to_upload(&id, 0, b"semel"[..].into()).await.unwrap();
     let now = std::time::SystemTime::from(world.now());
-    let upload = std::fs::File::open(world.store.dir().join("uploads").join(&id)).unwrap();
+    let upload = std::fs::File::open(blobs.uploads().path(&id)).unwrap();
     let mut found = Vec::new();
     for (age, dry_run) in [(DAY - 1, false), (DAY + 1, true), (DAY + 1, false), (DAY + 1, false)] {
         if blobs.upload_size(&id).is_ok() {
@@ -467,4 +469,54 @@ async fn a_year_of_merges_takes_no_more_room_than_the_rules_allow() {
 fn holders_are_said_in_words() {
     let version = Holder::Newest { version: "1.2.3".parse().unwrap() };
     assert_eq!(version.to_string(), "1.2.3 is the newest version");
+}
+
+#[tokio::test]
+async fn what_is_built_after_its_bytes_have_gone_is_built_again_and_brings_the_same_bytes_back() {
+    let world = World::new().await;
+    let first = world.built(1, "one").await;
+    world.built(2, "two").await;
+    let collected = world.after(91).await;
+    assert_eq!(over(&collected), ["0.0.1 by trunk=90d"]);
+    let granted = world.granted(request(1, "one")).await;
+    assert_eq!((granted.number, granted.salt), (3, 1), "nothing answers with bytes that are not here");
+    let waiting = world.reserve(request(1, "one")).await;
+    assert!(matches!(waiting, Reservation::Running(_)), "one builds it: {waiting:?}");
+    assert_eq!(world.artefact("one").await, first.digest);
+    let again = world.commit(&granted, &first.digest).await.unwrap();
+    assert_eq!(world.reserve(request(1, "one")).await, Reservation::Built(again));
+    for word in ["0.0.1".to_owned(), granted.version.to_string()] {
+        let found = inspect(&world.store, &component(), &word.parse().unwrap(), world.now()).await;
+        assert!(found.unwrap().artefact.expired.is_none(), "{word} means bytes that are here");
+    }
+    world.verified().await;
+}
+
+#[tokio::test]
+async fn the_source_goes_with_the_bytes_and_what_is_said_stays() {
+    let world = World::new().await;
+    let old = world.published("1.0.0").await;
+    let bytes = world.store.blobs().read(&old).unwrap();
+    let subject = Descriptor::of(media_type::OCI_MANIFEST, &bytes);
+    let mut attached = Vec::new();
+    for artifact_type in [media_type::SEMEL_SOURCE, "application/vnd.example.report"] {
+        let layer = world.upload(artifact_type.as_bytes()).await;
+        let layers = vec![Descriptor::new("application/octet-stream", layer.digest.clone(), layer.size)];
+        let referrer = ImageManifest::referrer(&subject, artifact_type, layers, Annotations::new()).encode();
+        world.pushed(&referrer.bytes, media_type::OCI_MANIFEST, &[]).await.unwrap();
+        attached.push((referrer.descriptor.digest, layer.digest));
+    }
+    world.published("2.0.0").await;
+    world.wait(91 * DAY);
+    let planned = world.collected(true).await.unwrap();
+    let source_bytes = media_type::SEMEL_SOURCE.len() as u64;
+    assert!(planned.freed["trunk=90d"] > source_bytes, "the source is counted: {:?}", planned.freed);
+    let collected = world.collected(false).await.unwrap();
+    assert_eq!(over(&collected), [" by branch=14d", "1.0.0 by trunk=90d"]);
+    let [(source, source_layer), (report, report_layer)] = &attached[..] else { panic!() };
+    assert_eq!(world.pulled(source).await, Pull::Unknown);
+    assert!(!world.store.blobs().contains(source_layer));
+    assert!(matches!(world.pulled(report).await, Pull::Found { .. }));
+    assert!(world.store.blobs().contains(report_layer));
+    world.verified().await;
 }

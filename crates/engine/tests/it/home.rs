@@ -2,7 +2,7 @@
 
 use semel_engine::error::EngineError;
 use semel_engine::home::{
-    Bequeath, Inherit, LeaveHome, Left, TakeHome, Taken, bequeath, inherit, leave, take,
+    Bequeath, Bequest, Inherit, LeaveHome, Left, TakeHome, Taken, bequeath, inherit, leave, take,
 };
 use semel_engine::reserve::{Reservation, reserve};
 use semel_model::build::Line;
@@ -12,7 +12,8 @@ use crate::{World, component, holding, request};
 impl World {
     async fn leave_for(&self, other: &Self) -> Result<Left, EngineError> {
         let (to, place) = (other.store.id().to_owned(), Some("https://semel.example".to_owned()));
-        leave(&self.store, &self.who, LeaveHome { component: component(), to, place }, self.now()).await
+        let request = LeaveHome { component: component(), to, place, to_size: Some(other.size().await) };
+        leave(&self.store, &self.who, request, self.now()).await
     }
 
     /// Learns everything that another store knows, page by page; how much was new.
@@ -128,4 +129,76 @@ async fn a_home_moves_back_and_a_late_result_of_the_old_one_is_refused() {
     assert_ne!(holding(&next).token, "");
     old.assert_sound().await;
     new.assert_sound().await;
+}
+
+#[tokio::test]
+async fn an_old_proof_makes_no_second_home() {
+    let (old, new) = (World::new().await, World::new().await);
+    old.built(1, "one").await;
+    let first = old.leave_for(&new).await.unwrap();
+    new.learn_from(&old).await.unwrap();
+    new.take_home(first.clone()).await.unwrap();
+    let back = new.leave_for(&old).await.unwrap();
+    let again = old.leave_for(&new).await.unwrap();
+    assert_eq!(again.entry, first.entry, "it has left, and has not taken the home back yet");
+    let refused = new.take_home(again).await;
+    assert!(matches!(refused, Err(EngineError::Verification { .. })), "{refused:?}");
+    old.take_home(back.clone()).await.unwrap();
+    assert!(new.take_home(first).await.is_err());
+    let next = old.leave_for(&new).await.unwrap();
+    assert!(old.take_home(back).await.is_err(), "that one is old by now, too");
+    assert!(!new.take_home(next).await.unwrap().already);
+    old.refuses_to_build().await;
+    new.assert_sound().await;
+}
+
+#[tokio::test]
+async fn what_is_handed_over_is_about_the_component_alone() {
+    let (old, new) = (World::new().await, World::new().await);
+    old.built(1, "one").await;
+    old.published("7.0.0").await;
+    let ask = Bequeath { component: component(), after_number: 0, after_seq: 0 };
+    let good = bequeath(&old.store, &ask).await.unwrap();
+    let spoilt = |spoil: fn(&mut Bequest)| {
+        let mut bequest = good.clone();
+        spoil(&mut bequest);
+        bequest
+    };
+    let cases = [
+        ("another's build", spoilt(|one| one.builds[0].reserved.component = "shop/web".parse().unwrap())),
+        ("another's name", spoilt(|one| one.names[0].component = "shop/web".parse().unwrap())),
+        ("no number", spoilt(|one| one.builds[0].reserved.number = 0)),
+        ("no number that could be counted on from", spoilt(|one| one.builds[0].reserved.number = u64::MAX)),
+        ("another source", spoilt(|one| one.builds[0].source.push(' '))),
+        ("a log that is not here", spoilt(|one| one.names[0].log = Some(one.names[0].digest.clone()))),
+        ("more than a page", spoilt(|one| one.names = vec![one.names[0].clone(); 251])),
+    ];
+    let before = new.size().await;
+    for (what, bequest) in cases {
+        let told = Inherit { component: component(), from: old.store.id().to_owned(), bequest };
+        let answer = inherit(&new.store, &new.who, told, new.now()).await;
+        assert!(matches!(answer, Err(EngineError::Invalid { .. })), "{what}: {answer:?}");
+    }
+    assert_eq!(new.size().await, before);
+}
+
+#[tokio::test]
+async fn a_home_leaves_for_a_store_and_not_for_nowhere() {
+    let world = World::new().await;
+    world.built(1, "one").await;
+    let id = "0123456789abcdef";
+    for (to, place) in [
+        ("the other one", None),
+        ("", None),
+        ("0123456789ABCDEF", None),
+        (id, Some("/srv/semel")),
+        (id, Some("https://semel.example/\u{1b}[2J")),
+        (id, Some("https://semel.example --store /tmp")),
+    ] {
+        let place = place.map(str::to_owned);
+        let request = LeaveHome { component: component(), to: to.to_owned(), place, to_size: None };
+        let answer = leave(&world.store, &world.who, request, world.now()).await;
+        assert!(matches!(answer, Err(EngineError::Invalid { .. })), "{to}: {answer:?}");
+    }
+    world.built(2, "two").await;
 }

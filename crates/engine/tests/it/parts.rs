@@ -1,6 +1,7 @@
 //! A build for several platforms: one number, one version, a lease for each part, one index.
 
 use semel_engine::error::EngineError;
+use semel_engine::remove::{Removed, remove_manifest};
 use semel_engine::reserve::{Fail, Finished, Granted, Holding, Reservation, Reserve, fail, reserve};
 use semel_model::digest::Digest;
 use semel_model::entry::Change;
@@ -124,4 +125,27 @@ async fn a_part_is_one_of_the_platforms_of_its_build() {
         assert!(matches!(error, EngineError::Invalid { .. }), "{error:?}");
     }
     assert_eq!(world.count("BuildReserved").await, 0);
+}
+
+#[tokio::test]
+async fn a_part_whose_bytes_have_gone_is_built_once_more_and_completes_the_whole() {
+    for same in [true, false] {
+        let world = World::new().await;
+        let amd = world.granted(part("linux/amd64", "tree")).await;
+        let first = world.artefact("amd64").await;
+        world.deliver(holding(&amd, "linux/amd64"), &first).await.unwrap();
+        let removed = remove_manifest(&world.store, &world.who, &component(), &first, world.now()).await;
+        assert_eq!(removed.unwrap(), Removed::Gone);
+        let arm = world.granted(part("linux/arm64", "tree")).await;
+        let done = world.deliver(holding(&arm, "linux/arm64"), &world.artefact("arm64").await).await.unwrap();
+        let Finished::Part(done) = done.finished else { panic!("one has gone: {done:?}") };
+        assert_eq!(done.missing, [platform("linux/amd64")]);
+        let again = world.granted(part("linux/amd64", "tree")).await;
+        assert_eq!((again.number, again.attempt), (1, 2));
+        let second = world.artefact(if same { "amd64" } else { "other bytes" }).await;
+        let done = world.deliver(holding(&again, "linux/amd64"), &second).await.unwrap();
+        let Finished::Built(built) = done.finished else { panic!("it is whole: {done:?}") };
+        assert_eq!(index(&world, &built.digest).await.manifests[1].digest, second);
+        world.assert_sound().await;
+    }
 }

@@ -511,3 +511,79 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn what_comes_behind_the_end_of_a_build_begins_nothing_again() {
+    let world = World::new().await;
+    let granted = world.granted(request(1, "tree")).await;
+    release(&world.store, &holding(&granted)).await.unwrap();
+    heartbeat(&world.store, &holding(&granted), world.now()).await.unwrap();
+    assert_eq!(world.granted(request(1, "tree")).await.attempt, 2, "nobody waits for who has given up");
+}
+
+#[tokio::test]
+async fn a_build_has_the_platforms_with_which_it_was_reserved() {
+    let world = World::new().await;
+    let granted = world.granted(request(1, "tree")).await;
+    release(&world.store, &holding(&granted)).await.unwrap();
+    let platforms = vec!["linux/amd64".parse().unwrap()];
+    let other = Reserve { platform: platforms.first().cloned(), platforms, ..request(1, "tree") };
+    let refused = reserve(&world.store, &world.who, other, world.now()).await;
+    assert!(matches!(refused, Err(EngineError::Invalid { .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn who_builds_is_a_word_that_can_be_shown() {
+    let world = World::new().await;
+    let process = |start: &str| Some(Process { host: "here".to_owned(), pid: 7, start: start.to_owned() });
+    for wrong in [
+        Reserve { holder: "x".repeat(201), ..request(1, "tree") },
+        Reserve { holder: "ana\u{1b}[2J".to_owned(), ..request(1, "tree") },
+        Reserve { process: process(&"9".repeat(201)), ..request(1, "tree") },
+    ] {
+        let refused = reserve(&world.store, &world.who, wrong, world.now()).await;
+        assert!(matches!(refused, Err(EngineError::Invalid { .. })), "{refused:?}");
+    }
+    world
+        .granted(Reserve { holder: "\u{e4}".repeat(200), process: process("1"), ..request(1, "tree") })
+        .await;
+}
+
+#[tokio::test]
+async fn a_log_is_here_before_it_is_named() {
+    let world = World::new().await;
+    let granted = world.granted(request(1, "tree")).await;
+    let digest = world.artefact("tree").await;
+    // The bytes lie in the store, but nobody has sent them to this component.
+    let elsewhere = world.store.blobs().put(b"of another component").unwrap().digest;
+    for log in [Digest::of(b"nowhere"), elsewhere] {
+        let failure = Fail { holding: holding(&granted), reason: "x".to_owned(), log: Some(log.clone()) };
+        let refused = fail(&world.store, &world.who, failure, world.now()).await;
+        assert!(matches!(refused, Err(EngineError::NotFound { .. })), "{refused:?}");
+        let result = Commit {
+            holding: holding(&granted),
+            digest: digest.clone(),
+            claims: vec![crate::provenance()],
+            log: Some(log),
+        };
+        let refused = commit(&world.store, &world.who, result, world.now()).await;
+        assert!(matches!(refused, Err(EngineError::NotFound { .. })), "{refused:?}");
+    }
+    world.commit(&granted, &digest).await.unwrap();
+    world.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_question_about_a_number_that_no_build_has_finds_nothing() {
+    let world = World::new().await;
+    world.built(1, "tree").await;
+    let refused = reserve(
+        &world.store,
+        &world.who,
+        Reserve { number: Some(u64::MAX), ..request(1, "tree") },
+        world.now(),
+    );
+    assert!(matches!(refused.await, Err(EngineError::NotFound { .. })));
+    let waited = world.reserve(Reserve { waited_for: Some(u64::MAX), ..request(2, "other") }).await;
+    assert!(matches!(waited, Reservation::Yours(_)), "{waited:?}");
+}

@@ -234,6 +234,7 @@ fn what_is_absent_is_left_out() {
         number: None,
         commit: None,
         log: None,
+        source: None,
     });
     assert_eq!(body(&published), r#"{"component":"shop/api","digest":"<artefact>","version":"1.4.2"}"#);
     let undeprecated = VersionDeprecated { component: component(), version: version(), reason: None };
@@ -484,6 +485,7 @@ fn every_change() -> Vec<Change> {
             to: "4567".to_owned(),
             place: Some("https://semel.example".to_owned()),
             last_build: 482,
+            to_size: None,
         }),
         Change::HomeTaken(HomeTaken {
             component: component(),
@@ -506,6 +508,7 @@ fn every_change() -> Vec<Change> {
             number: Some(482),
             commit: Some(commit()),
             log: Some(digest("log")),
+            source: None,
         }),
         Change::ChannelMoved(ChannelMoved {
             component: component(),

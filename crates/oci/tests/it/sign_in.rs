@@ -114,3 +114,41 @@ async fn a_known_user_says_so_to_the_token_service_or_to_the_registry() {
     let found = client.with_logins(ana()).get_manifest(&name, &tag).await.unwrap();
     assert_eq!(found.descriptor.digest, digest);
 }
+
+#[tokio::test]
+async fn a_service_that_gives_no_token_is_named_as_the_cause() {
+    let (name, tag, _) = wanted();
+    let (closed, _) = serve(|_, _| http("403 Forbidden", "", "")).await;
+    let (empty, _) = serve(|_, _| http("200 OK", "", "{}")).await;
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
+    for (realm, says) in [
+        (format!("http://{closed}/token"), "it answered 403 Forbidden"),
+        (format!("http://{empty}/token"), "no token that can be used"),
+        (format!("http://{free}/token"), "gave no token"),
+        ("token".to_owned(), "is no address"),
+    ] {
+        let (client, ..) = registry("Bearer t0", format!("Bearer realm=\"{realm}\"")).await;
+        let failed = client.get_manifest(&name, &tag).await.unwrap_err();
+        let cause = std::error::Error::source(&failed).unwrap().to_string();
+        assert!(cause.contains(says) && cause.contains(&realm), "{failed}: {cause}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_somewhere_else_does_not_learn_who_asks() {
+    let (collector, collected) = serve(|_, _| http("200 OK", "", r#"{"token":"t0"}"#)).await;
+    let challenge = format!("WWW-Authenticate: Bearer realm=\"http://{collector}/token\"\r\n");
+    let (thief, _) = serve(move |_, _| http("401 Unauthorized", &challenge, "")).await;
+    let elsewhere = format!("http://{thief}/v2/library/debian/tags/list");
+    let goes_on = format!("Link: <{elsewhere}>; rel=\"next\"\r\n");
+    let leads_away = format!("Location: {elsewhere}\r\n");
+    for (status, headers) in [("200 OK", goes_on), ("307 Temporary Redirect", leads_away)] {
+        let (address, _) = serve(move |_, _| http(status, &headers, r#"{"tags":["12"]}"#)).await;
+        let transport = Transport::remote(&format!("http://{address}")).unwrap();
+        let retry = Retry { times: 0, pause: std::time::Duration::ZERO };
+        let client = RegistryClient::new(transport).with_retry(retry).with_logins(ana());
+        let refused = client.tags(&wanted().0).await.unwrap_err();
+        assert_eq!(refused.status().map(|status| status.as_u16()), Some(401), "{refused:?}");
+        assert_eq!(*collected.lock().unwrap(), [], "{status}");
+    }
+}

@@ -200,6 +200,7 @@ impl Writer {
             number: Some(number),
             commit: Some(commit.clone()),
             log: None,
+            source: None,
         };
         self.change(number, Change::VersionPublished(published));
         self.attest(number, &Role::Builder, &artefact, PROVENANCE, provenance, EvidenceResult::Info)?;

@@ -84,6 +84,7 @@ impl<'a> Writer<'a> {
             number: None,
             commit: None,
             log: None,
+            source: None,
         };
         self.change(Change::ManifestStored(stored)).await?;
         self.change(Change::VersionPublished(published)).await

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use semel_build::base::layer_tar;
 use semel_build::difference::{self, Entry, FileChange};
+use semel_build::layer::layer_tar;
 use semel_build::rootfs::Rootfs;
 use semel_engine::artefact::Artefact;
 use semel_engine::look::comparison::{Changed, Comparison, Layer};

@@ -11,6 +11,7 @@ use semel_build::files::{self, FilesRequest};
 use semel_build::finished::{self, FinishedError};
 use semel_build::provenance::{self, ImportFacts};
 use semel_build::source;
+use semel_engine::artefact::Artefact;
 use semel_engine::reserve::{self, Finished, Granted, Holding, Lookup, Reservation, Reserve};
 use semel_model::build::{BuildInputs, Bump, CommitFact, History, Line};
 use semel_model::canonical;
@@ -21,6 +22,8 @@ use semel_model::project::NEWEST_FORMAT;
 use semel_model::statement::Claim;
 use semel_oci::copy::{Endpoint, Source, copy};
 use semel_oci::layout::{Layout, Select};
+use semel_server::api::ErrorClass;
+use semel_server::api::calls::Inspect;
 use serde_json::json;
 
 use super::build::{Report, Wanted};
@@ -321,9 +324,34 @@ async fn reserved(
     };
     match session.client.call(&lookup).await? {
         Reservation::Built(built) if built.digest == *digest => Ok(already(origin, built, session)),
-        Reservation::Built(built) if !args.again => Err(other_artefact(origin, &built, digest)),
+        Reservation::Built(built) if !args.again => match imported_before(origin, digest, session).await? {
+            Some(before) => Ok(already(origin, before, session)),
+            None => Err(other_artefact(origin, &built, digest)),
+        },
         _ => reserve(args, origin, digest, session).await,
     }
+}
+
+/// What was imported for the commit before it got another artefact: it keeps the name that it has.
+async fn imported_before(
+    origin: &Origin,
+    digest: &Digest,
+    session: &Session,
+) -> Result<Option<reserve::Built>, Failure> {
+    let ask = Inspect { component: origin.component.clone(), version: digest.to_string() };
+    let found = match session.client.call(&ask).await {
+        Ok(found) => found.artefact,
+        Err(error) if error.class() == ErrorClass::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    if found.expired.is_some() || found.commit.as_ref() != Some(&origin.commit) {
+        return Ok(None);
+    }
+    let Artefact { version: Some(version), number: Some(number), published: Some(time), .. } = found else {
+        return Ok(None);
+    };
+    let (digest, commit) = (digest.clone(), origin.commit.clone());
+    Ok(Some(reserve::Built { number, version, digest, commit, time }))
 }
 
 fn already(origin: &Origin, built: reserve::Built, session: &Session) -> Reserved {

@@ -19,14 +19,15 @@ pub(super) async fn run(args: &MoveHomeArgs, cli: &Cli, session: &Session) -> Ou
         None => super::component(cli, session)?,
     };
     let to = other(&args.to, session).await?;
-    let (old, new) = (session.facts().await?.id.clone(), to.facts().await?.id.clone());
+    let (old, heir) = (session.facts().await?.id.clone(), to.facts().await?);
+    let (new, to_size) = (heir.id.clone(), Some(heir.entries));
     if old == new {
         return Err(
             Failure::usage(format!("{} is this store", args.to)).hint("name another one: --to DIR, --to URL")
         );
     }
     hand_over(&component, &old, session, &to).await?;
-    let leave = LeaveHome { component: component.clone(), to: new.clone(), place: url(&args.to) };
+    let leave = LeaveHome { component: component.clone(), to: new.clone(), place: url(&args.to), to_size };
     let left = session.client.call(&leave).await?;
     // What was given since it was looked at; from now on there is nothing more.
     hand_over(&component, &old, session, &to).await?;

@@ -80,6 +80,7 @@ fn what_is_imported_is_its_commits_artefact_once() {
     let first = import("oci-archive:../image.tar", &[]);
     assert_eq!((first.code, first.digest()), (0, digest.clone()), "{first:?}");
     let again = import("oci:../image", &["--json"]).json();
+    let first_number = again["number"].clone();
     assert_eq!((&again["reused"], &again["digest"]), (&true.into(), &digest.as_str().into()));
 
     environment.write("share/b/text", "another\n");
@@ -92,6 +93,9 @@ fn what_is_imported_is_its_commits_artefact_once() {
     assert!(refused.stderr.contains("--again --reason"), "{refused:?}");
     let given = import("oci:../other", &["--again", "--reason", "the first one was cut off"]);
     assert_eq!((given.code, given.digest()), (0, other), "{given:?}");
+    let older = import("oci:../image", &["--json"]).json();
+    assert_eq!((&older["reused"], &older["digest"]), (&true.into(), &digest.as_str().into()));
+    assert_eq!(older["number"], first_number, "it keeps the name that it has");
 
     let bad = import("image.tar", &[]);
     assert_eq!(bad.code, 2, "{bad:?}");

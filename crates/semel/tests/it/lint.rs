@@ -1,9 +1,8 @@
 //! What must not be inside an artefact: where it is looked for, and who is asked for what.
 
 use std::fs;
-use std::path::Path;
 
-use crate::environment::{TestEnvironment, has_all, met};
+use crate::environment::TestEnvironment;
 
 const SECRET: &str = "opens the door";
 
@@ -77,31 +76,4 @@ fn files_a_layout_and_a_stored_version_are_looked_at_alike() {
     assert!(found.stdout.contains("/run.sh:2") && !found.stdout.contains(&key), "{found:?}");
     assert_eq!(environment.semel(&["lint", "0.1.0"]).code, 1);
     assert_eq!(environment.semel(&["lint", "9.9.9"]).code, 4);
-}
-
-/// A front end of the examples, in a repository of its own.
-fn front_end(name: &str) -> TestEnvironment {
-    let environment = TestEnvironment::repository();
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/front-end").join(name);
-    for (path, bytes) in environment.bytes_below(&from) {
-        let path = path.strip_prefix(&from).unwrap();
-        environment.write(&path.to_string_lossy(), &String::from_utf8(bytes).unwrap());
-    }
-    environment.commit("feat: show orders");
-    environment
-}
-
-#[test]
-fn a_front_end_with_an_inlined_address_fails_and_the_repaired_one_is_published() {
-    if !has_all(&["npm", "node"]) {
-        return;
-    }
-    let inlined = front_end("inlined").semel(&["build"]);
-    if !met(!inlined.stderr.contains("npm error network"), "the registry of npm cannot be reached") {
-        return;
-    }
-    assert_eq!(inlined.code, 7, "{inlined:?}");
-    assert!(inlined.stderr.contains("`VITE_API_URL` (.env.production)"), "{inlined:?}");
-    assert!(!inlined.stderr.contains("api.shop.net"), "{inlined:?}");
-    front_end("repaired").ok(&["build"]);
 }

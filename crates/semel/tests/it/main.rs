@@ -21,6 +21,7 @@ mod building;
 mod check;
 mod clients;
 mod describe;
+mod examples;
 mod formats;
 mod images;
 mod kill;

@@ -1,11 +1,9 @@
-//! Packages for serverless platforms and disk images: built, stored, taken out; and the two examples of them.
+//! Packages for serverless platforms and disk images: built, stored, looked into, taken out, imported.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
-use std::process::Command;
 
-use crate::environment::{Ran, TestEnvironment, finish, has_all, met};
+use crate::environment::{TestEnvironment, finish, has_all};
 
 const VM: &str = r#"format = 1
 component = "edge/gateway"
@@ -242,80 +240,4 @@ fn a_qcow2_image_stands_alone_wherever_it_comes_from() {
     let version = environment.ok(&["build", "--json"]).json()["version"].as_str().unwrap().to_owned();
     environment.ok(&["pull", &version, "../built.qcow2"]);
     assert_eq!(fs::read(environment.beside("built.qcow2")).unwrap(), bytes);
-}
-
-/// An example, in a repository of its own.
-fn example(name: &str) -> TestEnvironment {
-    let environment = TestEnvironment::repository();
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name);
-    for (path, bytes) in environment.bytes_below(&from) {
-        let path = path.strip_prefix(&from).unwrap();
-        environment.write(&path.to_string_lossy(), &String::from_utf8(bytes).unwrap());
-    }
-    environment.commit("feat: begin");
-    environment
-}
-
-/// The programs of the system alone: those of a version manager lie in a home, and the sandbox shows none.
-const SYSTEM: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-fn built(environment: &TestEnvironment) -> Ran {
-    let mut command = environment.command(&["build", "-q"]);
-    command.env("PATH", SYSTEM);
-    finish(command, "")
-}
-
-/// Builds an example twice, in two places; nothing when what it fetches cannot be reached.
-fn built_twice(name: &str, signs_of_no_network: &[&str]) -> Option<TestEnvironment> {
-    let (one, other) = (example(name), example(name));
-    let first = built(&one);
-    let reached = !signs_of_no_network.iter().any(|sign| first.stderr.contains(sign));
-    if !met(reached, "what the example fetches cannot be reached") {
-        return None;
-    }
-    assert_eq!(first.code, 0, "{first:?}");
-    let second = built(&other);
-    assert_eq!(second.code, 0, "{second:?}");
-    assert_eq!(first.digest(), second.digest());
-    Some(one)
-}
-
-#[test]
-fn the_python_example_is_the_same_zip_twice_and_its_modules_are_inside() {
-    let pip = SYSTEM.split(':').any(|dir| Path::new(dir).join("pip").is_file());
-    if !has_all(&["python3"]) || !met(pip, "pip is not installed") {
-        return;
-    }
-    let Some(environment) = built_twice("python-zip", &["NewConnectionError", "No matching distribution"])
-    else {
-        return;
-    };
-    environment.ok(&["pull", "0.1.0", "../function.zip"]);
-    // The compiled module is for Python 3.12 alone; that it is there and whole can be seen everywhere.
-    let script = "import sys, zipfile; z = zipfile.ZipFile(sys.argv[1]); assert z.testzip() is None; \
-                  print(sorted(n for n in z.namelist() if 'thumbnailer' in n or '_imaging.c' in n))";
-    let output = Command::new("python3")
-        .args(["-c", script])
-        .arg(environment.beside("function.zip"))
-        .output()
-        .unwrap();
-    let listed = String::from_utf8_lossy(&output.stdout);
-    assert!(listed.contains("PIL/_imaging.cpython-312-x86_64-linux-gnu.so"), "{output:?}");
-    assert!(listed.contains("thumbnailer/app.py"), "{output:?}");
-}
-
-#[test]
-fn the_debian_example_is_the_same_disk_twice_and_its_machine_starts() {
-    let programs = ["mmdebstrap", "bsdtar", "objcopy", "mkfs.fat", "mcopy", "qemu-system-x86_64"];
-    if !has_all(&programs) || !met(Path::new("/usr/share/ovmf/OVMF.fd").is_file(), "ovmf is not installed") {
-        return;
-    }
-    let Some(environment) = built_twice("debian-vm", &["Temporary failure resolving", "Could not connect"])
-    else {
-        return;
-    };
-    let log = environment.ok(&["build", "log", "1"]);
-    assert!(log.stdout.contains("gateway ready"), "{log:?}");
-    environment.ok(&["pull", "0.1.0", "../gateway.raw"]);
-    assert!(fs::metadata(environment.beside("gateway.raw")).unwrap().len() >= 64 << 20);
 }

@@ -96,7 +96,7 @@ impl ErrorClass {
         use semel_store::ledger::AppendError;
         match error {
             EngineError::Precondition { .. } => Self::Precondition,
-            EngineError::Invalid { .. } => Self::Invalid,
+            EngineError::Invalid { .. } | EngineError::Append(AppendError::Leaf(_)) => Self::Invalid,
             EngineError::NotFound { .. } | EngineError::Blob(BlobError::Unknown(_)) => Self::NotFound,
             EngineError::Conflict { .. } => Self::Conflict,
             EngineError::NotAllowed { .. } => Self::NotAllowed,

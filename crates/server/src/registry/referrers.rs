@@ -26,19 +26,18 @@ const PAGE_BYTES: usize = 4 * 1024 * 1024 - 64 * 1024;
 /// How many bytes of manifests are read for a page before it ends, whether or not a filter lets them through.
 const READ_BYTES: u64 = 32 * 1024 * 1024;
 
+/// How many bytes even the smallest manifest counts for: opening a file costs as much as reading these.
+const LEAST_BYTES: u64 = 4 * 1024;
+
 /// `GET /v2/<name>/referrers/<digest>`. What nobody refers to, or is not here, has an empty index.
 ///
-/// With a filter a page may be short or empty and still lead on: it is a page of all referrers.
+/// A filter is applied before the page is cut; only where much had to be read for it, a page may be short or empty and still
+/// lead on.
 pub(super) async fn list(app: &App, asked: &Asked, name: &ComponentName, subject: &Digest) -> Result {
     asked.require_read()?;
     let page = Page::asked_for(asked, MOST)?;
-    // One more than the page has says whether there are more.
-    let stored =
-        artefact::referrers(&mut app.store().reader().await?, name, subject, &page.after, page.size + 1)
-            .await?;
-    let (stored, more) = page.cut(stored);
     let filter = asked.query.first("artifactType").filter(|wanted| !wanted.is_empty());
-    let listed = describe_all(app, subject, stored, filter).await?;
+    let listed = read_page(app, name, subject, &page, filter).await?;
     let index = Index {
         artifact_type: None,
         manifests: listed.descriptors,
@@ -46,7 +45,7 @@ pub(super) async fn list(app: &App, asked: &Asked, name: &ComponentName, subject
         annotations: Annotations::new(),
     };
     let mut response = answer(&index, filter.is_some());
-    if let Some(last) = listed.last.filter(|_| more || listed.cut_short) {
+    if let Some(last) = listed.last.filter(|_| listed.more) {
         let route = Route::Referrers { name: name.clone(), digest: subject.clone() };
         let kept = filter.map(|wanted| ("artifactType", wanted));
         page.lead_on(&mut response, &route, kept.as_slice(), last.as_str());
@@ -58,43 +57,84 @@ pub(super) async fn list(app: &App, asked: &Asked, name: &ComponentName, subject
 #[derive(Default)]
 struct Listed {
     descriptors: Vec<Descriptor>,
+    /// How many bytes they take.
+    bytes: usize,
+    /// How many bytes of manifests were read for them.
+    read_bytes: u64,
     /// The last manifest that was looked at.
     last: Option<Digest>,
-    /// Whether the page was full before the manifests for it were at their end.
-    cut_short: bool,
+    /// Whether the page ended before all manifests were looked at.
+    is_full: bool,
+    /// Whether there are manifests behind the last one.
+    more: bool,
 }
 
-/// Reads the manifests of a page, on a thread that may wait for the disk.
+/// Reads manifests until the page is full.
+async fn read_page(
+    app: &App,
+    name: &ComponentName,
+    subject: &Digest,
+    page: &Page,
+    filter: Option<&str>,
+) -> Result<Listed> {
+    let at_once = if filter.is_some() && page.size > 0 { MOST } else { page.size };
+    let (mut listed, mut after) = (Listed::default(), page.after.clone());
+    loop {
+        let looked = Page { size: at_once, after };
+        // One more than is looked at says whether there are more.
+        let mut conn = app.store().reader().await?;
+        let stored = artefact::referrers(&mut conn, name, subject, &looked.after, at_once + 1).await?;
+        drop(conn);
+        let (stored, more) = looked.cut(stored);
+        listed = describe_all(app, subject, listed, stored, page.size, filter).await?;
+        listed.more = more || listed.is_full;
+        match &listed.last {
+            Some(last) if more && !listed.is_full => after = last.to_string(),
+            _ => return Ok(listed),
+        }
+    }
+}
+
+/// Reads manifests for a page, on a thread that may wait for the disk.
 async fn describe_all(
     app: &App,
     subject: &Digest,
+    listed: Listed,
     stored: Vec<Manifest>,
+    wanted: u64,
     filter: Option<&str>,
 ) -> Result<Listed> {
     let (blobs, filter) = (app.store().blobs().clone(), filter.map(str::to_owned));
     let path = blobs.path(subject);
-    let described = tokio::task::spawn_blocking(move || fill_page(&blobs, stored, filter.as_deref())).await;
+    let fill = move || fill_page(&blobs, listed, stored, wanted, filter.as_deref());
     let failed =
         |error| BlobError::Io { action: "list what refers to", path, source: io::Error::other(error) };
-    Ok(described.map_err(failed)?)
+    Ok(tokio::task::spawn_blocking(fill).await.map_err(failed)?)
 }
 
-fn fill_page(blobs: &Blobs, stored: Vec<Manifest>, filter: Option<&str>) -> Listed {
-    let (mut listed, mut size, mut read_bytes) = (Listed::default(), 0, 0);
+fn fill_page(
+    blobs: &Blobs,
+    mut listed: Listed,
+    stored: Vec<Manifest>,
+    wanted: u64,
+    filter: Option<&str>,
+) -> Listed {
     for manifest in stored {
-        read_bytes += manifest.size;
-        if read_bytes > READ_BYTES && listed.last.is_some() {
-            listed.cut_short = true;
+        listed.read_bytes += manifest.size.max(LEAST_BYTES);
+        if listed.read_bytes > READ_BYTES && listed.last.is_some() {
+            listed.is_full = true;
             break;
         }
         let digest = manifest.digest.clone();
         let descriptor = describe(blobs, manifest);
         if filter.is_none_or(|wanted| descriptor.artifact_type.as_deref() == Some(wanted)) {
-            size += size_of(&descriptor);
-            if size > PAGE_BYTES && !listed.descriptors.is_empty() {
-                listed.cut_short = true;
+            let bytes = listed.bytes + size_of(&descriptor);
+            let has_room = bytes <= PAGE_BYTES && (listed.descriptors.len() as u64) < wanted;
+            if !has_room && !listed.descriptors.is_empty() {
+                listed.is_full = true;
                 break;
             }
+            listed.bytes = bytes;
             listed.descriptors.push(descriptor);
         }
         listed.last = Some(digest);
@@ -157,8 +197,8 @@ mod tests {
         for (size, read) in [(1, 5), (READ_BYTES / 2, 2), (READ_BYTES / 3, 3), (READ_BYTES * 2, 1)] {
             let stored: Vec<_> = (0..5).map(|number| referrer(number, size)).collect();
             let last = stored[read - 1].digest.clone();
-            let listed = fill_page(store.blobs(), stored, Some("application/x"));
-            assert_eq!((listed.last, listed.cut_short), (Some(last), read < 5), "{size}");
+            let listed = fill_page(store.blobs(), Listed::default(), stored, MOST, Some("application/x"));
+            assert_eq!((listed.last, listed.is_full), (Some(last), read < 5), "{size}");
         }
     }
 }

@@ -50,7 +50,7 @@ impl House {
     }
 
     fn session_file(&self, upload: &str) -> PathBuf {
-        self.store.dir().join("uploads").join(upload.rsplit('/').next().unwrap())
+        self.store.blobs().uploads().path(upload.rsplit('/').next().unwrap())
     }
 }
 
@@ -615,8 +615,8 @@ async fn a_disk_that_is_nearly_full() {
     assert_eq!(house.send("PATCH", &upload, &[], "el").await.status, 202, "and goes on when there is room");
     let finish = format!("{upload}?digest={}", Digest::of(b"semel"));
     assert_eq!(full.send("PUT", &finish, &[], "").await.status, 201, "the end of an upload takes no room");
-    let left = std::fs::read_dir(house.store.dir().join("uploads")).unwrap().count();
-    assert_eq!(left, 0, "nothing is left of what was refused");
+    let left = house.store.blobs().uploads().files().unwrap();
+    assert!(left.is_empty(), "nothing is left of what was refused");
 }
 
 /// What says that it is larger than the disk is refused before the disk is full of it.

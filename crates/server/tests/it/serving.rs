@@ -74,11 +74,7 @@ async fn an_upload_under_way_finishes_when_the_server_stops() {
     let patch = transport.send(Request::patch(&upload).body(body).unwrap());
     let finish = async {
         sender.write_all(b"se").await.unwrap();
-        let path = format!(
-            "{}/{}",
-            open.house.store.dir().join("uploads").display(),
-            upload.rsplit('/').next().unwrap()
-        );
+        let path = open.house.store.blobs().uploads().path(upload.rsplit('/').next().unwrap());
         while std::fs::metadata(&path).unwrap().len() < 2 {
             tokio::task::yield_now().await;
         }

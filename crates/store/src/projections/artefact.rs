@@ -156,8 +156,22 @@ pub(super) async fn published(
     entry: &Entry,
     body: &VersionPublished,
 ) -> Result<(), SqlError> {
-    // A name that came as a copy learns its build number when its component's home moves here; any other repetition of a
-    // name breaks the table's key.
+    let known = match body.number {
+        Some(number) => number_copy(conn, body, number).await?,
+        None => false,
+    };
+    if !known {
+        insert(conn, seq, entry, body).await?;
+    }
+    match body.number {
+        Some(number) => super::build::published(conn, entry, body, number).await,
+        None => Ok(()),
+    }
+}
+
+/// A name that came as a copy learns its build number when its component's home moves here; any other repetition of a name
+/// breaks the table's key.
+async fn number_copy(conn: &mut Conn, body: &VersionPublished, number: u64) -> Result<bool, SqlError> {
     let known = conn
         .execute(
             "UPDATE version SET number = $4, commit_id = $5 \
@@ -166,18 +180,12 @@ pub(super) async fn published(
                 text(&body.component),
                 text(&body.version),
                 text(&body.digest),
-                body.number.into(),
+                number.into(),
                 opt_text(body.commit.as_ref()),
             ],
         )
         .await?;
-    if known == 0 {
-        insert(conn, seq, entry, body).await?;
-    }
-    match body.number {
-        Some(number) => super::build::published(conn, entry, body, number).await,
-        None => Ok(()),
-    }
+    Ok(known > 0)
 }
 
 async fn insert(conn: &mut Conn, seq: u64, entry: &Entry, body: &VersionPublished) -> Result<(), SqlError> {

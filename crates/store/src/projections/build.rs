@@ -1,6 +1,7 @@
 //! Builds: which key got which number and version, and what became of it.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use semel_model::actor::Actor;
 use semel_model::build::Line;
@@ -107,7 +108,7 @@ pub(super) async fn reserved(conn: &mut Conn, entry: &Entry, body: &BuildReserve
     )
     .await?;
     conn.execute(
-        "UPDATE component SET last_build = $2 WHERE name = $1",
+        "UPDATE component SET last_build = $2 WHERE name = $1 AND last_build < $2",
         &[text(&body.component), body.number.into()],
     )
     .await?;
@@ -223,6 +224,13 @@ pub async fn after(
     Ok(rows.iter().map(read).collect())
 }
 
+/// How many builds of a component have a number up to this one.
+pub async fn count_up_to(conn: &mut Conn, component: &ComponentName, number: u64) -> Result<u64, SqlError> {
+    let statement = "SELECT COUNT(*) FROM build WHERE component = $1 AND number <= $2";
+    let row = conn.row(statement, &[text(component), number.into()]).await?;
+    Ok(row.map_or(0, |row| row.count(0)))
+}
+
 /// The parts of a build that were tried, in the order of their names.
 pub async fn parts(conn: &mut Conn, component: &ComponentName, number: u64) -> Result<Vec<Part>, SqlError> {
     let rows = conn
@@ -241,15 +249,17 @@ pub async fn parts(conn: &mut Conn, component: &ComponentName, number: u64) -> R
     Ok(rows.into_iter().map(read).collect())
 }
 
-/// The platforms of the builds of a component that have parts, by build number.
+/// The platforms of the builds of a component that have parts, by build number; of the builds with a number in a range.
 pub async fn platforms(
     conn: &mut Conn,
     component: &ComponentName,
+    range: RangeInclusive<u64>,
 ) -> Result<BTreeMap<u64, Vec<Platform>>, SqlError> {
     let rows = conn
         .rows(
-            "SELECT number, platforms FROM build WHERE component = $1 AND platforms IS NOT NULL",
-            &[text(component)],
+            "SELECT number, platforms FROM build \
+             WHERE component = $1 AND number >= $2 AND number <= $3 AND platforms IS NOT NULL",
+            &[text(component), (*range.start()).into(), (*range.end()).into()],
         )
         .await?;
     Ok(rows.into_iter().map(|row| (row.count(0), from_json(&row.text(1)))).collect())

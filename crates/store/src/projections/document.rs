@@ -12,7 +12,7 @@ pub fn of(change: &Change) -> Vec<Digest> {
         Change::BuildFailed(body) => body.log.iter().cloned().collect(),
         Change::HomeTaken(body) => vec![body.proof.clone()],
         Change::PartBuilt(body) => body.log.iter().cloned().collect(),
-        Change::VersionPublished(body) => body.log.iter().cloned().collect(),
+        Change::VersionPublished(body) => body.log.iter().chain(&body.source).cloned().collect(),
         Change::EvidenceAttached(body) => {
             std::iter::once(&body.envelope).chain(&body.attachment).cloned().collect()
         }

@@ -16,6 +16,9 @@ use super::{DriverError, STATEMENTS, Value};
 
 /// How many connections read at once.
 const READERS: u32 = 4;
+/// After how many pages (of 4 KiB) in the write-ahead log they are carried over to the database. Indexes over digests are
+/// written at random: the longer the log, the more often the same page is carried over but once.
+const WAL_PAGES: u32 = 4096;
 /// How long another process is waited for that has the database locked.
 const BUSY: Duration = Duration::from_secs(30);
 
@@ -173,6 +176,7 @@ fn open(file: &Path) -> rusqlite::Result<rusqlite::Connection> {
     raw.busy_timeout(BUSY)?;
     raw.pragma_update(None, "journal_mode", "WAL")?;
     raw.pragma_update(None, "synchronous", "FULL")?;
+    raw.pragma_update(None, "wal_autocheckpoint", WAL_PAGES)?;
     raw.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(raw)
 }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use semel_model::digest::{Algorithm, Digest};
 use semel_store::Store;
 use semel_store::blobs::BlobError;
+use semel_store::durable::{self, Access};
 
 use crate::world::World;
 
@@ -23,7 +24,7 @@ async fn bytes_are_visible_only_under_their_own_digest() {
     let refused = store.blobs().put_stream(pieces(&[b"se", b"mel"]), &wrong).await;
     assert!(matches!(refused, Err(BlobError::WrongDigest { found, .. }) if found == Digest::of(b"semel")));
     assert!(!store.blobs().contains(&wrong) && !store.blobs().contains(&Digest::of(b"semel")));
-    assert_eq!(std::fs::read_dir(store.dir().join("uploads")).unwrap().count(), 0);
+    assert!(store.blobs().uploads().files().unwrap().is_empty());
 
     for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
         let digest = Digest::of_with(algorithm, b"semel");
@@ -46,7 +47,7 @@ async fn a_small_blob_is_stored_only_under_the_digest_that_was_announced() {
         assert!(!store.blobs().put_announced(b"semel", &digest).await.unwrap().fresh);
         assert_eq!(store.blobs().read(&digest).unwrap(), b"semel");
     }
-    assert_eq!(std::fs::read_dir(store.dir().join("uploads")).unwrap().count(), 0);
+    assert!(store.blobs().uploads().files().unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -92,8 +93,10 @@ async fn an_upload_survives_its_process_and_refuses_pieces_out_of_order() {
     assert!(matches!(refused, Err(BlobError::OutOfOrder { have: 3, start: 7 })));
     // Another process knows nothing of the running hash.
     let moved = hex::encode([7u8; 16]);
+    let (from, to) = (store.blobs().uploads().path(&id), store.blobs().uploads().path(&moved));
+    std::fs::create_dir_all(to.parent().unwrap()).unwrap();
     #[expect(clippy::disallowed_methods, reason = "the test plays another process")]
-    std::fs::rename(store.dir().join("uploads").join(&id), store.dir().join("uploads").join(&moved)).unwrap();
+    std::fs::rename(from, to).unwrap();
     store.blobs().extend_upload(&moved, Some(3), pieces(&[b"el"])).await.unwrap();
     assert_eq!(store.blobs().finish_upload(&moved, &Digest::of(b"semel")).await.unwrap().size, 5);
     assert!(matches!(store.blobs().upload_size(&moved), Err(BlobError::UnknownUpload(_))));
@@ -126,7 +129,7 @@ async fn one_server_at_a_time_works_on_an_upload_and_what_is_published_stays_as_
     other.blobs().finish_upload(&id, &digest).await.unwrap();
 
     // A crash after the link leaves the name of the session.
-    std::fs::hard_link(one.blobs().path(&digest), one.dir().join("uploads").join(&id)).unwrap();
+    std::fs::hard_link(one.blobs().path(&digest), one.blobs().uploads().path(&id)).unwrap();
     let refused = one.blobs().append_to_upload(&id, 5, Bytes::from_static(b"x")).await;
     assert!(matches!(refused, Err(BlobError::UnknownUpload(_))));
     assert!(!one.blobs().finish_upload(&id, &digest).await.unwrap().fresh);
@@ -161,5 +164,16 @@ async fn blobs_that_are_stored_together_are_all_there_also_when_two_are_the_same
         assert_eq!(blobs.read(&stored.digest).unwrap(), bytes);
     }
     assert_eq!(stored.len(), parts.len());
-    assert_eq!(std::fs::read_dir(store.dir().join("uploads")).unwrap().count(), 0);
+    assert!(store.blobs().uploads().files().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_cannot_be_listed_is_not_taken_for_empty() {
+    let world = World::on_sqlite();
+    let store = world.new_store().await;
+    let digest = store.blobs().put(b"semel").unwrap().digest;
+    let listed = store.blobs().list().unwrap();
+    assert!(listed.contains(&digest), "nothing is listed of a kind of which nothing was ever stored");
+    durable::create(&store.dir().join("blobs/sha512"), b"in the way", Access::Shared).unwrap();
+    assert_eq!(store.blobs().list().unwrap_err().kind(), std::io::ErrorKind::NotADirectory);
 }

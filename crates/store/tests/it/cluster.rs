@@ -8,9 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 /// Starts a server in a directory of its own, says where, and removes both when its standard input ends: that is when the
-/// test program ends, in whichever way. The language of its databases is one whose order of names is not that of bytes.
+/// test program ends, in whichever way. `$2` is the directory for temporary files; the name of a socket must be short. The language of its databases is one whose order of names is not that of bytes.
 const GUARD: &str = r#"
-dir=$(mktemp -d /tmp/semel-pg-XXXXXX)
+dir=$(mktemp -d "$2/semel-pg-XXXXXX")
 "$1"/initdb -D "$dir/data" -A trust -U postgres --no-sync -E UTF8 --locale=C --locale-provider=icu --icu-locale=en-US >"$dir/log" 2>&1 &&
 "$1"/pg_ctl -D "$dir/data" -l "$dir/log" -w start >>"$dir/log" 2>&1 \
     -o "-k $dir -c listen_addresses= -c fsync=off -c shared_buffers=32MB -c max_connections=300" &&
@@ -45,7 +45,7 @@ impl Cluster {
             command = Command::new("setpriv");
             command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "env"]);
         }
-        command.args(["sh", "-c", GUARD, "guard"]).arg(&programs).current_dir("/");
+        command.args(["sh", "-c", GUARD, "guard"]).arg(&programs).arg(std::env::temp_dir()).current_dir("/");
         // Not in the group of the tests: an interrupt from the keyboard must not end it before it has cleaned up.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("setpriv and sh are there");

@@ -1,5 +1,8 @@
 //! Appending, reading, proving.
 
+use std::pin::Pin;
+use std::task::Poll;
+
 use semel_model::entry::{Change, ComponentCreated, HoldReleased, Leaf};
 use semel_model::merkle;
 use semel_model::version::TagPolicy;
@@ -53,6 +56,43 @@ async fn a_turn_that_is_given_up_leaves_nothing_behind() {
     assert_eq!(store.name_of("x").await.unwrap(), "x");
     let turn = store.turn().await.unwrap();
     assert_eq!(turn.size(), 1);
+}
+
+/// One look at a future, and no waiting for it.
+async fn poll_once<T>(future: &mut Pin<Box<impl Future<Output = T>>>) -> Poll<T> {
+    // Without the budget of a task, which says "not yet" where nothing is waited for.
+    let once = std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context)));
+    tokio::task::unconstrained(once).await
+}
+
+#[tokio::test]
+async fn who_goes_away_while_a_full_group_is_closed_makes_nobody_elses_turn_fail() {
+    let Some(world) = world() else { return };
+    let store = world.new_store().await;
+    fill(&store, 1).await;
+    let (actor, before) = (actor(&store).await, store.turn().await.unwrap().size());
+    let mut waiting = Vec::new();
+    // Nothing else runs on this thread until it waits, so that all of these share one group, and the last finds it full.
+    let gone = loop {
+        let mut turn = Box::pin(store.turn());
+        match poll_once(&mut turn).await {
+            Poll::Ready(turn) => {
+                let hold = HoldReleased { environment: "dev".parse().unwrap(), component: None };
+                let mut kept =
+                    Box::pin(turn.unwrap().record(&actor, now(), vec![Change::HoldReleased(hold)]));
+                assert!(poll_once(&mut kept).await.is_pending(), "nobody hears of it before it is durable");
+                waiting.push(kept);
+            }
+            Poll::Pending => break turn,
+        }
+    };
+    drop(gone);
+    let count = waiting.len() as u64;
+    for kept in waiting {
+        kept.await.unwrap();
+    }
+    assert_eq!(store.turn().await.unwrap().size(), before + count);
+    assert_eq!(audit::verify(&store).await.unwrap().problems, Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]

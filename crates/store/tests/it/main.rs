@@ -89,6 +89,7 @@ async fn fill(store: &Store, n: u64) {
             number: None,
             commit: None,
             log: None,
+            source: None,
         };
         let moved = ChannelMoved {
             component: component.clone(),

@@ -85,6 +85,7 @@ fn released_migrations_are_never_edited() {
         ("0006_live_log", "7ec7006a4c4a35b5"),
         ("0007_refused", "f8dbe47cc3d513fa"),
         ("0008_indexes", "8f79b98523b360b9"),
+        ("0009_indexes_in_order", "15bf5193134d56de"),
     ];
     let now: Vec<(&str, String)> = MIGRATIONS
         .iter()

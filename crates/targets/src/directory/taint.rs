@@ -22,8 +22,10 @@ use super::{Layout, store_name};
 /// How much of a file is read at a time, in bytes.
 const PIECE_BYTES: usize = 256 * 1024;
 
-/// How many places are kept; the rest is counted.
+/// How many places are kept of each key; the rest is counted. No key hides another one.
 const PLACES_MAX: usize = 50;
+/// The form of what a search leaves behind; what another program left in another form is searched again.
+const FORM: u32 = 2;
 
 /// How many places a reason names.
 const PLACES_SAID: usize = 5;
@@ -48,8 +50,8 @@ pub(super) struct Searched {
     keys: Vec<ConfigKey>,
     /// Where values were found, as far as they are kept.
     places: Vec<FoundAt>,
-    /// In how many places.
-    count: u64,
+    /// In how many more places, by key.
+    more: BTreeMap<ConfigKey, u64>,
     /// The values that were not searched.
     pub(super) skipped: Vec<Skipped>,
 }
@@ -90,7 +92,7 @@ pub(super) async fn search(
     let keys: Vec<ConfigKey> = sought.keys().cloned().collect();
     let record = layout.config_dir(config).join(format!("searched-{}", store_name(suspect.artefact)));
     let before: Option<Searched> = durable::read_json(&record).unwrap_or_default();
-    if let Some(searched) = before.filter(|before| before.v == 1 && before.keys == keys) {
+    if let Some(searched) = before.filter(|before| before.v == FORM && before.keys == keys) {
         return Ok(searched);
     }
     let taint = Taint::new(keys.iter().filter_map(|key| Some((key, values.get(key)?.as_str()))))?;
@@ -98,7 +100,8 @@ pub(super) async fn search(
     let tree = layout.store(suspect.artefact);
     blocking(move || {
         let skipped = taint.skipped().to_vec();
-        let mut search = Search { taint, buffer: vec![0; PIECE_BYTES], places: Vec::new(), count: 0 };
+        let mut search =
+            Search { taint, buffer: vec![0; PIECE_BYTES], places: Vec::new(), more: BTreeMap::new() };
         for (name, bytes) in texts {
             let mut stream = search.taint.stream();
             stream.feed(&bytes);
@@ -106,7 +109,8 @@ pub(super) async fn search(
             search.note(name, found);
         }
         search.dir(&tree, "")?;
-        let searched = Searched { v: 1, keys, places: search.places, count: search.count, skipped };
+        let Search { places, more, .. } = search;
+        let searched = Searched { v: FORM, keys, places, more, skipped };
         durable::write(&record, &canonical::bytes(&searched), 0o400)?;
         Ok(searched)
     })
@@ -122,7 +126,8 @@ impl Searched {
             .filter(|place| when(&place.key))
             .map(|place| format!("the value of {} {} in {}", place.key, place.form, place.path))
             .collect();
-        let more = all.len().saturating_sub(PLACES_SAID) as u64 + self.count - self.places.len() as u64;
+        let unkept: u64 = self.more.iter().filter(|(key, _)| when(key)).map(|(_, more)| more).sum();
+        let more = all.len().saturating_sub(PLACES_SAID) as u64 + unkept;
         let more = if more > 0 { format!(", and in {more} more places") } else { String::new() };
         let said = all.iter().take(PLACES_SAID).cloned().collect::<Vec<_>>().join(", ");
         (!all.is_empty()).then(|| format!("{said}{more}"))
@@ -133,7 +138,7 @@ struct Search {
     taint: Taint,
     buffer: Vec<u8>,
     places: Vec<FoundAt>,
-    count: u64,
+    more: BTreeMap<ConfigKey, u64>,
 }
 
 impl Search {
@@ -175,9 +180,10 @@ impl Search {
 
     fn note(&mut self, path: &str, found: impl IntoIterator<Item = Found>) {
         for Found { key, form } in found {
-            self.count += 1;
-            if self.places.len() < PLACES_MAX {
+            if self.places.iter().filter(|place| place.key == key).count() < PLACES_MAX {
                 self.places.push(FoundAt { key, form, path: path.to_owned() });
+            } else {
+                *self.more.entry(key).or_default() += 1;
             }
         }
     }

@@ -60,6 +60,27 @@ async fn a_plain_value_is_a_warning_and_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_secret_is_found_behind_any_number_of_plain_values() {
+    let place = Place::new();
+    let names: Vec<String> = (100..200).map(|number| format!("/app/etc/{number}")).collect();
+    let mut files: Vec<(&str, &str)> = vec![("/app/run", STAYS), ("/app/check", "#!/bin/sh\nexit 0\n")];
+    files.extend(names.iter().map(|name| (name.as_str(), "shop.example.net")));
+    files.push(("/app/etc/last", TOKEN));
+    let artefact = archive(&files, &[]);
+    let mut order = place.order(1, &artefact, &[("TOKEN", TOKEN), ("PLACE", "shop.example.net")]);
+    order.sought = [("TOKEN", WhenFound::Refuse), ("PLACE", WhenFound::Warn)]
+        .map(|(k, when)| (k.parse().unwrap(), when))
+        .into();
+    let outcome = place.converge(&order, &Shelf::of(&artefact)).await.unwrap();
+    let Outcome::Refused { reason } = outcome else { panic!("{outcome:?}") };
+    assert_eq!(reason, "the artefact carries a secret of dev: the value of TOKEN as it is in /app/etc/last");
+    order.sought.insert("TOKEN".parse().unwrap(), WhenFound::Warn);
+    let outcome = place.converge(&order, &Shelf::of(&artefact)).await.unwrap();
+    let Outcome::Succeeded { warnings, .. } = outcome else { panic!("{outcome:?}") };
+    assert!(warnings[0].ends_with(", and in 96 more places"), "of 101 five are named: {warnings:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_variables_of_an_image_are_searched_too() {
     let place = Place::new();
     let files = layer(&[("/app/run", STAYS), ("/app/check", "#!/bin/sh\nexit 0\n")]);

@@ -19,8 +19,8 @@ pub(super) struct Requirement {
 /// When a requirement holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Marker {
-    And(Box<Self>, Box<Self>),
-    Or(Box<Self>, Box<Self>),
+    All(Vec<Self>),
+    Any(Vec<Self>),
     Compare { left: Operand, operator: String, right: Operand },
 }
 
@@ -100,23 +100,29 @@ impl fmt::Display for Requirement {
 impl Marker {
     fn holds(&self, surroundings: &Surroundings, extras: &BTreeSet<String>) -> Option<bool> {
         match self {
-            Self::And(one, other) => {
-                match (one.holds(surroundings, extras), other.holds(surroundings, extras)) {
-                    (Some(false), _) | (_, Some(false)) => Some(false),
-                    (Some(true), Some(true)) => Some(true),
-                    _ => None,
-                }
-            }
-            Self::Or(one, other) => {
-                match (one.holds(surroundings, extras), other.holds(surroundings, extras)) {
-                    (Some(true), _) | (_, Some(true)) => Some(true),
-                    (Some(false), Some(false)) => Some(false),
-                    _ => None,
-                }
-            }
+            Self::All(parts) => decided(parts, false, surroundings, extras),
+            Self::Any(parts) => decided(parts, true, surroundings, extras),
             Self::Compare { left, operator, right } => compare(left, operator, right, surroundings, extras),
         }
     }
+}
+
+/// What several markers come to, of which one that is `decisive` decides; what is not known decides nothing.
+fn decided(
+    parts: &[Marker],
+    decisive: bool,
+    surroundings: &Surroundings,
+    extras: &BTreeSet<String>,
+) -> Option<bool> {
+    let mut all_known = true;
+    for part in parts {
+        match part.holds(surroundings, extras) {
+            Some(holds) if holds == decisive => return Some(decisive),
+            Some(_) => {}
+            None => all_known = false,
+        }
+    }
+    all_known.then_some(!decisive)
 }
 
 fn compare(
@@ -246,19 +252,19 @@ impl Parser {
     }
 
     fn any(&mut self) -> Option<Marker> {
-        let mut marker = self.all()?;
+        let mut parts = vec![self.all()?];
         while self.takes(&Token::Word("or".to_owned())) {
-            marker = Marker::Or(Box::new(marker), Box::new(self.all()?));
+            parts.push(self.all()?);
         }
-        Some(marker)
+        Some(Marker::Any(parts))
     }
 
     fn all(&mut self) -> Option<Marker> {
-        let mut marker = self.one()?;
+        let mut parts = vec![self.one()?];
         while self.takes(&Token::Word("and".to_owned())) {
-            marker = Marker::And(Box::new(marker), Box::new(self.one()?));
+            parts.push(self.one()?);
         }
-        Some(marker)
+        Some(Marker::All(parts))
     }
 
     fn one(&mut self) -> Option<Marker> {
@@ -322,6 +328,11 @@ mod tests {
         }
         let deep = format!("a; {}os_name == 'x'", "(".repeat(100_000));
         assert_eq!(Requirement::parse(&deep), None);
+        let here = Surroundings { python: None, machine: String::new() };
+        for (word, expected) in [("and", false), ("or", true)] {
+            let long = format!("a; os_name == 'x'{}", format!(" {word} os_name == 'posix'").repeat(300_000));
+            assert_eq!(Requirement::parse(&long).unwrap().applies(&here, &BTreeSet::new()), expected);
+        }
     }
 
     #[test]
