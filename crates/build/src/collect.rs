@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use semel_model::project::{ArtefactSpec, ClosureSpec, FileSpec, Kind, nearest};
 
 /// One entry of the artefact.
@@ -99,6 +100,13 @@ pub enum CollectError {
         /// Its path in the artefact.
         path: String,
     },
+    /// A pattern of what stays out cannot be understood.
+    #[error("`exclude` has a pattern that cannot be understood")]
+    Pattern {
+        /// The cause, which names the pattern.
+        #[source]
+        source: globset::Error,
+    },
     /// Something could not be read.
     #[error("cannot read {}", .path.display())]
     Read {
@@ -146,6 +154,9 @@ impl CollectError {
             }
             Self::Special { .. } | Self::Whiteout { .. } => "leave it out of [artefact] files".to_owned(),
             Self::Twice { .. } => "give one of them another `to` in [artefact] files".to_owned(),
+            Self::Pattern { .. } => {
+                "write a path of the artefact, such as \"**/tests\" or \"app/*.md\"".to_owned()
+            }
             Self::Read { .. } => return None,
         })
     }
@@ -158,13 +169,22 @@ impl CollectError {
 pub fn collect(tree: &Path, spec: &ArtefactSpec) -> Result<Vec<PackFile>, CollectError> {
     let root =
         fs::canonicalize(tree).map_err(|source| CollectError::Read { path: tree.to_owned(), source })?;
-    let mut found = Collected { root: &root, entries: BTreeMap::new() };
+    let left_out = left_out(spec)?;
+    let mut found = Collected { root: &root, left_out, entries: BTreeMap::new() };
     for file in &spec.files {
         found.take(file)?;
+    }
+    if let Some(image) = &spec.image {
+        found.take(&disk_image(image))?;
     }
     found.check_parents()?;
     found.check_links(spec)?;
     Ok(found.entries.into_values().map(|(file, _)| file).collect())
+}
+
+/// Whether what stays out is said in a way that can be understood: worth knowing before a long build, not after it.
+pub(crate) fn check(spec: &ArtefactSpec) -> Result<(), CollectError> {
+    left_out(spec).map(drop)
 }
 
 /// Finds all files of a directory that is to be an artefact as it is, by the rules of [`collect`].
@@ -184,12 +204,33 @@ pub(crate) fn tree(dir: &Path) -> Result<Vec<PackFile>, CollectError> {
         expose: Vec::new(),
         env: BTreeMap::new(),
         platforms: Vec::new(),
+        exclude: Vec::new(),
+        runtime: None,
+        handler: None,
+        image: None,
+        disk: None,
     };
     collect(dir, &spec)
 }
 
+/// A disk image is the one file of its artefact.
+fn disk_image(image: &str) -> FileSpec {
+    FileSpec { from: image.to_owned(), to: "/".to_owned(), mode: Some("0644".to_owned()), layer: None }
+}
+
+fn left_out(spec: &ArtefactSpec) -> Result<GlobSet, CollectError> {
+    let unread = |source| CollectError::Pattern { source };
+    let mut patterns = GlobSetBuilder::new();
+    for pattern in &spec.exclude {
+        let pattern = pattern.trim_matches('/');
+        patterns.add(GlobBuilder::new(pattern).literal_separator(true).build().map_err(unread)?);
+    }
+    patterns.build().map_err(unread)
+}
+
 struct Collected<'a> {
     root: &'a Path,
+    left_out: GlobSet,
     /// By path in the artefact: the entry, and where in the tree it came from.
     entries: BTreeMap<Vec<u8>, (PackFile, String)>,
 }
@@ -225,6 +266,10 @@ impl Collected<'_> {
         metadata: &Metadata,
         to: Vec<u8>,
     ) -> Result<(), CollectError> {
+        // The whole is never left out, whatever `**` says: then it is empty, and that is told.
+        if !to.is_empty() && self.left_out.is_match(OsStr::from_bytes(&to)) {
+            return Ok(());
+        }
         let kind = if metadata.is_dir() {
             self.add_dir(spec, path, &to)?;
             PackKind::Dir

@@ -22,9 +22,10 @@ use crate::chart::{Chart, InvalidChart};
 use crate::collect::{self, CollectError};
 use crate::disk::{self, Format, InvalidDisk};
 use crate::package::{self, ARCHIVE_CONFIG, PackageError};
+use crate::zip::ZIP;
+use crate::zip::read::{self, InvalidZip};
 
 const ANY_BYTES: &str = "application/octet-stream";
-const ZIP: &str = "application/zip";
 
 /// What kind of artefact files become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +115,15 @@ pub enum FilesError {
         #[source]
         source: InvalidDisk,
     },
+    /// A serverless package.
+    #[error("{path} cannot be pushed as a zip")]
+    Zip {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: InvalidZip,
+    },
     /// A chart.
     #[error("{path} cannot be pushed as a chart")]
     Chart {
@@ -129,6 +139,18 @@ pub enum FilesError {
     /// A file tree.
     #[error(transparent)]
     Package(#[from] PackageError),
+}
+
+impl FilesError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Disk { source, .. } => source.hint().map(str::to_owned),
+            Self::Collect(error) => error.hint(),
+            Self::Package(error) => error.hint(),
+            _ => None,
+        }
+    }
 }
 
 impl FileKind {
@@ -250,11 +272,15 @@ async fn plain(paths: &[PathBuf]) -> Result<Parts, FilesError> {
 }
 
 async fn one(kind: FileKind, path: &Path, request: &FilesRequest<'_>) -> Result<Parts, FilesError> {
-    let no = |reason: &str| FilesError::Kind { path: path.to_owned(), kind, reason: reason.to_owned() };
     let media_type = match kind {
         FileKind::Chart => return chart(path, request).await,
-        FileKind::Zip if !head(path)?.starts_with(b"PK") => return Err(no("it is no zip file")),
-        FileKind::Zip => ZIP,
+        FileKind::Zip => {
+            let checked = std::fs::File::open(path).and_then(|mut file| read::check(&mut file));
+            checked
+                .map_err(|source| FilesError::Read { path: path.to_owned(), source })?
+                .map_err(|source| FilesError::Zip { path: path.to_owned(), source })?;
+            ZIP
+        }
         FileKind::Vm => {
             let format = Format::of(&head(path)?);
             format.map_err(|source| FilesError::Disk { path: path.to_owned(), source })?.media_type()

@@ -16,8 +16,8 @@
 //!
 //! - [`source`], [`checkout`]
 //! - [`recipe`] with [`sandbox`], [`cache`] and [`log`]
-//! - [`collect`], [`layer`], [`base`], [`package`]
-//! - [`rootfs`], [`lint`], [`closure`], [`sbom`]
+//! - [`collect`], [`layer`], [`base`], [`package`] with [`zip`]
+//! - [`rootfs`], [`lint`], [`closure`], [`boot`], [`sbom`]
 //! - [`snapshot`], [`provenance`], [`pipeline`]
 //! - for `semel build --check`: [`check`]
 //! - for `semel init`: [`detect`]
@@ -26,8 +26,10 @@
 
 mod archive;
 pub mod base;
+pub mod boot;
 pub mod check;
 pub mod checkout;
+mod chunks;
 pub mod closure;
 pub mod collect;
 pub mod finished;
@@ -47,6 +49,7 @@ pub mod sbom;
 pub mod snapshot;
 pub mod source;
 mod watch;
+pub mod zip;
 
 pub mod detect;
 

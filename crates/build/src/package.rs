@@ -27,7 +27,10 @@ use serde_json::{Map, Value, json};
 
 use crate::archive::LayerWriter;
 use crate::base::{Base, BaseError};
+use crate::chunks;
 use crate::collect::{PackFile, PackKind, parents, stamp};
+use crate::disk::InvalidDisk;
+use crate::zip;
 
 /// The configuration of an artefact of kind `archive`: `{v, entrypoint, needs}` in canonical JSON.
 pub const ARCHIVE_CONFIG: &str = "application/vnd.semel.archive.config.v1+json";
@@ -118,6 +121,24 @@ pub enum PackageError {
         #[source]
         source: io::Error,
     },
+    /// A file cannot be said in this kind of artefact.
+    #[error("{} cannot be packaged", .path.display())]
+    Unfit {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The disk image is not one that can be kept.
+    #[error("{path} cannot be packaged as it is")]
+    Disk {
+        /// The image, as the definition names it.
+        path: String,
+        /// Why not.
+        #[source]
+        source: InvalidDisk,
+    },
     /// The base could not be used.
     #[error(transparent)]
     Base(#[from] BaseError),
@@ -130,6 +151,19 @@ pub enum PackageError {
     },
 }
 
+impl PackageError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Disk { source, .. } => source.hint().map(str::to_owned),
+            Self::Changed { .. } => Some("let [build] run wait for everything that it starts".to_owned()),
+            Self::Unfit { .. } => Some("rename it, or leave it out with [artefact] exclude".to_owned()),
+            Self::Base(error) => error.hint(),
+            Self::Read { .. } | Self::Write { .. } | Self::Layout { .. } => None,
+        }
+    }
+}
+
 /// Packages the files. What was written before an error stays behind in `layout_dir`, which is the caller's to remove.
 pub async fn package(request: &PackageRequest<'_>) -> Result<Packaged, PackageError> {
     let created = timestamp(request.committed_seconds);
@@ -138,24 +172,17 @@ pub async fn package(request: &PackageRequest<'_>) -> Result<Packaged, PackageEr
     if let Some(base) = request.base {
         base.copy_layers(&layout).await?;
     }
-    let mut layers = Vec::new();
-    for plan in plan_layers(request) {
-        layers.push(write_layer(plan, &layout).await?);
-    }
-    let (config, diff_ids) = match request.definition.artefact.kind {
-        Kind::Image => image_config(request, &layers, &created),
-        Kind::Archive => {
-            let spec = &request.definition.artefact;
-            (archive_config(&spec.entrypoint, &spec.needs), own_diff_ids(&layers))
-        }
+    let content = match request.definition.artefact.kind {
+        Kind::Image | Kind::Archive => tree_content(request, &layout, &created).await?,
+        Kind::Zip => zip::content(request, &layout).await?,
+        Kind::Vm => chunks::content(request, &layout).await?,
     };
-    let config_type = match request.definition.artefact.kind {
-        Kind::Image => media_type::OCI_CONFIG,
-        Kind::Archive => ARCHIVE_CONFIG,
-    };
-    let config =
-        layout.add_bytes(config_type, &config).await.map_err(|source| PackageError::Layout { source })?;
-    let manifest = manifest_of(request, config, &layers, &created);
+    let config = layout
+        .add_bytes(content.config_type, &content.config)
+        .await
+        .map_err(|source| PackageError::Layout { source })?;
+    let Content { artifact_type, layers, descriptors, diff_ids, .. } = content;
+    let manifest = manifest_of(request, artifact_type, config, descriptors, &created);
     let encoded = manifest.encode();
     let descriptor = &encoded.descriptor;
     layout
@@ -173,6 +200,53 @@ pub async fn package(request: &PackageRequest<'_>) -> Result<Packaged, PackageEr
         layers,
         diff_ids,
     })
+}
+
+/// What an artefact of one kind is made of.
+pub(crate) struct Content {
+    /// What it is, when it is no container image.
+    pub(crate) artifact_type: Option<&'static str>,
+    /// The media type of the configuration.
+    pub(crate) config_type: &'static str,
+    /// The configuration.
+    pub(crate) config: Vec<u8>,
+    /// The layers that were made here, in their order.
+    pub(crate) layers: Vec<PackagedLayer>,
+    /// The same, as the manifest names them.
+    pub(crate) descriptors: Vec<Descriptor>,
+    /// The digests of all uncompressed layers, the base's included.
+    pub(crate) diff_ids: Vec<String>,
+}
+
+/// Files as layers of tar, for images and archives.
+async fn tree_content(
+    request: &PackageRequest<'_>,
+    layout: &Layout,
+    created: &str,
+) -> Result<Content, PackageError> {
+    let mut layers = Vec::new();
+    for plan in plan_layers(request) {
+        layers.push(write_layer(plan, layout).await?);
+    }
+    let spec = &request.definition.artefact;
+    let is_archive = spec.kind == Kind::Archive;
+    let (config_type, config, diff_ids) = if is_archive {
+        (ARCHIVE_CONFIG, archive_config(&spec.entrypoint, &spec.needs), own_diff_ids(&layers))
+    } else {
+        let (config, diff_ids) = image_config(request, &layers, created);
+        (media_type::OCI_CONFIG, config, diff_ids)
+    };
+    let descriptors = layers
+        .iter()
+        .map(|layer| Descriptor::new(media_type::OCI_LAYER_GZIP, layer.digest.clone(), layer.size))
+        .collect();
+    let artifact_type = is_archive.then_some(media_type::SEMEL_ARCHIVE);
+    Ok(Content { artifact_type, config_type, config, layers, descriptors, diff_ids })
+}
+
+/// How many threads can run at once here.
+pub(crate) fn cores() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
 /// Packs the entries of a file tree as it is into one layer, a file named `scratch` that does not exist yet. There is no
@@ -202,11 +276,6 @@ struct LayerPlan {
     mtime: u64,
     scratch: PathBuf,
     threads: NonZeroUsize,
-}
-
-/// How many threads can run at once here.
-pub(crate) fn cores() -> NonZeroUsize {
-    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
 /// Layers in the order in which their names first appear in the definition; files without a name come last. An archive
@@ -239,7 +308,10 @@ fn plan_layers(request: &PackageRequest<'_>) -> Vec<LayerPlan> {
 
 /// Adds the directories above each entry. A directory that the base has is left out: it may be a link there, or have
 /// permissions of its own.
-fn with_parents<'a>(files: impl Iterator<Item = &'a PackFile>, below: &HashSet<&[u8]>) -> Vec<PackFile> {
+pub(crate) fn with_parents<'a>(
+    files: impl Iterator<Item = &'a PackFile>,
+    below: &HashSet<&[u8]>,
+) -> Vec<PackFile> {
     let mut entries = BTreeMap::new();
     for file in files {
         for parent in parents(&file.path).filter(|parent| !below.contains(parent)) {
@@ -304,6 +376,16 @@ fn write_file<W: Write + Send + 'static>(
     from: &Path,
     seen: &[i128; 6],
 ) -> Result<(), PackageError> {
+    read_unchanged(from, size, seen, |file| layer.file(&entry.path, mode, size, file))
+}
+
+/// Reads a file that must be as it was found, before and after.
+pub(crate) fn read_unchanged(
+    from: &Path,
+    size: u64,
+    seen: &[i128; 6],
+    read: impl FnOnce(&File) -> io::Result<()>,
+) -> Result<(), PackageError> {
     let unread = |source| PackageError::Read { path: from.to_owned(), source };
     let changed = || PackageError::Changed { path: from.to_owned() };
     let no_follow = i32::try_from(OFlags::NOFOLLOW.bits()).expect("a flag of open(2) is an int");
@@ -315,8 +397,9 @@ fn write_file<W: Write + Send + 'static>(
     if !same(&file).map_err(unread)? {
         return Err(changed());
     }
-    layer.file(&entry.path, mode, size, &file).map_err(|error| match error.kind() {
+    read(&file).map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => changed(),
+        io::ErrorKind::InvalidInput => PackageError::Unfit { path: from.to_owned(), source: error },
         _ => unread(error),
     })?;
     if same(&file).map_err(unread)? { Ok(()) } else { Err(changed()) }
@@ -417,17 +500,14 @@ pub(crate) fn archive_config(entrypoint: &[String], needs: &[String]) -> Vec<u8>
 
 fn manifest_of(
     request: &PackageRequest<'_>,
+    artifact_type: Option<&str>,
     config: Descriptor,
-    layers: &[PackagedLayer],
+    own: Vec<Descriptor>,
     created: &str,
 ) -> ImageManifest {
-    let own = layers
-        .iter()
-        .map(|layer| Descriptor::new(media_type::OCI_LAYER_GZIP, layer.digest.clone(), layer.size));
     let below = request.base.iter().flat_map(|base| base.layers.iter().cloned());
-    let archive = request.definition.artefact.kind == Kind::Archive;
     ImageManifest {
-        artifact_type: archive.then(|| media_type::SEMEL_ARCHIVE.to_owned()),
+        artifact_type: artifact_type.map(str::to_owned),
         config,
         layers: below.chain(own).collect(),
         subject: None,

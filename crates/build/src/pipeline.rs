@@ -18,11 +18,13 @@ use semel_oci::layout::Layout;
 use serde_json::{Value, json};
 
 use crate::base::{Base, BaseError, BaseSources};
+use crate::boot::{self, BootError, BootRequest};
 use crate::cache::{self, Cache, CacheError};
 use crate::checkout::{self, CheckoutError};
 use crate::closure::smoke::{self, SmokeError, SmokeRequest};
 use crate::closure::{self, ClosureError, Question, Smoked};
-use crate::collect::{self, CollectError, PackFile};
+use crate::collect::{self, CollectError, PackFile, PackKind};
+use crate::disk;
 use crate::finished::{self, FinishedError};
 use crate::lint::{self, CommittedError, FrontEnd, LintError, LintRequest, Stored};
 use crate::log::{Bounds, BuildLog, Listener, Secret};
@@ -221,6 +223,9 @@ pub enum BuildError {
     /// The artefact's packages could not be listed.
     #[error(transparent)]
     Sbom(#[from] SbomError),
+    /// A virtual machine did not start.
+    #[error(transparent)]
+    Boot(#[from] BootError),
     /// The work directory could not be used.
     #[error("cannot use the work directory {}", .dir.display())]
     Work {
@@ -247,12 +252,13 @@ impl BuildError {
             Self::Forbidden(report) => report.hint(),
             Self::Base(error) => error.hint(),
             Self::Finished(error) => error.hint(),
-            Self::Package(_)
-            | Self::Lint(_)
+            Self::Package(error) => error.hint(),
+            Self::Lint(_)
             | Self::Closure(_)
             | Self::Incomplete(_)
             | Self::Smoke(_)
             | Self::Sbom(_)
+            | Self::Boot(_)
             | Self::Work { .. } => None,
         }
     }
@@ -262,6 +268,7 @@ impl BuildError {
         match self {
             Self::Run(error) => error.tail(),
             Self::Smoke(error) => error.tail(),
+            Self::Boot(error) => error.tail(),
             _ => &[],
         }
     }
@@ -283,8 +290,11 @@ impl BuildError {
     pub fn blame(&self) -> Blame {
         match self {
             Self::Source(SourceError::UnknownRevision { .. }) => Blame::NotFound,
-            Self::Run(RunError::Stopped { .. }) | Self::Smoke(SmokeError::Stopped) => Blame::Stopped,
-            Self::Smoke(SmokeError::Failed { .. }) => Blame::Command,
+            Self::Run(RunError::Stopped { .. })
+            | Self::Smoke(SmokeError::Stopped)
+            | Self::Boot(BootError::Stopped) => Blame::Stopped,
+            Self::Smoke(SmokeError::Failed { .. }) | Self::Boot(BootError::Failed { .. }) => Blame::Command,
+            Self::Package(PackageError::Unfit { .. } | PackageError::Disk { .. }) => Blame::Caller,
             Self::Lint(LintError::Waiver(_) | LintError::Committed(CommittedError::Values { .. })) => {
                 Blame::Caller
             }
@@ -301,6 +311,7 @@ impl BuildError {
             | Self::Closure(_)
             | Self::Sbom(_)
             | Self::Smoke(SmokeError::LayOut { .. } | SmokeError::Start { .. } | SmokeError::Log { .. })
+            | Self::Boot(BootError::Start { .. })
             | Self::Work { .. } => Blame::Fault,
             Self::Incomplete(_) | Self::Forbidden(_) => Blame::Artefact,
             Self::Finished(error) if !error.is_callers() => Blame::Fault,
@@ -344,9 +355,11 @@ impl Build {
             })
             .await?;
         let (config, ran) = (packaged.config.clone(), report.phases.clone());
+        let packed_bytes = packaged.layers.iter().map(|layer| layer.size).sum();
         let (closure, rootfs) = self
             .step(Step::Check, move |request, progress, cancel| {
-                let finished = Finished { request, files: &files, base: base.as_deref(), config: &config };
+                let (base, config) = (base.as_deref(), &config);
+                let finished = Finished { request, files: &files, base, config, packed_bytes };
                 let rootfs = finished.rootfs();
                 Ok((finished.check(&rootfs, took_by(&ran), progress, cancel)?, rootfs))
             })
@@ -541,6 +554,11 @@ impl BuildRequest {
         log_in(&self.work)
     }
 
+    /// The directories in which programs of this machine are looked for.
+    fn host_path(&self) -> &str {
+        self.host.variables.get("PATH").map(String::as_str).unwrap_or_default()
+    }
+
     fn log_digest(&self) -> Result<Digest, BuildError> {
         let log = self.log();
         Ok(digest_of_file(&log).map_err(|source| RunError::Log { log, source })?)
@@ -549,7 +567,7 @@ impl BuildRequest {
     /// What a base says about starting counts, too, so the configuration that was packaged is read.
     fn execution(&self, config: &Digest) -> Result<Execution, BuildError> {
         let artefact = &self.source.project.definition.artefact;
-        if artefact.kind == Kind::Archive {
+        if artefact.kind != Kind::Image {
             return Ok(Execution {
                 start: artefact.entrypoint.clone(),
                 environment: Vec::new(),
@@ -577,6 +595,7 @@ fn lay_out(
     progress: &Arc<dyn Progress>,
     _: &Cancel,
 ) -> Result<Option<Packed>, BuildError> {
+    collect::check(&request.source.project.definition.artefact)?;
     let laid = checkout::materialise(&request.source, &request.tree(), &request.work.join("attributes"))?;
     laid.notes.iter().for_each(|note| progress.note(note));
     let limit = request.source.project.snapshot_limit_bytes;
@@ -601,6 +620,8 @@ struct Finished<'a> {
     files: &'a [PackFile],
     base: Option<&'a Base>,
     config: &'a Digest,
+    /// The length of the layers that were made here, in bytes.
+    packed_bytes: u64,
 }
 
 impl Finished<'_> {
@@ -617,6 +638,9 @@ impl Finished<'_> {
         progress: &Arc<dyn Progress>,
         cancel: &Cancel,
     ) -> Result<closure::Report, BuildError> {
+        if self.request.source.project.definition.artefact.kind == Kind::Vm {
+            return self.check_disk(before, progress, cancel);
+        }
         let artefact = &self.request.source.project.definition.artefact;
         let execution = self.request.execution(self.config)?;
         let report = closure::check(&Question {
@@ -628,11 +652,61 @@ impl Finished<'_> {
             needs: &artefact.needs,
             smoke: &artefact.smoke,
             closure: &artefact.closure,
+            runtime: artefact.runtime(),
+            handler: artefact.handler.as_deref(),
+            packed_bytes: self.packed_bytes,
         })?;
         if !report.is_complete() {
             return Err(BuildError::Incomplete(Box::new(report)));
         }
         let smoke = self.smoke(rootfs, &execution, before, progress, cancel)?;
+        Ok(closure::Report { smoke, ..report })
+    }
+
+    /// A disk is a whole system: nobody looks for what it lacks, but it can be started.
+    fn check_disk(
+        &self,
+        before: Duration,
+        progress: &Arc<dyn Progress>,
+        cancel: &Cancel,
+    ) -> Result<closure::Report, BuildError> {
+        let artefact = &self.request.source.project.definition.artefact;
+        let report = closure::Report::empty(&self.request.platform);
+        let from = self.files.iter().find_map(|file| match &file.kind {
+            PackKind::File { from, .. } => Some(from),
+            PackKind::Dir | PackKind::Symlink { .. } => None,
+        });
+        let Some(image) = from else { return Ok(report) };
+        let unread = |source| PackageError::Read { path: image.clone(), source };
+        let invalid = |source| PackageError::Disk { path: image.display().to_string(), source };
+        if !disk::is_in_order(image).map_err(unread)?.map_err(invalid)? {
+            progress.note(
+                "the clusters of the disk image are not in the order of the disk, so the same content may give other \
+                 bytes another time: qemu-img convert -O qcow2, without -W",
+            );
+        }
+        if artefact.smoke.is_empty() {
+            return Ok(report);
+        }
+        let path = self.request.log();
+        let unlogged = |source| RunError::Log { log: path.clone(), source };
+        let log = BuildLog::resume(&path, &[], SMOKE_BOUNDS, listener(progress)).map_err(unlogged)?;
+        let booted = boot::run(
+            &BootRequest {
+                image,
+                disk: artefact.disk.as_ref(),
+                platform: &self.request.platform,
+                commands: &artefact.smoke,
+                host_path: self.request.host_path(),
+                scratch: &self.request.work.join("overlay"),
+                before,
+            },
+            &log,
+            cancel,
+        );
+        log.end(before).map_err(unlogged)?;
+        let smoke = booted?;
+        tell_what_did_not_run(&smoke, progress);
         Ok(closure::Report { smoke, ..report })
     }
 
@@ -660,7 +734,7 @@ impl Finished<'_> {
                 commands: &artefact.smoke,
                 environment: &execution.environment,
                 workdir: execution.workdir.as_deref(),
-                host_path: self.request.host.variables.get("PATH").map(String::as_str).unwrap_or_default(),
+                host_path: self.request.host_path(),
                 semel: &self.request.semel,
                 scratch: &self.request.work.join("smoke"),
                 before,
@@ -670,10 +744,14 @@ impl Finished<'_> {
         );
         log.end(before).map_err(unlogged)?;
         let ran = ran?;
-        for (command, reason) in ran.iter().filter_map(|one| Some((&one.command, one.reason.as_ref()?))) {
-            progress.note(&format!("smoke `{command}` was not run: {reason}"));
-        }
+        tell_what_did_not_run(&ran, progress);
         Ok(ran)
+    }
+}
+
+fn tell_what_did_not_run(smoked: &[Smoked], progress: &Arc<dyn Progress>) {
+    for (command, reason) in smoked.iter().filter_map(|one| Some((&one.command, one.reason.as_ref()?))) {
+        progress.note(&format!("smoke `{command}` was not run: {reason}"));
     }
 }
 

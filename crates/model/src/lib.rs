@@ -4,7 +4,7 @@
 //! Time is an argument. What the other crates may do is decided here; doing it is their work.
 //!
 //! Reading order: the identities ([`digest`], [`name`], [`version`]), what a project asks for ([`project`],
-//! [`platform`], [`config`], [`pipeline`]), what is recorded ([`actor`], [`entry`], [`merkle`], [`note`],
+//! [`platform`], [`runtime`], [`config`], [`pipeline`]), what is recorded ([`actor`], [`entry`], [`merkle`], [`note`],
 //! [`statement`], [`reproducibility`]), and the rules ([`build`], [`allocation`], [`ancestry`], [`reservation`],
 //! [`promotion`], [`deployment`], [`keep`], [`taint`]).
 
@@ -17,6 +17,7 @@ pub mod project;
 pub mod platform;
 pub mod config;
 pub mod pipeline;
+pub mod runtime;
 pub mod duration;
 
 pub mod actor;

@@ -17,6 +17,7 @@ use crate::duration::Span;
 use crate::name::{ComponentName, EnvironmentName};
 use crate::pipeline::{Binding, Gate, InvalidPipeline, Pipeline, Target};
 use crate::platform::Platform;
+use crate::runtime::Runtime;
 
 /// The name of the project file, at the root of the project.
 pub const FILE_NAME: &str = "semel.toml";
@@ -269,6 +270,79 @@ pub struct ArtefactSpec {
     /// The platforms that it has a part for, in the order of its index; none: it is one artefact for one platform.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub platforms: Vec<Platform>,
+    /// What of the files stays out: patterns of paths in the artefact, `**/tests`; a directory with all that is in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+    /// For `zip`: what starts it, a name of [`Runtime`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
+    /// For `zip`: the function that the runtime calls, in its own spelling: `thumbnailer.app.handler`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handler: Option<String>,
+    /// For `vm`: the disk image that the build leaves, relative to the source tree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// For `vm`: what the disk must be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskSpec>,
+}
+
+impl ArtefactSpec {
+    /// What starts a zip, where the project file says so.
+    pub fn runtime(&self) -> Option<&'static Runtime> {
+        self.runtime.as_deref().and_then(Runtime::find)
+    }
+}
+
+/// `disk = { … }`: what a disk image must be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskSpec {
+    /// Its format.
+    pub format: DiskFormat,
+    /// How large the disk may be for the machine that it is in: `20GiB`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_virtual: Option<String>,
+    /// What starts the machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<Firmware>,
+}
+
+impl DiskSpec {
+    /// The largest virtual size, in bytes.
+    pub fn max_virtual_bytes(&self) -> Option<u64> {
+        self.max_virtual.as_deref().and_then(parse_size)
+    }
+}
+
+/// The formats of disk images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskFormat {
+    /// QEMU copy-on-write, version 2 or 3.
+    Qcow2,
+    /// The bytes of the disk as they are.
+    Raw,
+}
+
+impl DiskFormat {
+    /// The word in files and output.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Qcow2 => "qcow2",
+            Self::Raw => "raw",
+        }
+    }
+}
+
+/// What starts a virtual machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Firmware {
+    /// The older one: a boot record in the first sector.
+    Bios,
+    /// UEFI: a system partition.
+    Uefi,
 }
 
 /// `closure = { … }`: what nobody can see from the files about what the artefact needs.
@@ -308,6 +382,10 @@ pub enum Kind {
     Image,
     /// A file tree for a directory target.
     Archive,
+    /// A package for a serverless platform.
+    Zip,
+    /// A disk image for a virtual machine.
+    Vm,
 }
 
 impl Kind {
@@ -316,6 +394,8 @@ impl Kind {
         match self {
             Self::Image => "image",
             Self::Archive => "archive",
+            Self::Zip => "zip",
+            Self::Vm => "vm",
         }
     }
 }
@@ -551,7 +631,10 @@ fn binding(table: EnvironmentTable) -> Binding {
 
 fn check_artefact(artefact: &ArtefactSpec) -> Result<(), (&'static str, String)> {
     check_taken(artefact)?;
-    if artefact.files.is_empty() && artefact.base.is_none() && artefact.from.is_none() {
+    check_zip(artefact)?;
+    check_vm(artefact)?;
+    let is_elsewhere = artefact.base.is_some() || artefact.from.is_some() || artefact.image.is_some();
+    if artefact.files.is_empty() && !is_elsewhere {
         return Err(("[artefact", "an artefact needs `files = [{ from = \"…\", to = \"/…\" }]`".to_owned()));
     }
     if let Some(base) = &artefact.base {
@@ -563,14 +646,18 @@ fn check_artefact(artefact: &ArtefactSpec) -> Result<(), (&'static str, String)>
             return Err(("base", problem));
         }
     }
-    if artefact.kind == Kind::Image && !artefact.needs.is_empty() {
-        return Err(("needs", "an image brings what it needs with it; `needs` is for archives".to_owned()));
+    if artefact.kind != Kind::Archive && !artefact.needs.is_empty() {
+        let kind = artefact.kind.as_str();
+        return Err((
+            "needs",
+            format!("`needs` is for archives; of kind {kind}, it brings what it needs with it"),
+        ));
     }
     let has_run_fields = artefact.user.is_some()
         || artefact.workdir.is_some()
         || !artefact.expose.is_empty()
         || !artefact.env.is_empty();
-    if artefact.kind == Kind::Archive && has_run_fields {
+    if artefact.kind != Kind::Image && has_run_fields {
         return Err(("[artefact", "`user`, `workdir`, `expose` and `env` are for images".to_owned()));
     }
     artefact.expose.iter().try_for_each(|port| check_port(port))?;
@@ -587,6 +674,94 @@ fn check_artefact(artefact: &ArtefactSpec) -> Result<(), (&'static str, String)>
         crate::deployment::Need::parse(need).map_err(|error| ("needs", error.to_string()))?;
     }
     Ok(())
+}
+
+/// What only a zip has, and what it has not.
+fn check_zip(artefact: &ArtefactSpec) -> Result<(), (&'static str, String)> {
+    if artefact.kind != Kind::Zip {
+        return match (&artefact.runtime, &artefact.handler) {
+            (Some(_), _) => Err(("runtime", "only a zip has a runtime".to_owned())),
+            (_, Some(_)) => Err(("handler", "only a zip has a handler".to_owned())),
+            (None, None) => Ok(()),
+        };
+    }
+    if !artefact.entrypoint.is_empty() {
+        return Err(("entrypoint", "a zip is started by its runtime: say `handler`".to_owned()));
+    }
+    let Some(name) = &artefact.runtime else { return Ok(()) };
+    let Some(runtime) = Runtime::find(name) else {
+        let without_system = name.split('/').next().unwrap_or(name);
+        let near = match Runtime::find(without_system) {
+            Some(known) => Some(format!("{}/{}", known.name, known.system.as_str())),
+            None => nearest(without_system, Runtime::names()).map(str::to_owned),
+        };
+        let hint = near.map(|near| format!(": did you mean `{near}`?")).unwrap_or_default();
+        return Err(("runtime", format!("runtime `{name}` is not known here{hint}")));
+    };
+    match &artefact.handler {
+        None if runtime.has_handler() => {
+            Err(("runtime", format!("the runtime `{name}` calls a function: say which with `handler`")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What only a virtual machine has, and what it has not.
+fn check_vm(artefact: &ArtefactSpec) -> Result<(), (&'static str, String)> {
+    if artefact.kind != Kind::Vm {
+        return match (&artefact.image, &artefact.disk) {
+            (Some(_), _) => Err(("image", "only a vm has an `image`".to_owned())),
+            (_, Some(_)) => Err(("disk", "only a vm has a `disk`".to_owned())),
+            (None, None) => Ok(()),
+        };
+    }
+    let Some(image) = &artefact.image else {
+        return Err((
+            "[artefact",
+            "a vm needs `image = \"out/disk.qcow2\"`, which the build leaves".to_owned(),
+        ));
+    };
+    if image.starts_with('/') || image.ends_with('/') || image.split('/').any(|part| part == "..") {
+        return Err(("image", format!("`image = \"{image}\"` is not a file inside the source tree")));
+    }
+    if !artefact.files.is_empty() || !artefact.entrypoint.is_empty() || !artefact.exclude.is_empty() {
+        let problem = "a vm is its `image`: `files`, `exclude` and `entrypoint` are for other kinds";
+        return Err(("[artefact", problem.to_owned()));
+    }
+    if let Some(command) = artefact.smoke.iter().find(|command| BootCheck::parse(command).is_none()) {
+        return Err((
+            "smoke",
+            format!("`{command}` is no check of a vm: write \"boot within 90s until 'ready'\""),
+        ));
+    }
+    match artefact.disk.as_ref().and_then(|disk| disk.max_virtual.as_deref()) {
+        Some(size) if parse_size(size).is_none() => {
+            Err(("disk", format!("`{size}` is no size: write \"20GiB\" or \"500 MB\"")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `boot within 90s until 'ready'`: the smoke check of a virtual machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootCheck {
+    /// How long the machine has.
+    pub within: Span,
+    /// What it prints on its serial console when it has started.
+    pub until: String,
+}
+
+impl BootCheck {
+    /// Reads it; `None`: it is something else.
+    pub fn parse(command: &str) -> Option<Self> {
+        let words = words(command)?;
+        let [boot, within, limit, until, text] = words.as_slice() else { return None };
+        if (boot.as_str(), within.as_str(), until.as_str()) != ("boot", "within", "until") || text.is_empty()
+        {
+            return None;
+        }
+        Some(Self { within: limit.parse().ok()?, until: text.clone() })
+    }
 }
 
 fn check_closure(artefact: &ArtefactSpec) -> Result<(), (&'static str, &'static str)> {
@@ -613,6 +788,7 @@ fn check_taken(artefact: &ArtefactSpec) -> Result<(), (&'static str, String)> {
         ("workdir", artefact.workdir.is_some()),
         ("expose", !artefact.expose.is_empty()),
         ("env", !artefact.env.is_empty()),
+        ("exclude", !artefact.exclude.is_empty()),
     ];
     if artefact.kind != Kind::Image {
         return Err(("from", "only an image can be taken `from` a builder of the project's own".to_owned()));
@@ -945,6 +1121,43 @@ target = { kind = "directory", health = "http://127.0.0.1:${PORT}/healthz" }
     }
 
     #[test]
+    fn a_zip_has_a_runtime_that_is_known_and_a_vm_is_its_image() {
+        let with = |artefact: &str| {
+            let text = format!("format = 1\ncomponent = \"a\"\n[artefact]\n{artefact}\n");
+            Project::parse("semel.toml", &text).map(drop).map_err(|error| error.problem)
+        };
+        let zip =
+            |rest: &str| with(&format!("kind = \"zip\"\nfiles = [{{ from = \"out\", to = \"/\" }}]\n{rest}"));
+        let vm = |rest: &str| with(&format!("kind = \"vm\"\nimage = \"out/a.qcow2\"\n{rest}"));
+        for good in [
+            zip("runtime = \"python3.12/al2023\"\nhandler = \"app.handler\"\nexclude = [\"**/tests\"]"),
+            zip("runtime = \"provided.al2023\""),
+            zip(""),
+            vm(""),
+            vm("disk = { format = \"qcow2\", max_virtual = \"20GiB\", firmware = \"uefi\" }"),
+            vm("smoke = [\"boot within 90s until 'gateway ready'\"]"),
+        ] {
+            assert_eq!(good, Ok(()));
+        }
+        for (bad, problem) in [
+            (zip("runtime = \"python3.12/al2\""), "did you mean `python3.12/al2023`?"),
+            (zip("runtime = \"pyton3.12\""), "did you mean `python3.12`?"),
+            (zip("runtime = \"python3.12\""), "say which with `handler`"),
+            (zip("entrypoint = [\"/a\"]"), "started by its runtime"),
+            (zip("needs = [\"python >= 3\"]"), "`needs` is for archives"),
+            (zip("image = \"a\""), "only a vm has an `image`"),
+            (with("kind = \"vm\""), "a vm needs `image = "),
+            (vm("files = [{ from = \"a\", to = \"/a\" }]"), "a vm is its `image`"),
+            (vm("runtime = \"python3.12\""), "only a zip has a runtime"),
+            (vm("disk = { format = \"raw\", max_virtual = \"20\" }"), "`20` is no size"),
+            (vm("smoke = [\"boot\"]"), "`boot` is no check of a vm"),
+        ] {
+            let told = bad.unwrap_err();
+            assert!(told.contains(problem), "{told}");
+        }
+    }
+
+    #[test]
     fn every_mistake_names_its_place_and_the_nearest_key() {
         let cases = [
             ("[build]", "[bulid]", "4:2: unknown key `bulid`: did you mean `build`?"),
@@ -952,7 +1165,7 @@ target = { kind = "directory", health = "http://127.0.0.1:${PORT}/healthz" }
             (
                 "kind = \"image\"",
                 "kind = \"imge\"",
-                "8:8: unknown variant `imge`, expected `image` or `archive`",
+                "8:8: unknown variant `imge`, expected one of `image`, `archive`, `zip`, `vm`",
             ),
             (
                 "after = \"dev\"",

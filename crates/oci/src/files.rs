@@ -15,8 +15,8 @@ use crate::copy::{Counted, Event, Progress, Source};
 use crate::descriptor::Descriptor;
 use crate::manifest::ParsedManifest;
 use crate::media_type;
-use crate::partial::{self, Existing, PartialError};
-use crate::source::Piece;
+use crate::partial::{self, Existing, Holes, PartialError};
+use crate::source::{BlobSource, Piece};
 
 /// The annotation by which a layer has the name of a file (image-spec 1.1 `annotations.md`).
 pub const TITLE: &str = "org.opencontainers.image.title";
@@ -207,18 +207,47 @@ async fn fetch(
     source: &Source,
     progress: &Progress,
 ) -> Result<u64, FilesError> {
+    let from = Counted::new(source, blob, progress);
+    receive(blob, &from, path, existing, Holes::Written).await?;
+    progress.tell(Event::Done(blob.clone(), Pushed::Sent));
+    Ok(blob.size)
+}
+
+/// Brings the bytes of one file to where they should be; `false`: they were there.
+pub(crate) async fn bring(
+    wanted: &Descriptor,
+    from: &dyn BlobSource,
+    path: &Path,
+    overwrite: Overwrite,
+    holes: Holes,
+) -> Result<bool, FilesError> {
+    let existing = match (look(path, wanted).await?, overwrite) {
+        (Found::Same, _) => return Ok(false),
+        (Found::Nothing, _) => Existing::Kept,
+        (Found::Other, Overwrite::Forced) => Existing::Replaced,
+        (Found::Other, Overwrite::Refused) => {
+            return Err(FilesError::Differ { paths: vec![path.to_owned()] });
+        }
+    };
+    receive(wanted, from, path, existing, holes).await?;
+    Ok(true)
+}
+
+async fn receive(
+    wanted: &Descriptor,
+    from: &dyn BlobSource,
+    path: &Path,
+    existing: Existing,
+    holes: Holes,
+) -> Result<(), FilesError> {
     let write = |source| FilesError::Write { path: path.to_owned(), source };
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
     tokio::fs::create_dir_all(directory).await.map_err(write)?;
-    let from = Counted::new(source, blob, progress);
-    match partial::receive(blob, &from, directory, path, existing).await {
-        Ok(_) => {
-            progress.tell(Event::Done(blob.clone(), Pushed::Sent));
-            Ok(blob.size)
-        }
+    match partial::receive(wanted, from, directory, path, existing, holes).await {
+        Ok(_) => Ok(()),
         Err(PartialError::Write { path, source }) => Err(FilesError::Write { path, source }),
         Err(PartialError::Source(source)) => Err(FilesError::Fetch { path: path.to_owned(), source }),
         Err(PartialError::WrongBytes(mismatch)) => {
@@ -240,7 +269,7 @@ fn title_of(manifest: &ParsedManifest, blob: &Descriptor) -> Option<String> {
 }
 
 /// A relative path whose every component is a name.
-fn inner_path(name: &str) -> Option<PathBuf> {
+pub(crate) fn inner_path(name: &str) -> Option<PathBuf> {
     let path = Path::new(name);
     let inside = !name.is_empty()
         && !name.contains(['\0', '\n'])

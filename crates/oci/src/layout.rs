@@ -24,7 +24,7 @@ use crate::closure::{self, Closure, ManifestSource, ReadManifest, TooManyManifes
 use crate::descriptor::{Annotations, Descriptor, null_is_empty};
 use crate::manifest::{InvalidManifest, MAX_MANIFEST_BYTES, ParsedManifest};
 use crate::media_type;
-use crate::partial::{self, Existing, PartialError};
+use crate::partial::{self, Existing, Holes, PartialError};
 use crate::source::BlobSource;
 use crate::verify::{Mismatch, VerifyingReader};
 
@@ -347,7 +347,8 @@ impl Layout {
         source: &dyn BlobSource,
     ) -> Result<u64, LayoutError> {
         let path = self.blob_path(&descriptor.digest);
-        let received = partial::receive(descriptor, source, &self.root, &path, Existing::Replaced).await;
+        let received =
+            partial::receive(descriptor, source, &self.root, &path, Existing::Replaced, Holes::Written).await;
         received.map_err(|error| match error {
             PartialError::Write { path, source } => LayoutError::Write { path, source },
             PartialError::Source(source) => LayoutError::Source { path, source },

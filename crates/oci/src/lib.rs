@@ -7,7 +7,7 @@
 //!
 //! Reading order: the formats ([`media_type`], [`descriptor`], [`manifest`], [`mod@reference`]), the protocol
 //! ([`route`], [`range`], [`error`]), bytes at rest ([`verify`], [`closure`], [`source`], [`layout`], [`bundle`],
-//! [`archive`]), bytes on the wire ([`transport`], [`client`]), and both together ([`copy`], [`files`]).
+//! [`archive`]), bytes on the wire ([`transport`], [`client`]), and both together ([`copy`], [`files`], [`chunked`]).
 
 pub mod descriptor;
 pub mod manifest;
@@ -33,3 +33,4 @@ pub mod transport;
 
 pub mod copy;
 pub mod files;
+pub mod chunked;

@@ -43,6 +43,15 @@ pub(crate) enum Existing {
     Kept,
 }
 
+/// What becomes of stretches of zeros.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Holes {
+    /// They are written as any other bytes.
+    Written,
+    /// They are left out, where the file system can do that: for disk images.
+    Left,
+}
+
 /// Brings bytes to a file, durably and whole, and says how many of them were there from an attempt before.
 pub(crate) async fn receive(
     wanted: &Descriptor,
@@ -50,8 +59,10 @@ pub(crate) async fn receive(
     directory: &Path,
     place: &Path,
     existing: Existing,
+    holes: Holes,
 ) -> Result<u64, PartialError> {
     let mut partial = Partial::open(directory, wanted).await?;
+    partial.holes = holes;
     let mut kept = partial.size;
     let mut filled = partial.fill(wanted, source, place).await;
     // What was kept may be what a crash left of it: nothing is lost but time.
@@ -75,6 +86,7 @@ struct Partial {
     file: File,
     hasher: Option<Hasher>,
     size: u64,
+    holes: Holes,
     /// Whether it is worth keeping.
     resumable: bool,
     published: bool,
@@ -96,7 +108,8 @@ impl Partial {
 
     fn new(path: PathBuf, file: std::fs::File, wanted: &Descriptor, resumable: bool) -> Self {
         let hasher = Some(Hasher::new(wanted.digest.algorithm()));
-        Self { path, file: File::from_std(file), hasher, size: 0, resumable, published: false }
+        let holes = Holes::Written;
+        Self { path, file: File::from_std(file), hasher, size: 0, holes, resumable, published: false }
     }
 
     async fn take_in_what_is_there(&mut self, wanted: &Descriptor) -> io::Result<()> {
@@ -139,11 +152,14 @@ impl Partial {
             let mut rest = rest.take(wanted.size - self.size);
             let mut buffer = Vec::with_capacity(CHUNK_BYTES);
             while rest.read_buf(&mut buffer).await.map_err(source_error)? > 0 {
-                self.file.write_all(&buffer).await.map_err(|source| self.unwritten(source))?;
+                self.write(&buffer).await.map_err(|source| self.unwritten(source))?;
                 self.take_in(&buffer);
                 buffer.clear();
             }
         }
+        // The last bytes may be a hole.
+        self.file.flush().await.map_err(|source| self.unwritten(source))?;
+        self.file.set_len(self.size).await.map_err(|source| self.unwritten(source))?;
         let found = self.hasher.take().map(Hasher::finish).unwrap_or_else(|| wanted.digest.clone());
         if found == wanted.digest && self.size == wanted.size {
             return Ok(());
@@ -151,6 +167,14 @@ impl Partial {
         let what = place.display().to_string();
         let (expected, size) = (wanted.digest.clone(), Some(wanted.size));
         Err(PartialError::WrongBytes(Mismatch::new(what, expected, size, found, self.size)))
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.holes == Holes::Left && bytes.iter().all(|byte| *byte == 0) {
+            let over = i64::try_from(bytes.len()).map_err(io::Error::other)?;
+            return self.file.seek(io::SeekFrom::Current(over)).await.map(drop);
+        }
+        self.file.write_all(bytes).await
     }
 
     /// Gives the file its name, durably.

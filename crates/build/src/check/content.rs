@@ -13,7 +13,7 @@ use flate2::read::MultiGzDecoder;
 use goblin::elf::section_header::SHT_NOBITS;
 use goblin::elf::{header::header64, section_header::section_header64};
 
-use super::zip::{self, Member, read_at, unpacked};
+use crate::zip::read::{self as zip, Member, read_at, unpacked};
 
 /// A way in which two files or fields differ.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,6 +12,5 @@ pub mod cause;
 pub mod compare;
 mod content;
 pub mod rebuild;
-mod zip;
 
 pub use content::{Detail, What};

@@ -2,11 +2,19 @@
 
 use std::fmt;
 
+use semel_model::runtime::Runtime;
+
 /// A version, such as 2.34.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Version(u32, u32);
 
 impl Version {
+    /// The version that a runtime has.
+    pub(super) fn of_runtime(runtime: &Runtime) -> Self {
+        let (major, minor) = runtime.system.glibc();
+        Self(major, minor)
+    }
+
     /// The version in the name of a symbol version: `GLIBC_2.2.5` → 2.2. Others, such as `GLIBC_PRIVATE`, have none.
     pub(super) fn of_symbol(name: &str) -> Option<Self> {
         let mut numbers = name.strip_prefix("GLIBC_")?.split('.');

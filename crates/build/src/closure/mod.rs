@@ -15,6 +15,7 @@ use std::io::{self, Read};
 
 use semel_model::deployment::Need;
 use semel_model::project::{ClosureSpec, Kind};
+use semel_model::runtime::Runtime;
 
 use crate::rootfs::{self, Node, Rootfs, shown};
 use semel_model::platform::Platform;
@@ -28,6 +29,7 @@ mod object;
 mod python;
 mod report;
 mod script;
+mod serverless;
 mod start;
 
 pub mod smoke;
@@ -55,6 +57,12 @@ pub struct Question<'a> {
     pub smoke: &'a [String],
     /// What the project says about it.
     pub closure: &'a ClosureSpec,
+    /// What starts a zip, where that is known.
+    pub runtime: Option<&'static Runtime>,
+    /// The function that the runtime calls.
+    pub handler: Option<&'a str>,
+    /// The length of a zip, in bytes.
+    pub packed_bytes: u64,
 }
 
 /// A file of the artefact could not be read.
@@ -74,6 +82,7 @@ pub fn check(question: &Question<'_>) -> Result<Report, ClosureError> {
     object::check(&mut check, &starts);
     python::check(&mut check)?;
     node::check(&mut check)?;
+    serverless::check(&mut check)?;
     Ok(check.report())
 }
 
@@ -108,9 +117,9 @@ impl<'a> Check<'a> {
         self.question.rootfs
     }
 
-    /// Whether what is not inside is the host's: an archive has no root of its own.
+    /// Whether what is not inside is the host's: an archive and a zip have no root of their own.
     fn has_host(&self) -> bool {
-        self.question.kind == Kind::Archive
+        self.question.kind != Kind::Image
     }
 
     fn find(&mut self, finding: Finding) {
@@ -155,15 +164,12 @@ impl<'a> Check<'a> {
     fn report(self) -> Report {
         let mut findings: Vec<Finding> = self.findings.into_values().collect();
         findings.sort();
-        let platform = self.question.platform;
         Report {
-            v: 1,
-            platform: format!("{}/{}", platform.os, platform.architecture),
             objects: self.reached.len(),
             glibc: self.glibc.map(|version| version.to_string()),
             host: self.host.into_iter().map(|(name, version)| HostNeed { name, version }).collect(),
             findings,
-            smoke: Vec::new(),
+            ..Report::empty(self.question.platform)
         }
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
+use semel_model::runtime::SYSTEM_LIBRARIES;
+
 use super::elf::{Machine, NeededVersion, Object};
 use super::format::Format;
 use super::glibc::{Version, systems_with};
@@ -234,7 +236,10 @@ impl<'a> Walk<'_, 'a> {
         by: &[String],
     ) {
         let library = text(name);
-        if self.check.has_host() && is_of_every_host(&library) {
+        let of_runtime =
+            self.check.question.runtime.is_some() && SYSTEM_LIBRARIES.contains(&library.as_str());
+        if self.check.has_host() && (of_runtime || is_of_every_host(&library)) {
+            self.check_runtime(from, &library, severity, by);
             return self.ask_host_for(from, &library);
         }
         let (explanation, fix, milder) = self.explain_missing(&library, name, foreign);
@@ -285,6 +290,29 @@ impl<'a> Walk<'_, 'a> {
     /// Something of the name, wherever it lies.
     fn elsewhere(&self, name: &[u8]) -> Option<String> {
         self.by_name.get(name).map(|path| shown(path))
+    }
+
+    /// A zip brings no C library: the one of its runtime must be new enough.
+    fn check_runtime(&mut self, from: &Loaded<'_>, library: &str, severity: Severity, by: &[String]) {
+        let Some(runtime) = self.check.question.runtime else { return };
+        let has = Version::of_runtime(runtime);
+        let of_it = from.object.versions.iter().filter(|need| !need.weak && text(&need.library) == library);
+        let newest = of_it.filter_map(|need| Version::of_symbol(&need.version)).max();
+        let Some(wanted) = newest.filter(|wanted| *wanted > has) else { return };
+        self.check.find(Finding {
+            severity,
+            rule: Rule::SymbolVersion,
+            path: shown(from.path),
+            needs: Some(format!("GLIBC_{wanted}")),
+            explanation: format!(
+                "needs GLIBC_{wanted} of {library}, and the runtime {} has GLIBC_{has} at most",
+                runtime.name
+            ),
+            fix: format!(
+                "build on a system as old as the runtime, or take wheels and packages for manylinux with glibc {has} or older"
+            ),
+            chain: by.to_vec(),
+        });
     }
 
     fn ask_host_for(&mut self, from: &Loaded<'_>, library: &str) {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use semel_model::platform::Platform;
 use serde::Serialize;
 
 /// The predicate type of a closure report.
@@ -115,6 +116,10 @@ pub enum Rule {
     PythonPlatform,
     /// A Node package has the packages that it depends on.
     NodePackage,
+    /// What the runtime of a zip calls is inside.
+    Handler,
+    /// A zip is no larger than its platform takes, and for a processor that it has.
+    Platform,
 }
 
 /// How a smoke command went.
@@ -124,7 +129,7 @@ pub struct Smoked {
     pub command: String,
     /// `passed`, or `not-run`: a command that failed leaves no artefact.
     pub outcome: SmokeOutcome,
-    /// What held it back: `bubblewrap`, `namespaces`.
+    /// What held it back: `bubblewrap`, `namespaces`, `qemu`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<&'static str>,
     /// Why it did not run.
@@ -142,7 +147,33 @@ pub enum SmokeOutcome {
     NotRun,
 }
 
+impl Smoked {
+    /// None of these commands was run, and why not.
+    pub(crate) fn none_ran(commands: &[String], reason: &str) -> Vec<Self> {
+        let one = |command: &String| Self {
+            command: command.clone(),
+            outcome: SmokeOutcome::NotRun,
+            sandbox: None,
+            reason: Some(reason.to_owned()),
+        };
+        commands.iter().map(one).collect()
+    }
+}
+
 impl Report {
+    /// Nothing was looked for yet. Of a disk image, a whole system, that is all that is ever said.
+    pub fn empty(platform: &Platform) -> Self {
+        Self {
+            v: 1,
+            platform: format!("{}/{}", platform.os, platform.architecture),
+            objects: 0,
+            glibc: None,
+            host: Vec::new(),
+            findings: Vec::new(),
+            smoke: Vec::new(),
+        }
+    }
+
     /// What forbids the artefact.
     pub fn errors(&self) -> impl Iterator<Item = &Finding> {
         self.findings.iter().filter(|finding| finding.severity == Severity::Error)

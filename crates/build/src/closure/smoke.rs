@@ -109,7 +109,7 @@ impl SmokeError {
 pub fn run(request: &SmokeRequest<'_>, log: &BuildLog, cancel: &Cancel) -> Result<Vec<Smoked>, SmokeError> {
     let jail = match find(request) {
         Ok(jail) => jail,
-        Err(reason) => return Ok(request.commands.iter().map(|command| not_run(command, &reason)).collect()),
+        Err(reason) => return Ok(Smoked::none_ran(request.commands, &reason)),
     };
     lay_out(request.rootfs, request.scratch)?;
     let clock = Clock { before: request.before, began: Instant::now() };
@@ -120,15 +120,6 @@ pub fn run(request: &SmokeRequest<'_>, log: &BuildLog, cancel: &Cancel) -> Resul
         passed.push(Smoked { command: command.clone(), outcome, sandbox, reason: None });
     }
     Ok(passed)
-}
-
-fn not_run(command: &str, reason: &str) -> Smoked {
-    Smoked {
-        command: command.to_owned(),
-        outcome: SmokeOutcome::NotRun,
-        sandbox: None,
-        reason: Some(reason.to_owned()),
-    }
 }
 
 /// Writes the artefact as files. Copies, so that nothing that runs there can change what was packaged.
@@ -182,7 +173,7 @@ fn shown_inside<'a>(request: &SmokeRequest<'a>) -> Shown<'a> {
     let top = request.scratch;
     match request.kind {
         Kind::Image => Shown::AsRoot { top, workdir: request.workdir.unwrap_or("/") },
-        Kind::Archive => Shown::Beside { top, place: BESIDE },
+        Kind::Archive | Kind::Zip | Kind::Vm => Shown::Beside { top, place: BESIDE },
     }
 }
 
@@ -220,7 +211,7 @@ impl One<'_> {
 
     /// An archive's own paths are below the place where it lies.
     fn inside(&self, word: String) -> String {
-        let own = self.request.kind == Kind::Archive
+        let own = self.request.kind != Kind::Image
             && word.starts_with('/')
             && self.request.rootfs.resolve(word.as_bytes()).is_ok();
         if own { format!("{BESIDE}{word}") } else { word }

@@ -1,6 +1,7 @@
 //! Start: where the artefact is entered, and what must therefore be complete.
 
-use semel_model::project::words;
+use semel_model::project::{Kind, words};
+use semel_model::runtime::Language;
 
 use super::report::{Finding, Rule, Severity};
 use super::{Check, Node, is_executable, shown};
@@ -32,6 +33,13 @@ pub(super) fn find<'a>(check: &mut Check<'a>) -> Vec<Start<'a>> {
             starts.extend(find_program(check, program, &by));
         }
     }
+    if let Some(runtime) = question.runtime {
+        match runtime.language {
+            Language::Provided => starts.extend(find_bootstrap(check)),
+            Language::Python(major, minor) => starts.extend(extension_modules(check, (major, minor))),
+            Language::Node | Language::Java | Language::DotNet | Language::Ruby => {}
+        }
+    }
     for root in &question.closure.roots {
         starts.extend(find_root(check, root));
     }
@@ -57,6 +65,9 @@ fn find_program<'a>(check: &mut Check<'a>, word: &str, by: &[String]) -> Option<
         }
     } else if word.contains('/') {
         "is neither an absolute path nor a bare word"
+    } else if check.question.kind == Kind::Zip {
+        // A bare word is a program of the runtime, which is not here.
+        return None;
     } else if !check.has_host() {
         match check.on_path(word) {
             Some(path) => return Some(Start { path, by: by.to_vec() }),
@@ -78,6 +89,28 @@ fn find_program<'a>(check: &mut Check<'a>, word: &str, by: &[String]) -> Option<
     };
     report(check, word, problem, fix, by);
     None
+}
+
+/// What a runtime without a language starts.
+fn find_bootstrap<'a>(check: &mut Check<'a>) -> Option<Start<'a>> {
+    if check.rootfs().get(b"bootstrap").is_some() {
+        return find_program(check, "/bootstrap", &[]);
+    }
+    let problem = "is not among the files of the artefact, and the runtime starts it";
+    report(check, "/bootstrap", problem, "put the program at the root of the zip, under this name", &[]);
+    None
+}
+
+/// The extension modules that this version of Python loads (PEP 3149, PEP 384): each may be imported by the handler.
+fn extension_modules<'a>(check: &Check<'a>, (major, minor): (u32, u32)) -> Vec<Start<'a>> {
+    let own = format!(".cpython-{major}{minor}-");
+    let is_one = |path: &[u8]| {
+        let name = path.rsplit(|byte| *byte == b'/').next().map(String::from_utf8_lossy).unwrap_or_default();
+        name.ends_with(".so") && (name.contains(&own) || name.ends_with(".abi3.so"))
+    };
+    let by = vec![format!("Python {major}.{minor}")];
+    let found = check.formats.keys().copied().filter(|path| is_one(path));
+    found.map(|path| Start { path, by: by.clone() }).collect()
 }
 
 /// A root is a file, or a directory that stands for every file in it.

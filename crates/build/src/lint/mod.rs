@@ -7,7 +7,7 @@
 //! taint     values of environments that stand in the repository
 //! ```
 //!
-//! What is compressed or encrypted inside a file is not opened. Findings name the place and the rule, and never the value. A finding of severity `error` stops the build, unless a waiver
+//! What is compressed or encrypted inside a file is not opened; a serverless package and the chunks of a disk image are. Findings name the place and the rule, and never the value. A finding of severity `error` stops the build, unless a waiver
 //! of the project file covers it that has not run out.
 
 mod committed;
@@ -42,9 +42,11 @@ pub use waiver::InvalidWaiver;
 use committed::Committed;
 use stored::{Packing, StoredLayer};
 
+use crate::chunks::Joined;
 use crate::collect::{PackFile, PackKind};
 use crate::layer::{self, Room};
 use crate::rootfs::shown;
+use crate::zip::{ZIP, read};
 use shapes::Shapes;
 
 /// Text that is looked at as a whole may be this long, in bytes.
@@ -303,11 +305,30 @@ impl Linter {
                 let size = layer.path.metadata()?.len();
                 self.content(name, size, File::open(&layer.path)?)
             }
+            Packing::Zip => self.zip(layer),
+            Packing::Chunks { name, size, chunks } => {
+                self.content(&format!("/{name}"), *size, Joined::of(chunks.clone()))
+            }
             Packing::Other(media_type) => {
                 self.findings.push(unopened(layer, media_type));
                 Ok(())
             }
         }
+    }
+
+    fn zip(&mut self, layer: &StoredLayer) -> io::Result<()> {
+        let mut file = File::open(&layer.path)?;
+        let Some(members) = read::members(&mut file)? else {
+            self.findings.push(unopened(layer, ZIP));
+            return Ok(());
+        };
+        for member in members.iter().filter(|member| !member.name.ends_with('/')) {
+            match read::open(&mut file, member)? {
+                Some(content) => self.content(&format!("/{}", member.name), member.size.into(), content)?,
+                None => self.findings.push(unopened(layer, ZIP)),
+            }
+        }
+        Ok(())
     }
 
     fn tar(&mut self, tar: impl Read, room: &mut Room) -> io::Result<()> {
@@ -403,7 +424,7 @@ fn unopened(layer: &StoredLayer, media_type: &str) -> Finding {
         place: None,
         layer: None,
         what: format!("a layer of type {media_type}, which is not opened here"),
-        fix: "store layers as tar, tar+gzip or tar+zstd, so that what is in them can be seen".to_owned(),
+        fix: "store layers as tar, tar+gzip, tar+zstd or zip, so that what is in them can be seen".to_owned(),
     }
 }
 

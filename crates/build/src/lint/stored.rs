@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use semel_model::config::{CONTRACT_ANNOTATION, Contract};
 use semel_model::digest::Digest;
+use semel_oci::chunked::{ChunkedFile, InvalidChunks};
+use semel_oci::copy::{Endpoint, Source};
 use semel_oci::descriptor::Descriptor;
 use semel_oci::layout::{Layout, LayoutError, Select};
 use semel_oci::manifest::{InvalidManifest, ParsedManifest};
@@ -11,6 +13,7 @@ use serde_json::Value;
 
 use crate::base::Base;
 use crate::layer::{Compression, Listing};
+use crate::zip::ZIP;
 
 /// The annotation with the name of a layer that is a file by itself (image-spec 1.1 `annotations.md`).
 const TITLE: &str = "org.opencontainers.image.title";
@@ -45,6 +48,17 @@ pub(super) enum Packing {
     Tar(Compression),
     /// One file by this name.
     File(String),
+    /// A serverless package.
+    Zip,
+    /// A disk image, in chunks.
+    Chunks {
+        /// Its name.
+        name: String,
+        /// Its length in bytes.
+        size: u64,
+        /// The chunks, in order.
+        chunks: Vec<PathBuf>,
+    },
     /// In a way that is not read here: the media type.
     Other(String),
 }
@@ -64,6 +78,9 @@ pub enum StoredError {
         #[source]
         source: InvalidManifest,
     },
+    /// Its layers are not the disk image that its configuration describes.
+    #[error(transparent)]
+    Chunks(#[from] InvalidChunks),
     /// It has a configuration or a contract that cannot be looked at.
     #[error("the {what} of {digest} cannot be read")]
     Unreadable {
@@ -122,11 +139,11 @@ impl Stored {
         let contract = manifest.annotations.get(CONTRACT_ANNOTATION);
         let contract = contract.map(|text| serde_json::from_str(text)).transpose();
         let contract = contract.map_err(unreadable("contract"))?.unwrap_or_default();
-        let layers = manifest.layers.iter().map(|layer| {
-            let path = layout.blob_path(&layer.digest);
-            StoredLayer { digest: layer.digest.clone(), path, packing: Packing::of(layer) }
-        });
-        Ok(Self { layers: layers.collect(), visible: None, config, contract })
+        let layers = match ChunkedFile::is_in(manifest) {
+            true => vec![StoredLayer::of_chunks(layout, manifest).await?],
+            false => manifest.layers.iter().map(|layer| StoredLayer::of(layout, layer)).collect(),
+        };
+        Ok(Self { layers, visible: None, config, contract })
     }
 
     /// The layers below an artefact. Their configuration went into that of the artefact.
@@ -156,8 +173,27 @@ impl Stored {
     }
 }
 
+impl StoredLayer {
+    fn of(layout: &Layout, layer: &Descriptor) -> Self {
+        let path = layout.blob_path(&layer.digest);
+        Self { digest: layer.digest.clone(), path, packing: Packing::of(layer) }
+    }
+
+    /// The chunks of a disk image are one file, by its own digest.
+    async fn of_chunks(layout: &Layout, manifest: &ParsedManifest) -> Result<Self, StoredError> {
+        let source = Source::Endpoint(Endpoint::Layout(layout.clone()));
+        let file = ChunkedFile::read(manifest, &source).await?;
+        let chunks = manifest.layers.iter().map(|chunk| layout.blob_path(&chunk.digest)).collect();
+        let packing = Packing::Chunks { name: file.name, size: file.size, chunks };
+        Ok(Self { path: layout.blob_path(&file.digest), digest: file.digest, packing })
+    }
+}
+
 impl Packing {
     fn of(layer: &Descriptor) -> Self {
+        if layer.media_type == ZIP {
+            return Self::Zip;
+        }
         match (Compression::of(&layer.media_type), layer.annotations.get(TITLE)) {
             (Some(compression), _) => Self::Tar(compression),
             (None, Some(title)) => Self::File(format!("/{}", title.trim_start_matches('/'))),

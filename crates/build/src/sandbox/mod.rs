@@ -34,6 +34,7 @@ use serde::{Deserialize, Serialize};
 use confine::Confinement;
 pub(crate) use jail::{Jail, Shown};
 pub use preflight::{Missing, Preflight, Unavailable, preflight};
+pub(crate) use preflight::{on_path, try_bubblewrap};
 pub use view::HostEnvironment;
 
 /// How much of the host a command is kept from. Weakest first.

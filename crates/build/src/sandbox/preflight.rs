@@ -82,7 +82,7 @@ pub fn preflight(path: &str) -> Preflight {
     Preflight { bubblewrap: try_bubblewrap(path), landlock: confine::try_landlock() }
 }
 
-pub(super) fn try_bubblewrap(path: &str) -> Result<PathBuf, Missing> {
+pub(crate) fn try_bubblewrap(path: &str) -> Result<PathBuf, Missing> {
     if !cfg!(target_os = "linux") {
         return Err(Missing { reason: "namespaces exist on Linux only".to_owned(), fix: None });
     }
@@ -107,7 +107,7 @@ pub(super) fn try_bubblewrap(path: &str) -> Result<PathBuf, Missing> {
 }
 
 /// A program of this host. A directory that is relative would be another one for a command.
-pub(super) fn on_path(path: &str, program: &str) -> Option<PathBuf> {
+pub(crate) fn on_path(path: &str, program: &str) -> Option<PathBuf> {
     path.split(':')
         .map(|dir| Path::new(dir).join(program))
         .find(|place| place.is_absolute() && place.is_file())

@@ -107,6 +107,9 @@ impl Tree {
             needs: &definition.artefact.needs,
             smoke: &definition.artefact.smoke,
             closure: &definition.artefact.closure,
+            runtime: definition.artefact.runtime(),
+            handler: definition.artefact.handler.as_deref(),
+            packed_bytes: 0,
         })
         .unwrap()
     }
@@ -507,6 +510,82 @@ fn python_wheels_are_for_the_platform() {
         ]
     );
     assert_eq!(wheel("cp312-cp312-manylinux_2_17_x86_64").check().findings[0].rule, Rule::PythonPlatform);
+}
+
+/// A zip for a version of Python, with a handler and an extension module that is made for this machine's C library.
+fn function(python: &str) -> Tree {
+    let threads = "#include <pthread.h>\nint go(void) { return pthread_create(0, 0, 0, 0); }\n";
+    let module = format!("lib.cpython-{}-x86_64-linux-gnu.so", python.replace('.', ""));
+    Tree::of("zip", &format!("runtime = \"python{python}\"\nhandler = \"app.handler\"\n"))
+        .file("app.py", "def handler(event, context): pass\n")
+        .compiled(&module, threads, &["-shared", "-fPIC"])
+}
+
+#[test]
+fn an_extension_module_needs_no_newer_c_library_than_its_runtime_has() {
+    if !has_all(&["gcc"]) || cfg!(not(target_arch = "x86_64")) {
+        return;
+    }
+    let fits = function("3.12");
+    // Since 2.34 threads are in libc itself; before, they were elsewhere.
+    let needs = fits.check().glibc.is_some_and(|version| version == "2.34");
+    assert_eq!(fits.found(), NONE);
+    if needs {
+        assert_eq!(
+            function("3.11").found(),
+            [
+                "error: /lib.cpython-311-x86_64-linux-gnu.so needs GLIBC_2.34 of libc.so.6, and the runtime python3.11 has GLIBC_2.26 at most (reached by Python 3.11)"
+            ]
+        );
+    }
+}
+
+#[test]
+fn a_handler_is_taken_apart_as_its_runtime_does() {
+    let no = |place: &str| vec![format!("error: {place}")];
+    for (runtime, handler, file, text, expected) in [
+        ("python3.12", "src/app.go", "src/app.py", "def go(a, b): pass", vec![]),
+        ("python3.12", "src.app.go", "src/app/__init__.py", "go = 1", vec![]),
+        ("python3.12", "app.go", "app.cpython-312-x86_64-linux-gnu.so", "", vec![]),
+        ("python3.12", "go", "go.py", "", no("go names no function")),
+        ("nodejs22.x", "src/app.go", "src/app.mjs", "export function go() {}", vec![]),
+        ("nodejs22.x", "app.api.go", "app.js", "exports.api = {}", vec![]),
+        (
+            "nodejs22.x",
+            "app.go",
+            "app.js",
+            "exports.run = 1",
+            no("app.go is not seen in /app.js, which defines no go"),
+        ),
+        ("ruby3.4", "app.App::Handler.process", "app.rb", "module App\nend", vec![]),
+        ("java21", "com.example.App::go", "com/example/App.class", "", vec![]),
+        (
+            "python3.12",
+            "app.go",
+            "app.py",
+            "def main():\n    go = 1\n",
+            vec!["warning: app.go is not seen in /app.py, which defines no go".to_owned()],
+        ),
+    ] {
+        let artefact = format!("runtime = \"{runtime}\"\nhandler = \"{handler}\"\n");
+        assert_eq!(Tree::of("zip", &artefact).file(file, text).found(), expected, "{runtime} {handler}");
+    }
+}
+
+#[test]
+fn a_runtime_brings_what_its_platform_says_and_nothing_else() {
+    let requires = "Requires-Dist: boto3 >= 1\nRequires-Dist: requests\n";
+    let zip = Tree::of("zip", "runtime = \"python3.12\"\nhandler = \"app.handler\"\n")
+        .file("app.py", "from app import handler\n");
+    let zip = installed(zip, ".", "tool", "1.0", requires, "cp312-cp312-manylinux_2_17_x86_64");
+    let zip = installed(zip, ".", "other", "1.0", "", "cp311-cp311-manylinux_2_17_x86_64");
+    let found = zip.found();
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(
+        found.iter().any(|one| one.contains("requires requests, which is not in the artefact")),
+        "{found:?}"
+    );
+    assert!(found.iter().any(|one| one.contains("is of a wheel for cp311")), "{found:?}");
 }
 
 #[test]

@@ -18,3 +18,5 @@ mod check;
 mod clean;
 mod closure;
 mod support;
+mod vm;
+mod zip;

@@ -8,7 +8,7 @@ use toml::{Table, Value};
 const PAGE: &str = include_str!("../../../../docs/project-file.md");
 
 /// Files with everything that is required, one for each kind of artefact: what an example needs beside it stands there.
-const FILES: [&str; 3] = [ARCHIVE, IMAGE, TAKEN];
+const FILES: [&str; 5] = [ARCHIVE, IMAGE, TAKEN, ZIP, VM];
 
 const ARCHIVE: &str = r#"
 format = 1
@@ -37,14 +37,27 @@ component = "other"
 artefact = { kind = "image", from = "other.oci" }
 "#;
 
+const ZIP: &str = r#"
+format = 1
+component = "other"
+artefact = { kind = "zip", files = [{ from = "a", to = "/a" }], runtime = "python3.12", handler = "a.b" }
+"#;
+
+const VM: &str = r#"
+format = 1
+component = "other"
+artefact = { kind = "vm", image = "other.qcow2", disk = { format = "qcow2" } }
+"#;
+
 /// Where the keys of each table of the page stand in a file, in the order of the page. `0` is the first of a list.
-const PLACES: [&[&str]; 12] = [
+const PLACES: [&[&str]; 13] = [
     &[],
     &["source"],
     &["build"],
     &["artefact"],
     &["artefact", "files", "0"],
     &["artefact", "closure"],
+    &["artefact", "disk"],
     &["config", "NAME"],
     &["version"],
     &["environment", "dev"],

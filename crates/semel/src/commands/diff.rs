@@ -1,5 +1,6 @@
 //! `semel diff`: two environments, or two artefacts.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use semel_build::difference::{self, Entry, FileChange};
@@ -8,6 +9,7 @@ use semel_build::rootfs::Rootfs;
 use semel_engine::artefact::Artefact;
 use semel_engine::look::comparison::{Changed, Comparison, Layer};
 use semel_model::name::{ComponentName, EnvironmentName};
+use semel_oci::chunked::CHUNK;
 use semel_oci::copy::{Endpoint, Source};
 use semel_oci::descriptor::Descriptor;
 use semel_oci::files::{self, Overwrite};
@@ -126,7 +128,7 @@ async fn changed_files(
     to: &[Layer],
     session: &Session,
 ) -> Result<Vec<FileChange>, Failure> {
-    if from.iter().chain(to).any(|layer| layer.title.is_some()) {
+    if from.iter().chain(to).any(|layer| layer.title.is_some() || layer.media_type == CHUNK) {
         return Ok(whole_files(from, to));
     }
     let base = session.settings.work();
@@ -138,20 +140,27 @@ async fn changed_files(
     compared.map_err(|panic| Failure::fault(panic.to_string()))?
 }
 
-/// Files that are layers: a disk image, a serverless package, whatever was pushed as files.
+/// Files that are layers: a serverless package, the chunks of a disk image, whatever was pushed as files.
 fn whole_files(from: &[Layer], to: &[Layer]) -> Vec<FileChange> {
-    let name = |layer: &Layer| layer.title.clone().unwrap_or_else(|| layer.digest.to_string());
-    let find = |layers: &[Layer], wanted: &str| layers.iter().find(|layer| name(layer) == wanted).cloned();
-    let mut names: Vec<String> = from.iter().chain(to).map(name).collect();
-    names.sort();
-    names.dedup();
-    let entry = |layer: &Layer| Entry::File { mode: "644".to_owned(), size: layer.size };
-    let changed = |path: String| {
-        let (from, to) = (find(from, &path), find(to, &path));
-        let same = from.as_ref().map(|layer| &layer.digest) == to.as_ref().map(|layer| &layer.digest);
-        (!same).then(|| FileChange { path, from: from.as_ref().map(entry), to: to.as_ref().map(entry) })
+    let (from, to) = (by_name(from), by_name(to));
+    let names: BTreeSet<&String> = from.keys().chain(to.keys()).collect();
+    let entry = |layer: &&Layer| Entry::File { mode: "644".to_owned(), size: layer.size };
+    let changed = |path: &String| {
+        let (from, to) = (from.get(path), to.get(path));
+        let same = from.map(|layer| &layer.digest) == to.map(|layer| &layer.digest);
+        (!same).then(|| FileChange { path: path.clone(), from: from.map(entry), to: to.map(entry) })
     };
     names.into_iter().filter_map(changed).collect()
+}
+
+/// Layers by their names. A chunk has none but its place, from 1 on.
+fn by_name(layers: &[Layer]) -> BTreeMap<String, &Layer> {
+    let name = |(at, layer): (usize, &Layer)| match &layer.title {
+        Some(title) => title.clone(),
+        None if layer.media_type == CHUNK => format!("chunk {:04}", at + 1),
+        None => layer.digest.to_string(),
+    };
+    layers.iter().enumerate().map(|one| (name(one), one.1)).collect()
 }
 
 async fn fetch(

@@ -279,7 +279,8 @@ async fn take_file(
         scratch: &work.join("layer"),
     })
     .await;
-    let bundle = packaged.map_err(|error| Failure::from_error(Exit::Usage, &error))?.bundle;
+    let bundle =
+        packaged.map_err(|error| Failure::from_error(Exit::Usage, &error).hints(error.hint()))?.bundle;
     let entry = bundle.resolve(Select::Only).map_err(|error| Failure::from_error(Exit::Fault, &error))?;
     let digest = entry.digest.clone();
     Ok(Imported { source: Source::Bundle(bundle), digest, attached: Vec::new(), image_id: None, bytes: 0 })

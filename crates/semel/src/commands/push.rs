@@ -106,7 +106,7 @@ async fn package(
     let packaged = files::package(&request).await;
     reading.finish_and_clear();
     let PackagedFiles { kind, bundle } = packaged.map_err(|error| {
-        let failure = Failure::from_error(Exit::Usage, &error);
+        let failure = Failure::from_error(Exit::Usage, &error).hints(error.hint());
         match args.kind {
             Some(_) => failure,
             None => failure.hint("--kind file stores it as it is, whatever it is"),

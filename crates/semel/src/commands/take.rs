@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use semel_oci::chunked::ChunkedFile;
 use semel_oci::closure::{ManifestSource as _, ReadManifest};
 use semel_oci::descriptor::Descriptor;
 use semel_oci::files::{self, FilesError, InvalidFiles, Overwrite, Written};
@@ -36,6 +37,8 @@ pub(super) async fn run(wanted: &Wanted, text: &str, place: &Path, session: &Ses
     let ReadManifest { parsed, .. } = manifest(wanted).await?;
     let taken = if parsed.artifact_type.as_deref() == Some(media_type::SEMEL_ARCHIVE) {
         tree(wanted, &parsed, place, session).await?
+    } else if ChunkedFile::is_in(&parsed) {
+        chunked(wanted, &parsed, text, place, session).await?
     } else {
         named(wanted, &parsed, text, place, session).await?
     };
@@ -63,6 +66,25 @@ async fn manifest(wanted: &Wanted) -> Result<ReadManifest, Failure> {
         Err(error) => Err(error),
     };
     read.map_err(|error| not_fetched(&error))
+}
+
+/// A disk image: one file, whose bytes are the layers.
+async fn chunked(
+    wanted: &Wanted,
+    parsed: &ParsedManifest,
+    text: &str,
+    place: &Path,
+    session: &Session,
+) -> Result<Taken, Failure> {
+    let file = ChunkedFile::read(parsed, &wanted.from).await;
+    let file = file.map_err(|error| Failure::from_error(Exit::Verification, &error))?;
+    let into_directory = text.ends_with('/') || place.is_dir();
+    let place = if into_directory { place.join(&file.name) } else { place.to_owned() };
+    let overwrite = if wanted.force { Overwrite::Forced } else { Overwrite::Refused };
+    let transfer = Transfer::told(&session.output, "pull");
+    let written = file.write(&parsed.layers, &place, &wanted.from, overwrite, &transfer.listener()).await;
+    transfer.finish();
+    Ok(Taken { place, written: written.map_err(failed)? })
 }
 
 async fn named(

@@ -36,7 +36,15 @@ const FRONT_END_REPAIRED: Example = npm("front-end/repaired");
 const LIBRARY_MISSING: Example = c("c-missing-library/missing");
 const LIBRARY_REPAIRED: Example = c("c-missing-library/repaired");
 
-const ALL: [Example; 7] = [
+const PYTHON_ZIP: Example =
+    Example { path: "python-zip", built_with: &["python3"], registry: Some("pypi.org") };
+const DEBIAN_VM: Example = Example {
+    path: "debian-vm",
+    built_with: &["mmdebstrap", "bsdtar", "objcopy", "mkfs.fat", "mcopy", "qemu-system-x86_64"],
+    registry: Some("deb.debian.org"),
+};
+
+const ALL: [Example; 9] = [
     RUST_SERVICE,
     NODE_SERVICE,
     STATIC_SITE,
@@ -44,6 +52,8 @@ const ALL: [Example; 7] = [
     FRONT_END_REPAIRED,
     LIBRARY_MISSING,
     LIBRARY_REPAIRED,
+    PYTHON_ZIP,
+    DEBIAN_VM,
 ];
 
 const fn npm(path: &'static str) -> Example {
@@ -141,6 +151,32 @@ fn a_program_with_its_library_beside_it_is_published_and_uses_that_one() {
     loading.env("LD_TRACE_LOADED_OBJECTS", "1");
     let loaded = finish(loading, "").stdout;
     assert!(loaded.contains("out/app/bin/../lib/libz.so.1"), "{loaded}");
+}
+
+#[test]
+fn a_python_function_is_a_zip_with_its_compiled_modules_inside() {
+    let Some(environment) = published(&PYTHON_ZIP) else { return };
+    environment.ok(&["pull", "0.1.0", "../function.zip"]);
+    // The compiled module is for Python 3.12 alone; that it is there and whole can be seen everywhere.
+    let script = "import sys, zipfile; z = zipfile.ZipFile(sys.argv[1]); assert z.testzip() is None; \
+                  print(sorted(n for n in z.namelist() if 'thumbnailer' in n or '_imaging.c' in n))";
+    let mut listing = environment.program("python3");
+    listing.args(["-c", script]).arg(environment.beside("function.zip"));
+    let listed = finish(listing, "").stdout;
+    assert!(listed.contains("PIL/_imaging.cpython-312-x86_64-linux-gnu.so"), "{listed}");
+    assert!(listed.contains("thumbnailer/app.py"), "{listed}");
+}
+
+#[test]
+fn a_debian_machine_starts_from_its_disk() {
+    if !met(Path::new("/usr/share/ovmf/OVMF.fd").is_file(), "ovmf is not installed") {
+        return;
+    }
+    let Some(environment) = published(&DEBIAN_VM) else { return };
+    let log = environment.ok(&["build", "log", "1"]);
+    assert!(log.stdout.contains("gateway ready"), "{log:?}");
+    environment.ok(&["pull", "0.1.0", "../gateway.raw"]);
+    assert!(fs::metadata(environment.beside("gateway.raw")).unwrap().len() >= 64 << 20);
 }
 
 /// The directory of all examples.

@@ -26,6 +26,7 @@ mod formats;
 mod images;
 mod kill;
 mod output;
+mod packages;
 mod push;
 mod races;
 mod repository;

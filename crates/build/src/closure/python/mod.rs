@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use semel_model::runtime::{Language, PYTHON_BRINGS, Runtime};
+
 use super::report::{Finding, Rule, Severity};
 use super::{Check, ClosureError, Machine, ignore_hint, metadata, shown};
 
@@ -78,7 +80,11 @@ fn fields<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
 fn surroundings(check: &Check<'_>, installed: &Installed) -> Surroundings {
     let (below, own): (Vec<&Distribution>, Vec<_>) =
         installed.values().flatten().partition(|one| one.is_of_base);
-    let named = own.iter().chain(&below).find_map(|one| version_in(&one.path));
+    let of_runtime = check.question.runtime.and_then(|runtime| match runtime.language {
+        Language::Python(major, minor) => Some((major, minor)),
+        _ => None,
+    });
+    let named = of_runtime.or_else(|| own.iter().chain(&below).find_map(|one| version_in(&one.path)));
     let python = named.or_else(|| {
         let programs = check.rootfs().entries().map(|(path, _)| path);
         programs.filter(|path| path.contains(&b'/')).find_map(|path| {
@@ -130,6 +136,7 @@ fn check_requirements(
 ) {
     for requirement in distribution.requires.iter().filter(|one| one.applies(surroundings, extras)) {
         let explanation = match installed.get(&requirement.name).map(Vec::as_slice) {
+            None | Some([]) if is_of_runtime(check, &requirement.name) => continue,
             None | Some([]) => format!("requires {requirement}, which is not in the artefact"),
             Some(found) if found.iter().any(|one| fits(requirement, one)) => continue,
             Some([found, ..]) => format!("requires {requirement}, and the artefact has {}", found.version),
@@ -147,6 +154,12 @@ fn check_requirements(
             chain: Vec::new(),
         });
     }
+}
+
+/// Whether the runtime of a zip brings a distribution.
+fn is_of_runtime(check: &Check<'_>, name: &str) -> bool {
+    let python = |runtime: &Runtime| matches!(runtime.language, Language::Python(..));
+    check.question.runtime.is_some_and(python) && PYTHON_BRINGS.contains(&name)
 }
 
 /// What cannot be read as a version is taken to fit.
