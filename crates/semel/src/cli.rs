@@ -19,52 +19,15 @@ use semel_model::name::{ComponentName, ConfigKey, EnvironmentName, Tag};
 use semel_model::platform::{InvalidPlatform, Platform};
 use semel_model::version::{NamePattern, TagPolicy};
 
-const AFTER_HELP: &str = "\
-First steps:
-  semel demo       see the whole path on a small project
-  semel init       write a semel.toml for the project here
-  semel build      turn its newest commit into an artefact, once
+use crate::help;
 
-Less often: doctor, lock, import, hold, reject, accept, deprecate, stop, publish, finalise, component, move-home, gc,
-scrub, backup, restore, recover, rebuild, sample, completions, man
-(semel help VERB explains each)";
-
-const PUSH_HELP: &str = "\
-Files are stored byte for byte. What they are is seen from them: .zip, a disk image (.qcow2, .raw, .img), a Helm
-chart (.tgz), a directory (kind archive); everything else is kind file.
-
-What the store has already is not sent again. After a broken connection it goes on where it was; after a
-broken-off command, run it again.";
-
-const IMPORT_HELP: &str = "\
-What something else built from a commit becomes that commit's artefact, with a version and a build number. Images
-of OCI layouts and archives keep their digest. docker save keeps none, so its images get a new one.
-
-A commit has one artefact: the same one again changes nothing, another one is refused without --again.";
-
-const BUILD_HELP: &str = "\
-A commit is built once: who asks again, or while somebody else is building, gets the same artefact. A build that
-was broken off or failed is repeated under the same version.
-
---again builds an unchanged source once more, because something outside it has changed (a compiler, a package
-mirror). The old artefact stays; from now on the new one answers. Run again with the same reason, it takes what
-was made for it: another reason makes one more.";
-
-const MOVE_HOME_HELP: &str = "\
-The other store learns every build number and every name, so that none of them is given twice, and goes on from
-there; this one keeps what it has and gives nothing more. A move that was broken off is completed by the same
-command; until then neither store gives versions. Bytes, evidence and deployments stay here: pull and push copy
-artefacts as before.";
-
-const PULL_HELP: &str = "\
-An archive is unpacked into the directory, other files are written under their names; an image is taken out as
-oci:DIR or oci-archive:FILE. Nothing that is something else is overwritten without --force. A broken-off pull
-is completed by the same command; until then its bytes lie in hidden files beside the target.";
+/// Verbs that nobody types.
+const INTERNAL: [&str; 2] = ["supervise", "sandbox"];
 
 /// Build once, deploy many, prove it: immutable artefacts from commit to production
 #[derive(Debug, Parser)]
 #[command(name = "semel", version, max_term_width = 100)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_help = help::VERBS)]
 pub(crate) struct Cli {
     /// What to do
     #[command(subcommand)]
@@ -112,7 +75,7 @@ pub(crate) fn whole() -> clap::Command {
     use clap::CommandFactory as _;
     let names: Vec<String> =
         Cli::command().get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
-    let shown = names.iter().filter(|name| *name != "supervise");
+    let shown = names.iter().filter(|name| !INTERNAL.contains(&name.as_str()));
     shown.fold(Cli::command(), |all, name| all.mut_subcommand(name, |verb| verb.hide(false)))
 }
 
@@ -124,13 +87,15 @@ pub(crate) enum Verb {
     /// Write a semel.toml for the project here
     Init(InitArgs),
     /// Say what this host offers for building and storing, and what would mend what is missing
-    #[command(hide = true)]
+    #[command(hide = true, after_help = help::DOCTOR)]
     Doctor,
     /// Build a commit into an artefact, once
     Build(BuildArgs),
     /// Say which version a commit has or would get, and why
+    #[command(after_help = help::VERSION)]
     Version(VersionArgs),
     /// Look for secrets and for what belongs to one environment
+    #[command(after_help = help::LINT)]
     Lint(LintArgs),
     /// List the versions of a component
     Versions(VersionsArgs),
@@ -141,7 +106,7 @@ pub(crate) enum Verb {
     /// List the packages of an artefact
     Sbom(SbomArgs),
     /// Show what is said about an artefact, word for word
-    #[command(hide = true)]
+    #[command(hide = true, after_help = help::EVIDENCE)]
     Evidence(EvidenceArgs),
     /// Hash an artefact, check its signatures, prove its name
     Verify(VersionArg),
@@ -164,6 +129,7 @@ pub(crate) enum Verb {
     /// Show what happened in an environment
     History(HistoryArgs),
     /// Compare two artefacts, or two environments
+    #[command(after_help = help::DIFF)]
     Diff(DiffArgs),
     /// Print what the application of an environment prints
     Logs(LogsArgs),
@@ -191,30 +157,31 @@ pub(crate) enum Verb {
     #[command(subcommand)]
     Config(ConfigVerb),
     /// Show which image the base is, and whether its tag means another one by now; or pin that
-    #[command(hide = true)]
+    #[command(hide = true, after_help = help::LOCK)]
     Lock(LockArgs),
     /// Make what something else built from a commit that commit's artefact, once
     #[command(hide = true)]
     Import(ImportArgs),
     /// Store an artefact: files, a directory, an image from a layout, an archive or a registry
-    #[command(after_help = PUSH_HELP)]
+    #[command(after_help = help::PUSH)]
     Push(PushArgs),
     /// Take an artefact out: its files, or the whole of it as OCI layout or archive
-    #[command(after_help = PULL_HELP)]
+    #[command(after_help = help::PULL)]
     Pull(PullArgs),
     /// Restore the source that an artefact was built from
+    #[command(after_help = help::SOURCE)]
     Source(SourceArgs),
     /// Give a version to a draft, or to an artefact that something else built
     #[command(hide = true)]
     Publish(PublishArgs),
     /// Give a candidate its final name: 1.4.0-rc.3 becomes 1.4.0, the same bytes
-    #[command(hide = true)]
+    #[command(hide = true, after_help = help::FINALISE)]
     Finalise(VersionArg),
     /// Create components and give them rules of their own
     #[command(subcommand, hide = true)]
     Component(ComponentVerb),
     /// Let a component get its versions from another store from now on
-    #[command(hide = true, after_help = MOVE_HOME_HELP)]
+    #[command(hide = true, after_help = help::MOVE_HOME)]
     MoveHome(MoveHomeArgs),
     /// Serve the store: the API and an OCI registry
     Serve(ServeArgs),
@@ -274,7 +241,7 @@ pub(crate) struct InitArgs {
 
 /// `semel build`
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = BUILD_HELP)]
+#[command(args_conflicts_with_subcommands = true, after_help = help::BUILD)]
 pub(crate) struct BuildArgs {
     /// More about builds
     #[command(subcommand)]
@@ -327,7 +294,7 @@ pub(crate) struct BuildArgs {
     #[arg(long = "secret", value_name = "NAME=FILE")]
     pub(crate) secrets: Vec<SecretFile>,
 
-    /// Build with this sandbox or not at all [default: the strongest that works here]
+    /// Build with this sandbox or not at all: bubblewrap, landlock or none [default: the strongest that works here]
     #[arg(long, value_name = "LEVEL")]
     pub(crate) sandbox: Option<Level>,
 
@@ -360,7 +327,9 @@ impl FromStr for SecretFile {
 /// Which parts of an artefact are meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Parts {
+    /// Every one.
     All,
+    /// That of a platform.
     One(Platform),
 }
 
@@ -448,7 +417,7 @@ pub(crate) struct LockArgs {
 
 /// `semel import`
 #[derive(Debug, Args)]
-#[command(after_help = IMPORT_HELP)]
+#[command(after_help = help::IMPORT)]
 pub(crate) struct ImportArgs {
     /// oci:DIR, oci-archive:FILE, docker-archive:FILE, zip:FILE, qcow2:FILE or raw:FILE
     #[arg(value_name = "FORMAT:PATH")]
@@ -458,7 +427,7 @@ pub(crate) struct ImportArgs {
     #[arg(long, value_name = "SHA")]
     pub(crate) commit: String,
 
-    /// The branch that it was built for, where git cannot tell
+    /// The branch that it was built for, where git cannot tell [default of a commit that is not here: main]
     #[arg(long, value_name = "NAME")]
     pub(crate) branch: Option<String>,
 
@@ -466,7 +435,7 @@ pub(crate) struct ImportArgs {
     #[arg(long, requires = "reason")]
     pub(crate) again: bool,
 
-    /// Why, for --again
+    /// Why, for --again: recorded, and the same reason gives one artefact
     #[arg(long, value_name = "TEXT", requires = "again")]
     pub(crate) reason: Option<String>,
 }
@@ -485,13 +454,17 @@ pub(crate) struct BuildLogArgs {
     /// Of a build that is running, wherever: show what it prints, until it ends
     #[arg(short = 'f', long, conflicts_with = "raw")]
     pub(crate) follow: bool,
+
+    /// Of which part of a build for several platforms [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<Platform>,
 }
 
 /// `semel source`
 #[derive(Debug, Args)]
 pub(crate) struct SourceArgs {
-    /// Which artefact: [COMPONENT@]VERSION
-    #[arg(value_name = "VERSION")]
+    /// Which artefact: 1.4.2, a build number, sha256:…, commit:…, a channel or an environment
+    #[arg(value_name = "[COMPONENT@]VERSION")]
     pub(crate) version: String,
 
     /// A new directory, a new file NAME.tar or NAME.tar.gz, or - for a tar stream [default: COMPONENT-VERSION]
@@ -725,7 +698,7 @@ pub(crate) enum SbomFormat {
 /// `semel evidence`
 #[derive(Debug, Args)]
 pub(crate) struct EvidenceArgs {
-    /// Which artefact
+    /// Which artefact: 1.4.2, a build number, sha256:…, commit:…, a channel or an environment
     #[arg(value_name = "[COMPONENT@]VERSION")]
     pub(crate) version: String,
 
@@ -1123,10 +1096,28 @@ pub(crate) struct ManArgs {
 mod tests {
     use clap::CommandFactory as _;
 
-    use super::Cli;
+    use super::{Cli, INTERNAL, whole};
+    use crate::help;
 
     #[test]
     fn the_command_line_makes_sense() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_is_listed_or_named_below_the_list_and_internal_ones_are_shown_nowhere() {
+        let words: Vec<&str> = help::VERBS.split(|c: char| !c.is_alphanumeric() && c != '-').collect();
+        for verb in Cli::command().get_subcommands() {
+            let (name, is_internal) = (verb.get_name(), INTERNAL.contains(&verb.get_name()));
+            let is_named = !verb.is_hide_set() || words.contains(&name);
+            assert_eq!(is_named, !is_internal, "{name}");
+        }
+        let shown: Vec<String> = whole()
+            .get_subcommands()
+            .filter(|verb| !verb.is_hide_set())
+            .map(|verb| verb.get_name().to_owned())
+            .collect();
+        assert!(shown.iter().any(|name| name == "move-home"), "{shown:?}");
+        assert!(INTERNAL.iter().all(|name| !shown.contains(&(*name).to_owned())), "{shown:?}");
     }
 }

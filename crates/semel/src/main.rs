@@ -8,6 +8,7 @@
 //! router inside this process or to a server.
 
 mod cli;
+mod help;
 mod commands;
 mod credentials;
 mod project;

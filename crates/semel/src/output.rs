@@ -116,6 +116,11 @@ pub(crate) fn ago(time: &str, now: Timestamp) -> String {
     }
 }
 
+/// `1 commit`, `2 commits`.
+pub(crate) fn counted(number: usize, word: &str) -> String {
+    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
+}
+
 /// A number of bytes.
 pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -133,7 +138,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_ages_are_short() {
+    fn sizes_counts_and_ages_are_short() {
+        assert_eq!([counted(0, "commit"), counted(1, "commit")], ["0 commits", "1 commit"]);
         assert_eq!(
             [bytes(0), bytes(1_023), bytes(1_536), bytes(5 << 30)],
             ["0 B", "1023 B", "1.5 KiB", "5.0 GiB"]

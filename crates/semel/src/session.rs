@@ -20,6 +20,7 @@ use crate::output::Output;
 use crate::project;
 use crate::report::{Exit, Failure};
 use crate::settings::Settings;
+use crate::workdir::WorkDir;
 
 /// The clock of the program.
 #[expect(clippy::disallowed_methods, reason = "the binary is where the clock is read")]
@@ -195,6 +196,15 @@ impl Session {
             output,
             store,
             facts: tokio::sync::OnceCell::new(),
+        })
+    }
+
+    /// A directory to work in, which goes with the command.
+    pub(crate) fn work_dir(&self) -> Result<WorkDir, Failure> {
+        let base = self.settings.work();
+        WorkDir::new(&base, now().into()).map_err(|error| {
+            Failure::fault(format!("cannot make a directory to work in below {}: {error}", base.display()))
+                .hint("name another one: XDG_CACHE_HOME=DIR")
         })
     }
 

@@ -64,6 +64,11 @@ impl Compression {
     }
 }
 
+/// Whether a layer of this type is a tar file that is read here.
+pub fn is_layer(media_type: &str) -> bool {
+    Compression::of(media_type).is_some()
+}
+
 /// The tar stream of a layer whose bytes lie in a file; none: it is no tar file, or one that is not read here.
 pub fn layer_tar(media_type: &str, file: &Path) -> Option<io::Result<Box<dyn Read>>> {
     Some(Compression::of(media_type)?.open(file))

@@ -6,17 +6,15 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use semel_build::base::BaseSources;
-use semel_build::closure::{self, Severity};
-use semel_build::pipeline::{self, Blame, BuildError, BuildRequest, Built, Progress, Step};
+use semel_build::pipeline::{self, Blame, BuildError, BuildRequest, Built, Progress};
 use semel_build::provenance::{self, BuilderInfo, Range};
 use semel_build::recipe::Varied;
 use semel_build::sandbox::HostEnvironment;
-use semel_build::source::{self, Resolve, Source};
+use semel_build::source::{self, Resolve, Source, SourceError};
 use semel_engine::reserve::{
-    self, BuiltPart, Committed, Comparison, FailedAttempt, Finished, Granted, Holding, Reservation, Running,
+    self, BuiltPart, Committed, Comparison, Finished, Granted, Holding, Reservation,
 };
 use semel_model::build::Bump;
 use semel_model::digest::Digest;
@@ -28,25 +26,20 @@ use semel_oci::client::FileSource;
 use semel_oci::copy::{Endpoint, copy};
 use semel_oci::layout::Layout;
 use semel_server::api::ErrorClass;
-use semel_server::api::calls::{Heartbeat, Release};
 use serde::Serialize;
-use tokio::task::AbortHandle;
 
-use super::live_log::{Following, LiveLog};
+use super::live_log::LiveLog;
+use super::queue::{Lease, Queue, failed_for_another, give_back, holding, log_of};
 use super::surroundings::{self, Asked, Surroundings};
-use super::{Outcome, build_log, check, version};
+use super::told::{Told, say_closure};
+use super::{Outcome, build_log, check};
 use crate::cli::{BuildArgs, BuildVerb, Cli, Parts};
 use crate::credentials;
 use crate::output::{self, Output};
-use crate::process;
 use crate::progress;
 use crate::report::{Exit, Failure};
 use crate::session::{self, Session, now};
 use crate::settings::Settings;
-use crate::workdir::WorkDir;
-
-/// How often the lease is renewed.
-const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// What a build came to, for `--json`.
 #[derive(Debug, Clone, Serialize)]
@@ -102,6 +95,7 @@ pub(super) async fn run(args: &BuildArgs, cli: &Cli, settings: Settings, output:
         within: false,
     };
     let source = resolve(&wanted, &settings).await?;
+    require_component(cli, &source)?;
     refuse_lost_store(cli, &settings)?;
     let session = Session::open(cli, settings, output).await?;
     let report = build(&wanted, source, &session).await?;
@@ -145,7 +139,28 @@ pub(super) fn refuse_lost_store(cli: &Cli, settings: &Settings) -> Result<(), Fa
     .hint("name one that lasts: SEMEL_SERVER=URL, SEMEL_STORE=DIR, or store = \"…\" in semel.toml"))
 }
 
+/// What is built is the project here; `-c` can only say the same.
+pub(super) fn require_component(cli: &Cli, source: &Source) -> Result<(), Failure> {
+    match &cli.component {
+        Some(wanted) if *wanted != source.project.component => Err(another_project(source, wanted)),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn another_project(source: &Source, wanted: &ComponentName) -> Failure {
+    Failure::usage(format!("this project is {}, and {wanted} is another", source.project.component))
+        .hint("run it in the project's directory, or name one: -C DIR")
+}
+
 pub(super) async fn resolve(wanted: &Wanted, settings: &Settings) -> Result<Source, Failure> {
+    read_source(wanted, settings).await?.map_err(|error| source_failure(&error))
+}
+
+/// The same, for who goes on where there is no source.
+pub(super) async fn read_source(
+    wanted: &Wanted,
+    settings: &Settings,
+) -> Result<Result<Source, SourceError>, Failure> {
     let (wanted, dir, variables) =
         (wanted.clone(), settings.directory().to_owned(), settings.variables().clone());
     let resolved = tokio::task::spawn_blocking(move || {
@@ -157,12 +172,12 @@ pub(super) async fn resolve(wanted: &Wanted, settings: &Settings) -> Result<Sour
             salt: 0,
         })
     });
-    resolved.await.map_err(|error| Failure::fault(error.to_string()))?.map_err(|error| source_failure(&error))
+    resolved.await.map_err(|error| Failure::fault(error.to_string()))
 }
 
-pub(super) fn source_failure(error: &source::SourceError) -> Failure {
+pub(super) fn source_failure(error: &SourceError) -> Failure {
     let exit = match error {
-        source::SourceError::UnknownRevision { .. } => Exit::NotFound,
+        SourceError::UnknownRevision { .. } => Exit::NotFound,
         _ => Exit::Usage,
     };
     Failure::from_error(exit, error).hints(error.hint())
@@ -231,7 +246,7 @@ async fn build_one(
         Reservation::Built(built) => Ok(reused(wanted, source, built, session)),
         Reservation::Part(part) => Ok(reused_part(source, part, session)),
         Reservation::Yours(granted) => build_reserved(wanted, source, granted, surroundings, &queue).await,
-        Reservation::Failed(failed) => Err(failed_for_another(failed, source)),
+        Reservation::Failed(failed) => Err(failed_for_another(failed, &queue)),
         Reservation::Unknown | Reservation::Running(_) | Reservation::HistoryNeeded { .. } => {
             Err(Failure::fault("the reservation has no outcome"))
         }
@@ -275,107 +290,6 @@ fn say_missing(part: &BuiltPart, session: &Session) {
     }
 }
 
-fn failed_for_another(failed: FailedAttempt, source: &Source) -> Failure {
-    let FailedAttempt { holder, number, version, reason, has_log } = failed;
-    let log = has_log.then(|| format!("semel build log {number} -c {}", source.project.component));
-    let message = format!("{version} (build {number}) failed for {holder}, who was building it: {reason}");
-    Failure::new(Exit::Command, message).hints(log).hint("semel build   tries it again")
-}
-
-/// Where a build queues for the right to build.
-struct Queue<'a> {
-    request: reserve::Reserve,
-    source: &'a Source,
-    no_wait: bool,
-    session: &'a Session,
-}
-
-impl<'a> Queue<'a> {
-    async fn new(
-        wanted: &Wanted,
-        source: &'a Source,
-        platform: Option<Platform>,
-        session: &'a Session,
-    ) -> Result<Self, Failure> {
-        let history = version::tell(source, None).await?;
-        let request = reserve::Reserve { platform, ..version::request(wanted, source, history, session) };
-        Ok(Self { request, source, no_wait: wanted.no_wait, session })
-    }
-
-    /// The same question about one build that was begun.
-    fn for_build(&self, number: u64) -> reserve::Reserve {
-        reserve::Reserve { number: Some(number), ..self.request.clone() }
-    }
-
-    /// Asks until it is decided who builds. With `retry`, somebody else's failure is no answer.
-    async fn wait(&self, request: &reserve::Reserve, retry: bool) -> Result<Reservation, Failure> {
-        let mut request = request.clone();
-        let mut following: Option<Following> = None;
-        loop {
-            let running = match self.session.client.call(&request).await? {
-                Reservation::Running(running) => running,
-                Reservation::HistoryNeeded { .. } => {
-                    request.history = version::tell(self.source, Some(&request.history)).await?;
-                    continue;
-                }
-                decided => {
-                    if let (Reservation::Built(_) | Reservation::Part(_), Some(following)) =
-                        (&decided, &following)
-                    {
-                        following.finish_waiting(self.session).await;
-                    }
-                    return Ok(decided);
-                }
-            };
-            let found_gone = running.process.as_ref().is_some_and(process::has_ended);
-            if found_gone && request.gone != Some(running.attempt) {
-                request.gone = Some(running.attempt);
-                continue;
-            }
-            if self.no_wait {
-                return Err(Failure::new(
-                    Exit::TryAgain,
-                    format!("{} by {}", being_built(&running), running.holder),
-                ));
-            }
-            if following.is_none() {
-                let text = format!("  {} by {}: waiting", being_built(&running), running.holder);
-                self.session.output.say(text);
-            }
-            request.waited_for = Some(running.attempt).filter(|_| !retry);
-            let component = self.request.inputs.component.clone();
-            let platform = self.request.platform.clone();
-            let following =
-                following.get_or_insert_with(|| Following::new(component, running.number, platform));
-            self.pause(&running, following).await?;
-        }
-    }
-
-    /// Waits a moment for whoever is building, and shows what that prints.
-    async fn pause(&self, running: &Running, following: &mut Following) -> Result<(), Failure> {
-        let moment = async {
-            following.step_while_waiting(self.session).await;
-            tokio::time::sleep(Duration::from_millis(running.retry_millis)).await;
-        };
-        tokio::select! {
-            () = moment => Ok(()),
-            () = super::stopped() => {
-                let message = format!("broken off; {} goes on building", running.holder);
-                Err(Failure::new(Exit::Interrupted, message))
-            }
-        }
-    }
-}
-
-/// Who this is, for people who wait.
-pub(super) fn holder(session: &Session) -> String {
-    format!("{} (process {})", session.settings.user(), std::process::id())
-}
-
-fn being_built(running: &Running) -> String {
-    format!("{} (build {}) is being built", running.version, running.number)
-}
-
 async fn build_reserved(
     wanted: &Wanted,
     source: &Source,
@@ -395,9 +309,7 @@ async fn build_reserved(
         worked = work(&source, &granted, surroundings, &holding, queue) => worked,
         () = super::stopped() => {
             drop(lease);
-            drop(session.client.call(&Release { holding }).await);
-            let message = format!("broken off; {} stays reserved for the next try", granted.version);
-            return Err(Failure::new(Exit::Interrupted, message));
+            return Err(give_back(holding, &granted.version, session).await);
         }
     };
     // A renewal that came after the lease was given up would bring it back.
@@ -458,10 +370,6 @@ fn announce(granted: &Granted, platform: Option<&Platform>, session: &Session) {
             .say(format!("  note: {above} was built before, from a commit behind which this one lies"));
     }
     granted.notes.iter().for_each(|note| session.output.say(format!("  note: {note}")));
-}
-
-fn holding(component: &ComponentName, platform: Option<Platform>, granted: &Granted) -> Holding {
-    Holding { component: component.clone(), number: granted.number, platform, token: granted.token.clone() }
 }
 
 fn say_published(report: &Report, bytes: u64, wanted: &Wanted, session: &Session) {
@@ -553,63 +461,12 @@ async fn run_build(
     built
 }
 
-/// How many warnings are said; all are in the report.
-const WARNINGS_SAID: usize = 5;
-
-fn say_closure(closure: &closure::Report, output: Output) {
-    let warnings = closure.findings.iter().filter(|finding| finding.severity == Severity::Warning);
-    for warning in warnings.take(WARNINGS_SAID) {
-        output.warn(warning.to_string());
-    }
-    let summary = closure.summary();
-    output.done(if summary.is_empty() {
-        "closure complete".to_owned()
-    } else {
-        format!("closure complete: {summary}")
-    });
-}
-
 /// Where bases are fetched from, and kept.
 pub(super) fn base_sources(settings: &Settings, session: Option<&Session>) -> BaseSources {
     BaseSources {
         cache: settings.bases(),
         store: session.map(|session| session.client.registry()),
         logins: credentials::logins(settings),
-    }
-}
-
-/// Tells a person how far the build is.
-pub(super) struct Told {
-    output: Output,
-    bar: indicatif::ProgressBar,
-}
-
-impl Told {
-    pub(super) fn new(output: Output) -> Self {
-        Self { output, bar: progress::spinner(&output, "check out".to_owned()) }
-    }
-
-    pub(super) fn finish(&self) {
-        self.bar.finish_and_clear();
-    }
-}
-
-impl Progress for Told {
-    fn started(&self, step: Step) {
-        self.bar.set_message(step.to_string());
-    }
-
-    fn finished(&self, step: Step, took: Duration) {
-        let line = format!("{step:<10} {:.1} s", took.as_secs_f32());
-        self.bar.suspend(|| self.output.done(line));
-    }
-
-    fn note(&self, note: &str) {
-        self.bar.suspend(|| self.output.warn(note));
-    }
-
-    fn line(&self, line: &str) {
-        self.bar.set_message(format!("build: {}", line.chars().take(160).collect::<String>()));
     }
 }
 
@@ -670,7 +527,7 @@ async fn put_log(
 }
 
 /// A build that came to nothing, with what it printed as far as that is stored.
-struct Failed {
+pub(super) struct Failed {
     failure: Failure,
     log: Option<Digest>,
 }
@@ -690,11 +547,7 @@ async fn work(
     queue: &Queue<'_>,
 ) -> Result<(Committed, u64), Failed> {
     let session = queue.session;
-    let base = session.settings.work();
-    let dir = WorkDir::new(&base, now().into()).map_err(|error| {
-        Failure::fault(format!("cannot make a directory to build in below {}: {error}", base.display()))
-            .hint("name another one: XDG_CACHE_HOME=DIR")
-    })?;
+    let dir = session.work_dir()?;
     let live = LiveLog::keep(session, holding.clone(), pipeline::log_in(&dir.path()));
     let built =
         run_build(source, granted, holding.platform.clone(), surroundings, &dir.path(), session).await;
@@ -735,36 +588,13 @@ pub(super) fn build_failure(error: &BuildError, session: &Session) -> Failure {
 }
 
 /// Records that the build came to nothing and gives its lease up, so that the next try need not wait.
-async fn record_failure(failed: Failed, holding: &Holding, session: &Session) -> Failure {
+pub(super) async fn record_failure(failed: Failed, holding: &Holding, session: &Session) -> Failure {
     let Failed { mut failure, log } = failed;
     let logged = log.is_some();
     let fail = reserve::Fail { holding: holding.clone(), reason: failure.message.clone(), log };
     let recorded = session.client.call(&fail).await;
     if recorded.is_ok() && logged {
-        failure.hints.push(format!("semel build log {} -c {}", holding.number, holding.component));
+        failure.hints.push(log_of(holding.number, &holding.component, holding.platform.as_ref()));
     }
     failure
-}
-
-/// Renews the lease until it is dropped.
-pub(super) struct Lease(AbortHandle);
-
-impl Lease {
-    pub(super) fn keep(session: &Session, holding: Holding) -> Self {
-        let client = session.client.clone();
-        let renew = async move {
-            loop {
-                tokio::time::sleep(HEARTBEAT).await;
-                // A lost renewal is tried again in time; a lost lease is found out at the commit.
-                drop(client.call(&Heartbeat { holding: holding.clone() }).await);
-            }
-        };
-        Self(tokio::spawn(renew).abort_handle())
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }

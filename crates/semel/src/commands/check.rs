@@ -31,14 +31,14 @@ use semel_oci::reference::TagOrDigest;
 use semel_server::api::calls::Inspect;
 use serde_json::json;
 
-use super::build::{self, Told, Wanted};
+use super::build::{self, Wanted};
 use super::surroundings::{self, Asked};
+use super::told::Told;
 use super::{Outcome, require_bytes};
 use crate::cli::{BuildArgs, CheckWord, Cli};
 use crate::progress::Transfer;
 use crate::report::{Exit, Failure};
-use crate::session::{Session, now};
-use crate::workdir::WorkDir;
+use crate::session::Session;
 
 /// Where an artefact says which repository it comes from (image-spec 1.1, annotations.md).
 const SOURCE_ANNOTATION: &str = "org.opencontainers.image.source";
@@ -47,17 +47,17 @@ pub(super) async fn run(how: CheckWord, args: &BuildArgs, cli: &Cli, session: &S
     let found = find(args, cli, session).await?;
     require_bytes(&found.artefact, session.output)?;
     let source = source_of(&found, session).await?;
-    let base = session.settings.work();
-    let dir = WorkDir::new(&base, now().into())
-        .map_err(|error| Failure::fault(format!("cannot work below {}: {error}", base.display())))?;
+    let dir = session.work_dir()?;
     let asked = Asked { secrets: args.secrets.clone(), sandbox: args.sandbox, no_cache: true };
-    let surroundings = surroundings::find(&asked, &source.project.definition.build, session)?;
+    let recipe = &source.project.definition.build;
+    let surroundings = surroundings::find(&asked, recipe, session)?;
+    surroundings::tell(&surroundings.sandbox, recipe, session.output);
     let request = build::request(source, surroundings, &dir.path(), session)
         .map_err(|error| build::build_failure(&error, session))?;
     let began = Instant::now();
     let checked = tokio::select! {
         checked = check(how, &found, &request, session) => checked?,
-        _ = tokio::signal::ctrl_c() => return Err(Failure::new(Exit::Interrupted, "broken off; nothing was recorded")),
+        () = super::stopped() => return Err(Failure::new(Exit::Interrupted, "broken off; nothing was recorded")),
     };
     let attached = attach(&found, &checked, session).await?;
     tell(&found, &checked, &attached, began.elapsed().as_secs(), session);
@@ -79,6 +79,7 @@ async fn find(args: &BuildArgs, cli: &Cli, session: &Session) -> Result<Inspecti
     }
     let wanted = Wanted { revision: args.revision.clone(), branch: args.branch.clone(), ..Wanted::default() };
     let source = build::resolve(&wanted, &session.settings).await?;
+    build::require_component(cli, &source)?;
     let lookup =
         Lookup { inputs: source.inputs.clone(), commit: source.commit.clone(), line: source.line.clone() };
     let Reservation::Built(built) = session.client.call(&lookup).await? else {
@@ -115,9 +116,7 @@ async fn source_of(found: &Inspection, session: &Session) -> Result<Source, Fail
             _ => failure,
         })?;
     if source.project.component != artefact.component {
-        let here = &source.project.component;
-        return Err(Failure::usage(format!("this project is {here}, and {} is another", artefact.component))
-            .hint("run it in the project's directory, or name one: -C DIR"));
+        return Err(build::another_project(&source, &artefact.component));
     }
     // Where this clone comes from is no property of the source.
     source.remote = found.annotations.get(SOURCE_ANNOTATION).cloned();

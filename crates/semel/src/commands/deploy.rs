@@ -16,7 +16,7 @@ pub(super) async fn run(args: &DeployArgs, cli: &Cli, session: &Session) -> Outc
     let mut wanted = target(&args.words, cli, session)?;
     pipeline::ensure(&wanted.component, session).await?;
     if wanted.version.is_none() {
-        wanted.version = newest(&wanted, session).await?;
+        wanted.version = newest(&wanted, cli, session).await?;
     }
     let plan = session
         .client
@@ -72,7 +72,7 @@ pub(super) async fn run(args: &DeployArgs, cli: &Cli, session: &Session) -> Outc
 }
 
 /// Without a version: in the first environment HEAD, built if it is not; elsewhere the newest that was promoted.
-async fn newest(wanted: &Target, session: &Session) -> Result<Option<String>, Failure> {
+async fn newest(wanted: &Target, cli: &Cli, session: &Session) -> Result<Option<String>, Failure> {
     let Some(found) = project::find(session.settings.directory())? else { return Ok(None) };
     let binding = found.project.pipeline.environments.get(&wanted.environment);
     let first = binding.is_some_and(|binding| binding.after.is_empty());
@@ -81,6 +81,7 @@ async fn newest(wanted: &Target, session: &Session) -> Result<Option<String>, Fa
     }
     let head = Wanted { within: true, ..Wanted::default() };
     let source = build::resolve(&head, &session.settings).await?;
+    build::refuse_lost_store(cli, &session.settings)?;
     let built = build::build(&head, source, session).await?;
     if let Some(missing) = built.missing.first() {
         let what = format!("{} has no version yet: its part for {missing} is missing", built.version);

@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use semel_build::difference::{self, Entry, FileChange};
-use semel_build::layer::layer_tar;
+use semel_build::layer::{is_layer, layer_tar};
 use semel_build::rootfs::Rootfs;
 use semel_engine::artefact::Artefact;
 use semel_engine::look::comparison::{Changed, Comparison, Layer};
+use semel_engine::look::versions::PlatformPart;
+use semel_model::digest::Digest;
 use semel_model::name::{ComponentName, EnvironmentName};
+use semel_model::platform::Platform;
 use semel_oci::chunked::CHUNK;
 use semel_oci::copy::{Endpoint, Source};
 use semel_oci::descriptor::Descriptor;
@@ -18,11 +21,10 @@ use serde::Serialize;
 
 use super::{Outcome, component};
 use crate::cli::{Cli, DiffArgs};
-use crate::output::{Output, bytes};
+use crate::output::{Output, bytes, counted};
 use crate::progress::Transfer;
 use crate::report::{Exit, Failure};
-use crate::session::{Session, now};
-use crate::workdir::WorkDir;
+use crate::session::Session;
 
 /// So many lines of each part are shown to a person; `--json` has all.
 const LINES_SHOWN: usize = 40;
@@ -71,12 +73,16 @@ async fn environments(
     if found.from.as_ref().map(|a| &a.digest) == found.to.as_ref().map(|a| &a.digest) {
         output.data("the same artefact");
     } else {
-        let which = if found.backwards { &first } else { &second };
-        output.data(&format!("{} commits that only {which} has:", found.commits.len()));
+        let (which, other) = if found.backwards { (&first, &second) } else { (&second, &first) };
+        output.data(&format!("{} that only {which} has:", counted(found.commits.len(), "commit")));
         found
             .commits
             .iter()
             .for_each(|commit| output.data(&format!("  {} {}", commit.id.short(), commit.subject)));
+        if let Some(others) = found.others {
+            let others = counted(others, "commit");
+            output.data(&format!("{others} that only {other} has: they lie on different branches"));
+        }
     }
     found.config.iter().for_each(|key| output.data(&format!("config {} {}", key.key, key.how)));
     found.contract.iter().for_each(|line| output.data(&format!("contract {line}")));
@@ -89,9 +95,27 @@ struct Compared {
     identical: bool,
     #[serde(flatten)]
     comparison: Comparison,
-    /// None: the bytes of one are gone, or it is an index of several artefacts.
+    /// None: the bytes of one are gone, or nobody can look inside, or it is an index of several artefacts.
     #[serde(skip_serializing_if = "Option::is_none")]
     files: Option<Vec<FileChange>>,
+    /// The parts of both, where both have some.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    parts: Vec<ComparedPart>,
+}
+
+/// What the two have for one platform.
+#[derive(Debug, Serialize)]
+struct ComparedPart {
+    platform: Option<Platform>,
+    /// The part of the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<Digest>,
+    /// The part of the second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<Digest>,
+    /// What differs, where both have one and it is not the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compared: Option<Compared>,
 }
 
 async fn artefacts(args: &DiffArgs, cli: &Cli, session: &Session) -> Outcome {
@@ -101,24 +125,84 @@ async fn artefacts(args: &DiffArgs, cli: &Cli, session: &Session) -> Outcome {
         return Err(Failure::usage(format!("{component} and {other} are two components"))
             .hint("compare two artefacts of one component"));
     }
-    let mut comparison =
-        session.client.call(&Compare { component: component.clone(), first, second }).await?;
-    let identical = comparison.is_identical();
-    let files = match (identical, &comparison.from.layers, &comparison.to.layers) {
-        (true, ..) => Some(Vec::new()),
-        (false, Some(from), Some(to)) => Some(changed_files(&component, from, to, session).await?),
-        _ => {
-            comparison.unknown.push("files: the bytes of both are needed, of one platform".to_owned());
-            None
-        }
-    };
-    let compared = Compared { identical, comparison, files };
+    let mut compared = two(&component, first, second, session).await?;
+    if !compared.identical {
+        let Comparison { from, to, .. } = &compared.comparison;
+        compared.parts = parts(&component, &from.parts, &to.parts, session).await?;
+    }
     if session.output.is_json() {
         session.output.json(&compared);
     } else {
         show(&compared, session.output);
     }
-    Ok(if identical { Exit::Done } else { Exit::Difference })
+    Ok(if compared.identical { Exit::Done } else { Exit::Difference })
+}
+
+/// Compares two artefacts, without what their parts have inside.
+async fn two(
+    component: &ComponentName,
+    first: String,
+    second: String,
+    session: &Session,
+) -> Result<Compared, Failure> {
+    let mut comparison =
+        session.client.call(&Compare { component: component.clone(), first, second }).await?;
+    let identical = comparison.is_identical();
+    let have_parts = !comparison.from.parts.is_empty() && !comparison.to.parts.is_empty();
+    let files = match (&comparison.from.layers, &comparison.to.layers) {
+        _ if identical => Some(Vec::new()),
+        (Some(from), Some(to)) => match from.iter().chain(to).find(|layer| is_opaque(layer)) {
+            None => Some(changed_files(component, from, to, session).await?),
+            Some(layer) => {
+                let kind = &layer.media_type;
+                comparison.unknown.push(format!("files: nobody can look into a layer of type {kind}"));
+                None
+            }
+        },
+        _ if have_parts => None,
+        _ => {
+            comparison.unknown.push("files: the bytes of both are needed, of one platform".to_owned());
+            None
+        }
+    };
+    Ok(Compared { identical, comparison, files, parts: Vec::new() })
+}
+
+fn is_opaque(layer: &Layer) -> bool {
+    layer.title.is_none() && !is_layer(&layer.media_type)
+}
+
+/// Compares the parts of two indexes, platform by platform. Where only one of the two is an index, there is nothing to compare.
+async fn parts(
+    component: &ComponentName,
+    from: &[PlatformPart],
+    to: &[PlatformPart],
+    session: &Session,
+) -> Result<Vec<ComparedPart>, Failure> {
+    let mut parts = Vec::new();
+    if from.is_empty() || to.is_empty() {
+        return Ok(parts);
+    }
+    let digest = |of: &[PlatformPart], platform: &Option<Platform>| {
+        of.iter().find(|part| part.platform == *platform).map(|part| part.digest.clone())
+    };
+    let mut platforms: Vec<&Option<Platform>> = Vec::new();
+    for part in to.iter().chain(from) {
+        if !platforms.contains(&&part.platform) {
+            platforms.push(&part.platform);
+        }
+    }
+    for platform in platforms {
+        let (from, to) = (digest(from, platform), digest(to, platform));
+        let compared = match (&from, &to) {
+            (Some(from), Some(to)) if from != to => {
+                Some(two(component, from.to_string(), to.to_string(), session).await?)
+            }
+            _ => None,
+        };
+        parts.push(ComparedPart { platform: platform.clone(), from, to, compared });
+    }
+    Ok(parts)
 }
 
 /// Which files differ. Layers that are trees are fetched and compared inside; layers that are single files by their digests.
@@ -131,9 +215,7 @@ async fn changed_files(
     if from.iter().chain(to).any(|layer| layer.title.is_some() || layer.media_type == CHUNK) {
         return Ok(whole_files(from, to));
     }
-    let base = session.settings.work();
-    let work = WorkDir::new(&base, now().into())
-        .map_err(|error| Failure::fault(format!("cannot work below {}: {error}", base.display())))?;
+    let work = session.work_dir()?;
     fetch(component, from.iter().chain(to), &work.path(), session).await?;
     let (from, to, place) = (from.to_vec(), to.to_vec(), work.path());
     let compared = tokio::task::spawn_blocking(move || compare(&from, &to, &place)).await;
@@ -198,7 +280,7 @@ fn laid_out(mut rootfs: Rootfs, layers: &[Layer], place: &Path, name: &str) -> R
     for (number, layer) in layers.iter().enumerate() {
         let copy = place.join(format!("{name}-{number}.tar"));
         let tar = layer_tar(&layer.media_type, &place.join(layer.digest.hex())).ok_or_else(|| {
-            Failure::new(Exit::Usage, format!("a layer of type {} cannot be looked into", layer.media_type))
+            Failure::fault(format!("a layer of type {} cannot be looked into", layer.media_type))
         })?;
         tar.and_then(|tar| rootfs.add_layer(tar, &copy)).map_err(|error| {
             Failure::from_error(Exit::Verification, &error)
@@ -209,8 +291,7 @@ fn laid_out(mut rootfs: Rootfs, layers: &[Layer], place: &Path, name: &str) -> R
 }
 
 fn show(compared: &Compared, output: Output) {
-    let Comparison { from, to, commits, packages, contract, configuration, evidence, .. } =
-        &compared.comparison;
+    let Comparison { from, to, commits, unknown, backwards, .. } = &compared.comparison;
     for (sign, side) in [("-", from), ("+", to)] {
         output.data(&format!("{sign} {} {}", side.artefact.name(), side.artefact.digest.short()));
     }
@@ -218,28 +299,49 @@ fn show(compared: &Compared, output: Output) {
         output.done("the same artefact, byte for byte");
         return;
     }
-    let which = if compared.comparison.backwards { from } else { to };
+    let which = if *backwards { from } else { to };
     let commits = commits.iter().map(|commit| format!("{} {}", commit.id.short(), commit.subject));
-    part(&format!("commits that only {} has", which.artefact.name()), commits, output);
-    part("files", compared.files.iter().flatten().map(file_line), output);
-    part("packages", packages.iter().flatten().map(changed_line), output);
-    part("contract", contract.iter().flatten().cloned(), output);
-    part("configuration", configuration.iter().flatten().map(changed_line), output);
-    part("evidence", evidence.iter().map(changed_line), output);
-    part("not compared", compared.comparison.unknown.iter().cloned(), output);
+    section(&format!("commits that only {} has", which.artefact.name()), commits, output);
+    show_inside(compared, "", output);
+    for part in &compared.parts {
+        let name = part.platform.as_ref().map_or_else(|| "other".to_owned(), ToString::to_string);
+        match (&part.compared, &part.from, &part.to) {
+            (Some(compared), ..) if show_inside(compared, &format!("{name} "), output) => {}
+            (Some(_), ..) => output.data(&format!("{name}: the same inside")),
+            (None, Some(from), None) => output.data(&format!("- {name} {}", from.short())),
+            (None, None, Some(to)) => output.data(&format!("+ {name} {}", to.short())),
+            (None, ..) => output.data(&format!("{name}: the same, byte for byte")),
+        }
+    }
+    section("not compared", unknown.iter().cloned(), output);
 }
 
-/// A part of the screen, unless it is empty.
-fn part(title: &str, lines: impl Iterator<Item = String>, output: Output) {
+/// What two artefacts have inside, behind the name of their platform where they are parts. Says whether there is anything.
+fn show_inside(compared: &Compared, of: &str, output: Output) -> bool {
+    let Comparison { packages, contract, configuration, evidence, unknown, .. } = &compared.comparison;
+    let shown = [
+        section(&format!("{of}files"), compared.files.iter().flatten().map(file_line), output),
+        section(&format!("{of}packages"), packages.iter().flatten().map(changed_line), output),
+        section(&format!("{of}contract"), contract.iter().flatten().cloned(), output),
+        section(&format!("{of}configuration"), configuration.iter().flatten().map(changed_line), output),
+        section(&format!("{of}evidence"), evidence.iter().map(changed_line), output),
+        !of.is_empty() && section(&format!("{of}not compared"), unknown.iter().cloned(), output),
+    ];
+    shown.contains(&true)
+}
+
+/// A part of the screen, unless it is empty. Says whether it is there.
+fn section(title: &str, lines: impl Iterator<Item = String>, output: Output) -> bool {
     let lines: Vec<String> = lines.collect();
     if lines.is_empty() {
-        return;
+        return false;
     }
     output.data(&format!("{title} ({}):", lines.len()));
     lines.iter().take(LINES_SHOWN).for_each(|line| output.data(&format!("  {line}")));
     if lines.len() > LINES_SHOWN {
         output.data(&format!("  … and {} more, all of them with --json", lines.len() - LINES_SHOWN));
     }
+    true
 }
 
 fn changed_line(changed: &Changed) -> String {

@@ -131,7 +131,8 @@ fn sandboxes(preflight: &Preflight) -> Vec<Finding> {
     let landlock = match preflight.choose(Some(Level::Landlock)) {
         Ok(sandbox) => {
             let (abi, left) = (sandbox.landlock_abi().unwrap_or_default(), sandbox.not_enforced().join("; "));
-            Finding::new("landlock", State::Good, format!("works, version {abi} (leaves open: {left})"))
+            let left = if left.is_empty() { left } else { format!(" (leaves open: {left})") };
+            Finding::new("landlock", State::Good, format!("works, version {abi}{left}"))
         }
         Err(Unavailable { missing, .. }) => {
             Finding::new("landlock", State::Note, missing.reason).fix(missing.fix)
@@ -175,7 +176,7 @@ const NOTHING: u64 = 64 << 20;
 
 fn place_to_work(settings: &Settings) -> Finding {
     let place = settings.work();
-    let finding = disk("work", &place);
+    let finding = disk("work", &place, "XDG_CACHE_HOME=DIR on a larger disk");
     match network_file_system(existing(&place)) {
         Ok(Some(kind)) if finding.state == State::Good => {
             let what =
@@ -186,8 +187,8 @@ fn place_to_work(settings: &Settings) -> Finding {
     }
 }
 
-/// Whether there is room at a place, and whether it can be written.
-fn disk(name: &'static str, place: &Path) -> Finding {
+/// Whether there is room at a place, and whether it can be written; `fix` makes room.
+fn disk(name: &'static str, place: &Path, fix: &str) -> Finding {
     let at = existing(place);
     let shown = place.display();
     let writable = rustix::fs::access(at, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK);
@@ -205,7 +206,7 @@ fn disk(name: &'static str, place: &Path) -> Finding {
                 NOTHING..LITTLE => State::Note,
                 _ => State::Good,
             };
-            let fix = (state != State::Good).then_some("semel gc");
+            let fix = (state != State::Good).then_some(fix);
             Finding::new(name, state, format!("{shown}, {} free", bytes(free))).fix(fix)
         }
     }
@@ -260,7 +261,7 @@ async fn store(dir: std::path::PathBuf, cli: &Cli, settings: &Settings) -> Vec<F
         Ok(place) => place,
         Err(failure) => return vec![Finding::of("database", failure)],
     };
-    let mut findings = vec![disk("store", &place.dir)];
+    let mut findings = vec![disk("store", &place.dir, "semel gc   says what could go")];
     if let Ok(Some(kind)) = network_file_system(existing(&place.dir)) {
         let what =
             format!("{} lies on a network file system ({kind}), which loses data", place.dir.display());

@@ -2,6 +2,8 @@
 
 use semel_engine::look::evidence::Said;
 use semel_model::name::ComponentName;
+use semel_model::platform::Platform;
+use semel_model::statement::{SBOM, predicate_name};
 use semel_server::api::calls::{Evidence, Inspect, Versions};
 use serde_json::Value;
 
@@ -58,6 +60,7 @@ pub(super) async fn sbom(args: &SbomArgs, cli: &Cli, session: &Session) -> Outco
         Some(version) => super::artefact(version, cli, session)?,
         None => newest(component(cli, session)?, session).await?,
     };
+    let version = with_packages(&component, version, session).await?;
     let said = read(component, version, "sbom", session).await?;
     let output = session.output;
     if args.format == SbomFormat::Cyclonedx || output.is_json() {
@@ -79,6 +82,25 @@ pub(super) async fn sbom(args: &SbomArgs, cli: &Cli, session: &Session) -> Outco
         output.warn(format!("not read: {}", text(&one["value"])));
     }
     Ok(Exit::Done)
+}
+
+/// What has the list of packages: the artefact, or of several parts the one for this machine, else the first.
+async fn with_packages(
+    component: &ComponentName,
+    version: String,
+    session: &Session,
+) -> Result<String, Failure> {
+    let ask = Inspect { component: component.clone(), version: version.clone() };
+    let found = session.client.call(&ask).await?;
+    if found.evidence.iter().any(|line| line.kind == predicate_name(SBOM)) {
+        return Ok(version);
+    }
+    let host = Platform::host();
+    let of_host = found.parts.iter().find(|part| part.platform.as_ref() == Some(&host));
+    let Some(part) = of_host.or(found.parts.first()) else { return Ok(version) };
+    let platform = part.platform.as_ref().map_or_else(|| "another platform".to_owned(), ToString::to_string);
+    session.output.say(format!("the part of {} for {platform}, {}", found.artefact.name(), part.digest));
+    Ok(part.digest.to_string())
 }
 
 async fn newest(component: ComponentName, session: &Session) -> Result<(ComponentName, String), Failure> {

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use semel_build::files::{self, FilesRequest};
 use semel_build::finished::{self, FinishedError};
 use semel_build::provenance::{self, ImportFacts};
-use semel_build::source;
+use semel_build::source::{self, SourceError};
 use semel_engine::artefact::Artefact;
 use semel_engine::reserve::{self, Finished, Granted, Holding, Lookup, Reservation, Reserve};
-use semel_model::build::{BuildInputs, Bump, CommitFact, History, Line};
+use semel_model::build::{BuildInputs, Bump, CommitFact, History, Line, RELEASE_BRANCHES, ReleaseLine};
 use semel_model::canonical;
 use semel_model::digest::Digest;
 use semel_model::name::{CommitId, ComponentName};
@@ -27,21 +27,30 @@ use semel_server::api::calls::Inspect;
 use serde_json::json;
 
 use super::build::{Report, Wanted};
-use super::{Outcome, build, component, push, version};
+use super::{Outcome, build, component, push, queue, version};
 use crate::cli::{Cli, ImportArgs};
+use crate::output::Output;
 use crate::process;
 use crate::progress::Transfer;
 use crate::report::{Exit, Failure};
 use crate::session::{Session, now};
-use crate::workdir::WorkDir;
+use crate::settings::Settings;
 
-pub(super) async fn run(args: &ImportArgs, cli: &Cli, session: &Session) -> Outcome {
+pub(super) async fn run(args: &ImportArgs, cli: &Cli, settings: Settings, output: Output) -> Outcome {
     let place: Place = args.from.parse()?;
     let commit: CommitId = args.commit.parse().map_err(|error| Failure::from_error(Exit::Usage, &error))?;
-    let origin = Origin::of(&commit, args.branch.as_deref(), cli, session).await?;
-    let work = WorkDir::new(&session.settings.work(), now().into())
-        .map_err(|error| Failure::from_error(Exit::Fault, &error))?;
-    let imported = take(&place, &origin.component, &work.path(), session).await?;
+    build::refuse_lost_store(cli, &settings)?;
+    let session = &Session::open(cli, settings, output).await?;
+    let work = session.work_dir()?;
+    let prepared = async {
+        let origin = Origin::of(&commit, args.branch.as_deref(), cli, session).await?;
+        let imported = take(&place, &origin.component, &work.path(), session).await?;
+        Ok::<_, Failure>((origin, imported))
+    };
+    let (origin, imported) = tokio::select! {
+        prepared = prepared => prepared?,
+        () = super::stopped() => return Err(Failure::new(Exit::Interrupted, "broken off; nothing was reserved")),
+    };
     let report = match reserved(args, &origin, &imported.digest, session).await? {
         Reserved::Already(report) => report,
         Reserved::Yours(granted) => {
@@ -114,7 +123,7 @@ struct Origin {
 }
 
 impl Origin {
-    /// What the repository here says about the commit; where there is none, the commit stands alone.
+    /// What the repository here says about the commit; where none has it, the commit stands alone.
     async fn of(
         commit: &CommitId,
         branch: Option<&str>,
@@ -126,17 +135,36 @@ impl Origin {
             branch: branch.map(str::to_owned),
             ..Wanted::default()
         };
-        let Ok(found) = build::resolve(&wanted, &session.settings).await else {
-            let component = component(cli, session)?;
-            let request = alone(&component, commit, branch, session);
-            return Ok(Self { component, commit: commit.clone(), source: None, request });
+        let found = match build::read_source(&wanted, &session.settings).await? {
+            Ok(found) => found,
+            Err(error) if is_elsewhere(&error) => {
+                let component = component(cli, session)?;
+                let request = alone(&component, commit, branch, session);
+                return Ok(Self { component, commit: commit.clone(), source: None, request });
+            }
+            Err(error) => return Err(build::source_failure(&error)),
         };
         let component = cli.component.clone().unwrap_or_else(|| found.project.component.clone());
         let history = version::tell(&found, None).await?;
-        let mut request = version::request(&wanted, &found, history, session);
-        request.inputs = inputs(&component, &found.commit);
+        let request = Reserve {
+            inputs: inputs(&component, &found.commit),
+            // What is imported is whole, for however many platforms it is.
+            platforms: Vec::new(),
+            ..version::request(&wanted, &found, history, session)
+        };
         Ok(Self { component, commit: found.commit.clone(), source: Some(found), request })
     }
+}
+
+/// Whether nothing here has the commit as a project's. A shallow clone may be the one that should have it.
+fn is_elsewhere(error: &SourceError) -> bool {
+    matches!(
+        error,
+        SourceError::NotARepository { .. }
+            | SourceError::NoCommit { .. }
+            | SourceError::NoProjectFile { .. }
+            | SourceError::UnknownRevision { shallow: false, .. }
+    )
 }
 
 /// What the key is made of: the commit, and that something was imported for it.
@@ -149,6 +177,17 @@ fn inputs(component: &ComponentName, commit: &CommitId) -> BuildInputs {
         definition: canonical::digest(&json!({ "v": 1, "import": true })),
         bases: Vec::new(),
         salt: 0,
+    }
+}
+
+/// The line of a commit that no repository here has: only who imports it can say that it is not the main one.
+fn line_of(branch: Option<&str>) -> Line {
+    match branch.unwrap_or("main") {
+        name @ ("main" | "master") => Line::Main(name.to_owned()),
+        name => match ReleaseLine::of(name, RELEASE_BRANCHES) {
+            Some(line) => Line::Release(line),
+            None => Line::Branch(name.to_owned()),
+        },
     }
 }
 
@@ -175,12 +214,12 @@ fn alone(component: &ComponentName, commit: &CommitId, branch: Option<&str>, ses
         inputs: inputs(component, commit),
         commit: commit.clone(),
         tree: String::new(),
-        line: Line::Main(branch.unwrap_or("main").to_owned()),
+        line: line_of(branch),
         history,
         head: None,
         scheme: None,
         bump: None,
-        holder: build::holder(session),
+        holder: queue::holder(session),
         process: process::own(),
         again: None,
         platforms: Vec::new(),
@@ -288,7 +327,9 @@ async fn take_file(
 
 fn finished_failure(error: &FinishedError) -> Failure {
     let exit = if error.is_callers() { Exit::Usage } else { Exit::Fault };
-    Failure::from_error(exit, error).hints(error.hint())
+    let other =
+        matches!(error, FinishedError::Image(_)).then_some("semel push stores what is no container image");
+    Failure::from_error(exit, error).hints(error.hint()).hints(other.map(str::to_owned))
 }
 
 impl Imported {
@@ -395,6 +436,13 @@ async fn reserve(
             }
             (Reservation::Built(built), _) => other_artefact(origin, &built, digest)
                 .hint("a reason stands for one artefact: give another one with --reason"),
+            (Reservation::Running(running), _)
+                if request.gone != Some(running.attempt)
+                    && running.process.as_ref().is_some_and(process::has_ended) =>
+            {
+                request.gone = Some(running.attempt);
+                continue;
+            }
             (Reservation::Running(running), _) => Failure::new(
                 Exit::TryAgain,
                 format!("{} is being imported by {}", running.version, running.holder),
@@ -415,15 +463,43 @@ async fn publish(
     granted: Granted,
     session: &Session,
 ) -> Result<Report, Failure> {
-    let component = origin.component.clone();
+    let component = &origin.component;
     session.output.done(format!("reserved {} (build {})", granted.version, granted.number));
-    let holding = Holding {
-        component: component.clone(),
-        number: granted.number,
-        platform: None,
-        token: granted.token,
+    let holding = queue::holding(component, None, &granted);
+    let lease = queue::Lease::keep(session, holding.clone());
+    let stored = tokio::select! {
+        stored = store(place, reason, imported, origin, &holding, session) => stored,
+        () = super::stopped() => {
+            drop(lease);
+            return Err(queue::give_back(holding, &granted.version, session).await);
+        }
     };
-    let lease = build::Lease::keep(session, holding.clone());
+    // A renewal that came after the lease was given up would bring it back.
+    drop(lease);
+    let built = match stored {
+        Ok(built) => built,
+        Err(failure) => return Err(build::record_failure(failure.into(), &holding, session).await),
+    };
+    session.output.done(format!(
+        "imported {component} {} (build {}){}",
+        built.version,
+        built.number,
+        size(imported)
+    ));
+    session.output.next(format!("semel deploy {} ENV   or   semel inspect {}", built.version, built.version));
+    Ok(Report::whole(component, built))
+}
+
+/// Stores the artefact and commits it.
+async fn store(
+    place: &Place,
+    reason: Option<&str>,
+    imported: &Imported,
+    origin: &Origin,
+    holding: &Holding,
+    session: &Session,
+) -> Result<reserve::Built, Failure> {
+    let component = &origin.component;
     let to = Endpoint::Registry { client: session.client.registry(), name: component.clone() };
     let transfer = Transfer::told(&session.output, "store");
     for digest in [&imported.digest].into_iter().chain(&imported.attached) {
@@ -432,7 +508,7 @@ async fn publish(
     }
     transfer.finish();
     let predicate = provenance::imported(&ImportFacts {
-        component: &component,
+        component,
         commit: &origin.commit,
         format: place.format.as_str(),
         artefact: &imported.digest,
@@ -442,24 +518,15 @@ async fn publish(
         time: now(),
     });
     let commit = reserve::Commit {
-        holding,
+        holding: holding.clone(),
         digest: imported.digest.clone(),
         claims: vec![Claim::provenance(predicate)],
         log: None,
     };
-    // A renewal that came after the commit would bring the lease back.
-    drop(lease);
-    let Finished::Built(built) = session.client.call(&commit).await?.finished else {
-        return Err(Failure::fault("an import has no parts"));
-    };
-    session.output.done(format!(
-        "imported {component} {} (build {}){}",
-        built.version,
-        built.number,
-        size(imported)
-    ));
-    session.output.next(format!("semel deploy {} ENV   or   semel inspect {}", built.version, built.version));
-    Ok(Report::whole(&component, built))
+    match session.client.call(&commit).await?.finished {
+        Finished::Built(built) => Ok(built),
+        Finished::Part(_) => Err(Failure::fault("an import has no parts")),
+    }
 }
 
 fn size(imported: &Imported) -> String {

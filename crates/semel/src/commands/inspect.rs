@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::Outcome;
 use crate::cli::{Cli, InspectArgs};
-use crate::output::{Output, bytes, table};
+use crate::output::{Output, bytes, counted, table};
 use crate::report::Exit;
 use crate::session::Session;
 
@@ -88,8 +88,8 @@ fn show(found: &Inspection, output: Output) {
 
 fn size(found: &Inspection) -> String {
     match found.parts.len() {
-        0 => format!("{} in {} layers", bytes(found.bytes), found.layers.len()),
-        parts => format!("{parts} parts; semel inspect DIGEST for each"),
+        0 => format!("{} in {}", bytes(found.bytes), counted(found.layers.len(), "layer")),
+        parts => format!("{}; semel inspect DIGEST for each", counted(parts, "part")),
     }
 }
 

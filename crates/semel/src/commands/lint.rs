@@ -9,34 +9,22 @@ use semel_build::source::Source;
 use semel_engine::artefact::Artefact;
 use semel_engine::look::versions::Inspection;
 use semel_model::config::Contract;
-use semel_model::digest::Digest;
 use semel_model::name::EnvironmentName;
-use semel_model::statement::{Envelope, LINT, predicate_name};
+use semel_model::statement::{LINT, predicate_name};
 use semel_oci::copy::{Endpoint, copy};
 use semel_oci::layout::Layout;
-use semel_oci::manifest::ParsedManifest;
-use semel_oci::media_type::SIGSTORE_BUNDLE;
-use semel_oci::reference::TagOrDigest;
-use semel_server::api::calls::Inspect;
-use serde::{Deserialize, Serialize};
+use semel_server::api::calls::{Evidence, Inspect};
+use serde::Serialize;
 use serde_json::Value;
-use tokio::io::AsyncReadExt as _;
 
 use super::{Outcome, build};
 use crate::cli::{Cli, LintArgs};
-use crate::output::{self, Output, table};
+use crate::output::{self, Output, counted, table};
 use crate::progress::Transfer;
 use crate::project::{self, Found};
 use crate::report::{Exit, Failure};
 use crate::session::{Session, now};
 use crate::settings::Settings;
-use crate::workdir::WorkDir;
-
-/// The annotation with the predicate type of a bundle (Sigstore bundle specification, v0.3).
-const PREDICATE_TYPE: &str = "dev.sigstore.bundle.predicateType";
-
-/// How large the report of a build may be, in bytes.
-const REPORT_BYTES_MAX: u64 = 16 << 20;
 
 pub(super) async fn run(args: &LintArgs, cli: &Cli, settings: Settings, output: Output) -> Outcome {
     let project = project::find(settings.directory())?;
@@ -66,6 +54,7 @@ struct StoredReport {
     time: String,
     result: String,
     verified: bool,
+    /// None, where its signature does not verify.
     report: Value,
 }
 
@@ -124,8 +113,7 @@ async fn of_version(
     let found = session.client.call(&Inspect { component: component.clone(), version }).await?;
     super::require_bytes(&found.artefact, session.output)?;
     let fault = |error: &dyn std::error::Error| Failure::from_error(Exit::Fault, error);
-    let base = session.settings.work();
-    let dir = WorkDir::new(&base, now().into()).map_err(|error| fault(&error))?;
+    let dir = session.work_dir()?;
     let layout = Layout::create(dir.path().join("layout")).await.map_err(|error| fault(&error))?;
     let from = Endpoint::Registry { client: session.client.registry(), name: component.clone() };
     let digest = &found.artefact.digest;
@@ -144,53 +132,19 @@ async fn of_version(
 
 /// What the build said of the artefact, where that was attached.
 async fn stored_report(found: &Inspection, session: &Session) -> Result<Option<StoredReport>, Failure> {
-    let Some(line) = found.evidence.iter().rfind(|line| line.kind == predicate_name(LINT)) else {
+    let kind = predicate_name(LINT);
+    if !found.evidence.iter().any(|line| line.kind == kind) {
         return Ok(None);
-    };
-    let Some(envelope) = envelope(&line.envelope, found, session).await? else { return Ok(None) };
-    let statement = envelope.statement().map_err(|error| Failure::from_error(Exit::Verification, &error))?;
-    Ok(Some(StoredReport {
-        time: line.time.to_string(),
-        result: line.result.to_string(),
-        verified: line.verified,
-        report: statement.predicate,
-    }))
-}
-
-/// The signed statement with this digest, out of the bundle that refers to the artefact.
-async fn envelope(
-    wanted: &Digest,
-    found: &Inspection,
-    session: &Session,
-) -> Result<Option<Envelope>, Failure> {
-    let (registry, artefact) = (session.client.registry(), &found.artefact);
-    let fault = |error: &dyn std::error::Error| Failure::from_error(Exit::Fault, error);
-    let referrers = registry.referrers(&artefact.component, &artefact.digest, Some(SIGSTORE_BUNDLE)).await;
-    let mut referrers = referrers.map_err(|error| fault(&error))?;
-    referrers.retain(|one| one.annotations.get(PREDICATE_TYPE).is_some_and(|kind| kind == LINT));
-    for referrer in referrers {
-        let name = TagOrDigest::Digest(referrer.digest.clone());
-        let manifest =
-            registry.get_manifest(&artefact.component, &name).await.map_err(|error| fault(&error))?;
-        let manifest = ParsedManifest::parse(&manifest.bytes, None).map_err(|error| fault(&error))?;
-        let Some(layer) = manifest.layers.first() else { continue };
-        let fetched = registry.get_blob(&artefact.component, &layer.digest, Some(layer.size)).await;
-        let mut bytes = Vec::new();
-        let reader = fetched.map_err(|error| fault(&error))?.reader;
-        reader.take(REPORT_BYTES_MAX).read_to_end(&mut bytes).await.map_err(|error| fault(&error))?;
-        let bundle: Bundle = serde_json::from_slice(&bytes).map_err(|error| fault(&error))?;
-        if wanted.matches(&bundle.envelope.to_bytes()) {
-            return Ok(Some(bundle.envelope));
-        }
     }
-    Ok(None)
-}
-
-/// The part of a Sigstore bundle v0.3 that says something.
-#[derive(Debug, Deserialize)]
-struct Bundle {
-    #[serde(rename = "dsseEnvelope")]
-    envelope: Envelope,
+    let Artefact { component, digest, .. } = &found.artefact;
+    let ask = Evidence { component: component.clone(), version: digest.to_string(), kind: kind.to_owned() };
+    let said = session.client.call(&ask).await?;
+    Ok(Some(StoredReport {
+        time: said.evidence.time.to_string(),
+        result: said.evidence.result.to_string(),
+        verified: said.evidence.verified,
+        report: said.predicate,
+    }))
 }
 
 /// Everything that a look needs, owned, because it happens on a thread of its own.
@@ -255,10 +209,15 @@ fn show(looked: &Looked, output: Output) {
         }));
         return;
     }
-    if let Some(stored) = &looked.stored {
-        let signature = if stored.verified { "" } else { ", signature NOT verified" };
-        let count = stored.report["findings"].as_array().map_or(0, Vec::len);
-        output.say(format!("  its build found {count} ({}, {}{signature})", stored.result, stored.time));
+    match &looked.stored {
+        Some(StoredReport { time, result, report, verified: true }) => {
+            let count = report["findings"].as_array().map_or(0, Vec::len);
+            output.say(format!("  its build found {count} ({result}, {time})"));
+        }
+        Some(StoredReport { time, .. }) => {
+            output.warn(format!("the report of its build ({time}) does NOT verify: semel audit verify"));
+        }
+        None => {}
     }
     if !report.findings.is_empty() {
         let rows = report.findings.iter().map(row).collect();
@@ -269,12 +228,13 @@ fn show(looked: &Looked, output: Output) {
     fixes.into_iter().for_each(|fix| output.say(format!("  fix: {fix}")));
     report.judgements().for_each(|note| output.warn(note));
     let errors = report.errors().count();
-    let seen = format!("looked at {} files, {}", report.files, output::bytes(report.bytes));
-    let count = |n: usize, word: &str| if n == 1 { format!("1 {word}") } else { format!("{n} {word}s") };
+    let files = counted(usize::try_from(report.files).unwrap_or(usize::MAX), "file");
+    let seen = format!("looked at {files}, {}", output::bytes(report.bytes));
     match (errors, report.findings.len() - errors) {
         (0, 0) => output.done(format!("nothing found; {seen}")),
         (errors, warnings) => {
-            output.warn(format!("{}, {}; {seen}", count(errors, "error"), count(warnings, "warning")));
+            let (errors, warnings) = (counted(errors, "error"), counted(warnings, "warning"));
+            output.warn(format!("{errors}, {warnings}; {seen}"));
         }
     }
 }

@@ -141,8 +141,10 @@ impl Following {
     /// Shows what the stored log has beyond what was shown, if there is one.
     pub(super) async fn finish(&self, session: &Session, show: impl Fn(&Line<'_>)) -> Result<(), Failure> {
         let ask = BuildLog { component: self.component.clone(), build: self.number.to_string() };
-        let Some(log) = session.client.call(&ask).await?.log else { return Ok(()) };
-        let bytes = build_log::read(&self.component, &log, session).await?;
+        let found = session.client.call(&ask).await?;
+        let of_part = found.parts.iter().find(|part| Some(&part.platform) == self.platform.as_ref());
+        let Some(log) = of_part.map_or(&found.log, |part| &part.log) else { return Ok(()) };
+        let bytes = build_log::read(&self.component, log, session).await?;
         log::lines(&bytes).skip(self.lines).for_each(|line| show(&line));
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! `semel lock`: which image is the base, pinned, and whether its tag means another one by now.
 //!
-//! The only verb that writes to `semel.toml`, and only when it is told to: one value, with everything around it as it is.
+//! The only verb that changes a `semel.toml` that is there, and only when it is told to: one value, with everything around it
+//! as it is.
 
 use std::path::Path;
 use std::str::FromStr as _;
@@ -123,7 +124,9 @@ impl ProjectFile {
             match std::fs::read_to_string(&path) {
                 Ok(text) => {
                     let document = DocumentMut::from_str(&text);
-                    let document = document.map_err(|error| Failure::from_error(Exit::Usage, &error))?;
+                    let document = document.map_err(|error| {
+                        Failure::usage(format!("{} is no TOML", path.display())).because([error.to_string()])
+                    })?;
                     return Ok(Self { dir: dir.to_owned(), document });
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

@@ -4,6 +4,8 @@ mod demo;
 mod init;
 mod doctor;
 mod build;
+mod queue;
+mod told;
 mod check;
 mod build_log;
 mod version;
@@ -78,19 +80,31 @@ pub(crate) async fn run(cli: Cli, settings: Settings, output: Output) -> Outcome
     };
     tokio::select! {
         done = dispatch(&cli, settings, output) => done,
-        _ = interrupted(&cli.verb) => Err(Failure::new(Exit::Interrupted, "broken off")),
+        () = interrupted(&cli.verb) => Err(Failure::new(Exit::Interrupted, "broken off")),
     }
 }
 
+/// How long a verb has to give back what it holds.
+const GRACE: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// Waits until a verb has to end because somebody wants that: at once, unless it has something to give back by itself.
 async fn interrupted(verb: &Verb) {
     match verb {
-        Verb::Build(_) | Verb::Deploy(_) => stopped().await,
-        _ if tokio::signal::ctrl_c().await.is_ok() => {}
-        // Without a handler the signal ends the process by itself.
-        _ => std::future::pending::<()>().await,
+        Verb::Build(build) if build.verb.is_none() => stopped().await,
+        Verb::Import(_) | Verb::Deploy(_) => stopped().await,
+        Verb::Demo(_) | Verb::Rollback(_) | Verb::Logs(_) | Verb::Serve(_) | Verb::Supervise(_) => {
+            keyboard().await;
+        }
+        _ => return keyboard().await,
     }
-    // Verbs that hold something give it back on their own; this is for those that do not.
-    tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+    tokio::time::sleep(GRACE).await;
+}
+
+/// Waits for the keyboard. Without a handler the signal ends the process by itself.
+async fn keyboard() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// Waits until somebody wants this process to end: from the keyboard, from a service manager, or because the terminal is
@@ -124,6 +138,7 @@ async fn dispatch(cli: &Cli, settings: Settings, output: Output) -> Outcome {
         Verb::Man(args) => shell::man(args, output),
         Verb::Build(args) => build::run(args, cli, settings, output).await,
         Verb::Version(args) => version::run(args, cli, settings, output).await,
+        Verb::Import(args) => import::run(args, cli, settings, output).await,
         Verb::Lock(args) => lock::run(args, cli, settings, output).await,
         Verb::Lint(args) => lint::run(args, cli, settings, output).await,
         _ => with_session(cli, Session::open(cli, settings, output).await?).await,
@@ -159,7 +174,6 @@ async fn with_session(cli: &Cli, session: Session) -> Outcome {
         Verb::Component(verb) => component::run(verb, &session).await,
         Verb::Pipeline(verb) => pipeline::run(verb, cli, &session).await,
         Verb::Config(verb) => config::run(verb, cli, &session).await,
-        Verb::Import(args) => import::run(args, cli, &session).await,
         Verb::Push(args) => push::run(args, cli, &session).await,
         Verb::Source(args) => source::run(args, cli, &session).await,
         Verb::Publish(args) => publish::run(args, cli, &session).await,

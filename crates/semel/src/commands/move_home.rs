@@ -77,7 +77,8 @@ fn say(component: &ComponentName, new: &str, taken: &Taken, args: &MoveHomeArgs,
         args.to,
         taken.last_build + 1
     ));
-    output.next(format!("build there: {}", if url(&args.to).is_some() { "--server" } else { "--store" }));
+    let word = if url(&args.to).is_some() { "--server" } else { "--store" };
+    output.next(format!("semel build {word} {}", args.to));
     if output.is_json() {
         output.json(&json!({
             "component": component,

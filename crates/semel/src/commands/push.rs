@@ -22,15 +22,13 @@ use crate::cli::{Cli, FileKind, PushArgs};
 use crate::output::bytes;
 use crate::progress::{Transfer, spinner};
 use crate::report::{Exit, Failure};
-use crate::session::{Session, now};
-use crate::workdir::WorkDir;
+use crate::session::Session;
 
 pub(super) async fn run(args: &PushArgs, cli: &Cli, session: &Session) -> Outcome {
     let (component, tag) = destination(&args.to, cli, session)?;
     let (from, _work) = match local_files(args, session)? {
         Some(paths) => {
-            let work = WorkDir::new(&session.settings.work(), now().into())
-                .map_err(|error| Failure::from_error(Exit::Fault, &error))?;
+            let work = session.work_dir()?;
             (package(&paths, args, (&component, &tag), &work.path(), session).await?, Some(work))
         }
         None => (open(&args.from[0], session).await?, None),

@@ -21,8 +21,7 @@ use super::{Outcome, take};
 use crate::cli::{Cli, SourceArgs};
 use crate::progress::Transfer;
 use crate::report::{Exit, Failure};
-use crate::session::{Session, now};
-use crate::workdir::WorkDir;
+use crate::session::Session;
 
 pub(super) async fn run(args: &SourceArgs, cli: &Cli, session: &Session) -> Outcome {
     let (component, version) = super::artefact(&args.version, cli, session)?;
@@ -30,9 +29,7 @@ pub(super) async fn run(args: &SourceArgs, cli: &Cli, session: &Session) -> Outc
     let place = Place::of(args.output.as_deref(), &found.artefact, session)?;
     let snapshot = find(&found, session).await?;
     let layer = layer_of(&found.artefact, &snapshot, session).await?;
-    let base = session.settings.work();
-    let work = WorkDir::new(&base, now().into())
-        .map_err(|error| Failure::fault(format!("cannot work below {}: {error}", base.display())))?;
+    let work = session.work_dir()?;
     let file = work.path().join("source");
     fetch(&found.artefact, &layer, &file, session).await?;
     let to = place.clone();

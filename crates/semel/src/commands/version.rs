@@ -9,8 +9,8 @@ use semel_model::build::{CommitFact, History};
 use semel_model::name::{CommitId, ComponentName};
 use serde::Serialize;
 
-use super::Outcome;
 use super::build::{self, Wanted};
+use super::{Outcome, queue};
 use crate::cli::{Cli, VersionArgs};
 use crate::output::{Output, table};
 use crate::process;
@@ -35,6 +35,7 @@ pub(super) async fn run(args: &VersionArgs, cli: &Cli, settings: Settings, outpu
         ..Wanted::default()
     };
     let source = build::resolve(&wanted, &settings).await?;
+    build::require_component(cli, &source)?;
     build::refuse_lost_store(cli, &settings)?;
     let session = Session::open(cli, settings, output).await?;
     let (next, history) = ask(&wanted, &source, &session).await?;
@@ -83,7 +84,7 @@ pub(super) fn request(wanted: &Wanted, source: &Source, history: History, sessio
         head: source.head.clone(),
         scheme: source.project.version.scheme,
         bump: wanted.bump,
-        holder: build::holder(session),
+        holder: queue::holder(session),
         process: process::own(),
         again: wanted.again.clone(),
         platforms: source.project.definition.artefact.platforms.clone(),

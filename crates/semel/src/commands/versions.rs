@@ -31,7 +31,7 @@ pub(super) async fn run(args: &VersionsArgs, cli: &Cli, session: &Session) -> Ou
             None => output.next("semel build"),
         }
     } else {
-        let rows = answer.versions.iter().map(row);
+        let rows = named(&answer.versions).into_iter().map(|(line, others)| row(line, &others));
         let header = ["VERSION", "BUILD", "COMMIT", "DIGEST", "PUBLISHED", "STATE", "RUNS IN"];
         output.data(&table(&header, rows.collect()));
     }
@@ -41,26 +41,38 @@ pub(super) async fn run(args: &VersionsArgs, cli: &Cli, session: &Session) -> Ou
     Ok(Exit::Done)
 }
 
-fn row(line: &VersionLine) -> Vec<String> {
+/// Each artefact once, under its newest name, with the names that it had before: a candidate that was finalised, a branch's
+/// build that the main line took. Names of which only one is deprecated stay apart.
+fn named(lines: &[VersionLine]) -> Vec<(&VersionLine, Vec<&VersionLine>)> {
+    let mut named: Vec<(&VersionLine, Vec<&VersionLine>)> = Vec::new();
+    for line in lines {
+        let is_same = |one: &&mut (&VersionLine, Vec<&VersionLine>)| {
+            one.0.artefact.digest == line.artefact.digest && state(&one.0.artefact) == state(&line.artefact)
+        };
+        match named.iter_mut().find(is_same) {
+            Some((_, others)) => others.push(line),
+            None => named.push((line, Vec::new())),
+        }
+    }
+    named
+}
+
+fn row(line: &VersionLine, others: &[&VersionLine]) -> Vec<String> {
     let artefact = &line.artefact;
     let environments: Vec<&str> = line.environments.iter().map(|name| name.as_str()).collect();
+    let names = std::iter::once(&line).chain(others).filter_map(|one| one.artefact.version.as_ref());
+    let names: Vec<String> = names.map(ToString::to_string).collect();
+    let state =
+        [state(artefact).to_owned()].into_iter().chain(line.platforms.iter().map(ToString::to_string));
     vec![
-        artefact.version.as_ref().map_or_else(String::new, ToString::to_string),
+        names.join(" = "),
         artefact.number.map_or_else(|| "-".to_owned(), |number| number.to_string()),
         artefact.commit.as_ref().map_or_else(|| "-".to_owned(), |commit| commit.short().to_owned()),
         artefact.digest.short().to_owned(),
         artefact.published.as_ref().map_or_else(String::new, |time| ago(time, now())),
-        format!("{}{}", state(artefact), parts(line)),
+        state.collect::<Vec<_>>().join(", "),
         environments.join(", "),
     ]
-}
-
-/// How many parts it has, where it has some.
-fn parts(line: &VersionLine) -> String {
-    match line.platforms.len() {
-        0 => String::new(),
-        parts => format!(", {parts} platforms"),
-    }
 }
 
 /// The state in one word; `semel inspect` says more.

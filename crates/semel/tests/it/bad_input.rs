@@ -627,6 +627,10 @@ fn a_ci_runner_needs_a_store_with_a_name() {
     let refused = crate::environment::finish(command, "");
     expect(&refused, 2, &["no store is named", "SEMEL_STORE=DIR", "SEMEL_SERVER=URL"]);
     assert!(!environment.beside("data").exists(), "nothing is written");
+    let mut command = environment.command(&["deploy", "dev"]);
+    command.env("CI", "true");
+    let refused = crate::environment::finish(command, "");
+    expect(&refused, 2, &["no store is named"]);
     let mut command = environment.command(&["build"]);
     command.env("CI", "true").env("SEMEL_STORE", environment.beside("kept"));
     let ran = crate::environment::finish(command, "");

@@ -295,6 +295,8 @@ fn a_merged_branch_is_released_under_a_final_version_without_a_build() {
     }
     let names = environment.ok(&["--json", "inspect", "2"]).json();
     assert_eq!(names["names"], serde_json::json!(["0.2.0-feat-mood.2", "0.2.0"]));
+    let table = environment.ok(&["versions"]).stdout;
+    assert!(table.contains("\n0.2.0 = 0.2.0-feat-mood.2  2  "), "{table}");
     environment.ok(&["audit", "verify"]);
 }
 
@@ -342,6 +344,60 @@ fn one_machine_builds_all_parts_in_turn_or_each_builds_its_own() {
 }
 
 #[test]
+fn each_part_has_a_log_of_its_own_and_an_unfinished_version_says_what_is_missing() {
+    let environment = for_two_platforms();
+    environment.edit("semel.toml", "echo ", "echo made for $TARGETARCH; test $TARGETARCH = arm64; echo ");
+    environment.commit("fix: build for one of them");
+    let arm = ["--platform", "linux/arm64"];
+    let log = |words: &[&str]| environment.semel(&[&["build", "log", "1"], words].concat());
+    environment.ok(&[&["build"], &arm[..]].concat());
+    for following in [&[][..], &["--follow"]] {
+        let ran = log(&[&arm, following].concat());
+        assert_eq!(ran.code, 0, "{ran:?}");
+        assert!(ran.stdout.contains("made for arm64"), "{ran:?}");
+    }
+    let unfinished = environment.semel(&["inspect", "0.1.0"]);
+    assert_eq!(unfinished.code, 4, "{unfinished:?}");
+    assert!(unfinished.stderr.contains("its parts are not complete: linux/amd64 to come"), "{unfinished:?}");
+    assert!(unfinished.stderr.contains("semel build --platform linux/amd64"), "{unfinished:?}");
+
+    let failed = environment.semel(&["build", "--platform", "linux/amd64"]);
+    assert_eq!(failed.code, 10, "{failed:?}");
+    let hint = "semel build log 1 -c tiny/service --platform linux/amd64";
+    assert!(failed.stderr.contains(hint), "{failed:?}");
+    let ran = log(&["--platform", "linux/amd64"]);
+    assert!(ran.stdout.contains("made for amd64"), "{ran:?}");
+    assert!(ran.stderr.contains("this is linux/amd64, failed: "), "{ran:?}");
+    assert!(ran.stderr.contains("also linux/arm64, built"), "{ran:?}");
+    let parts = log(&["--json"]).json()["parts"].clone();
+    assert_eq!((&parts[0]["state"], &parts[1]["state"]), (&"failed".into(), &"built".into()), "{parts}");
+    let unknown = log(&["--platform", "linux/riscv64"]);
+    assert_eq!(unknown.code, 2, "{unknown:?}");
+    assert!(unknown.stderr.contains("linux/amd64, linux/arm64"), "{unknown:?}");
+}
+
+#[test]
+fn artefacts_for_several_platforms_are_compared_part_by_part() {
+    let environment = for_two_platforms();
+    environment.ok(&["build", "--platform", "all"]);
+    environment.edit("semel.toml", "echo ", "test $TARGETARCH = amd64 || echo more >> run.sh; echo ");
+    environment.commit("fix: say more on one of them");
+    environment.ok(&["build", "--platform", "all"]);
+    let table = environment.ok(&["versions"]).stdout;
+    assert!(table.contains("published, linux/amd64, linux/arm64"), "{table}");
+    let differ = environment.semel(&["diff", "0.1.0", "0.1.1"]);
+    assert_eq!(differ.code, 1, "{differ:?}");
+    assert!(differ.stdout.contains("fix: say more on one of them"), "{differ:?}");
+    assert!(differ.stdout.contains("linux/amd64: the same inside"), "{differ:?}");
+    assert!(differ.stdout.contains("linux/arm64 files (1):\n  ~ /run.sh"), "{differ:?}");
+    assert!(!differ.stdout.contains("not compared"), "{differ:?}");
+    let json = environment.semel(&["--json", "diff", "0.1.0", "0.1.1"]).json();
+    assert_eq!(json["parts"][1]["compared"]["files"][0]["path"], "/run.sh", "{json:#}");
+    let packages = environment.ok(&["sbom", "0.1.1"]);
+    assert!(packages.stderr.contains("the part of tiny/service 0.1.1 for linux/"), "{packages:?}");
+}
+
+#[test]
 fn a_directory_target_runs_the_part_of_its_machine() {
     let environment = for_two_platforms();
     let host = match std::env::consts::ARCH {
@@ -373,6 +429,18 @@ fn a_platform_that_the_artefact_does_not_have_is_refused_with_those_that_it_has(
     assert_eq!(plain.code, 2);
     assert!(plain.stderr.contains("platforms = ["), "{plain:?}");
     assert_eq!(environment.semel(&["build", "--platform", "linux"]).code, 2);
+}
+
+#[test]
+fn a_component_that_is_not_the_projects_is_not_built_in_its_place() {
+    let environment = TestEnvironment::project();
+    for words in [&["build"][..], &["version"], &["build", "--check"]] {
+        let refused = environment.semel(&[words, &["-c", "tiny/other"]].concat());
+        assert_eq!(refused.code, 2, "{refused:?}");
+        let said = "this project is tiny/service, and tiny/other is another";
+        assert!(refused.stderr.contains(said), "{refused:?}");
+    }
+    environment.ok(&["build", "-c", "tiny/service"]);
 }
 
 #[test]

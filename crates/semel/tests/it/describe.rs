@@ -96,3 +96,53 @@ fn two_versions_differ_in_commits_files_packages_and_contract() {
     let same = environment.ok(&["diff", "0.1.0", "1"]);
     assert!(same.stderr.contains("the same artefact, byte for byte"), "{same:?}");
 }
+
+#[test]
+fn a_version_has_the_commits_behind_it_and_none_of_another_branch() {
+    let environment = TestEnvironment::project();
+    environment.build();
+    environment.git(&["switch", "--quiet", "--create", "feat/mood"]);
+    environment.edit("run.sh", "hello", "good day");
+    environment.commit("feat: be polite");
+    environment.ok(&["build"]);
+    environment.git(&["switch", "--quiet", "main"]);
+    for (name, text) in [("a", "fix: a"), ("b", "fix: b")] {
+        environment.write(name, text);
+        environment.commit(text);
+    }
+    assert_eq!(environment.ok(&["--json", "build"]).json()["number"], 3);
+    environment.ok(&["build", "HEAD~1"]);
+    let subjects = |first: &str, second: &str| {
+        let found = environment.semel(&["--json", "diff", first, second]).json();
+        let commits = found["commits"].as_array().unwrap().iter();
+        let subjects: Vec<String> = commits.map(|one| one["subject"].as_str().unwrap().to_owned()).collect();
+        (subjects.join(", "), found["backwards"].as_bool().unwrap(), found["unknown"].to_string())
+    };
+    let main = subjects("1", "3");
+    assert_eq!((main.0.as_str(), main.1), ("fix: b, fix: a", false), "the branch was built between the two");
+    let late = subjects("3", "4");
+    assert_eq!((late.0.as_str(), late.1), ("fix: b", true), "what was built later is the older one");
+    let apart = subjects("2", "3");
+    assert_eq!((apart.0.as_str(), apart.1), ("fix: b, fix: a", false));
+    assert!(apart.2.contains("has: 1, on another branch"), "{apart:?}");
+}
+
+#[test]
+fn a_name_of_the_main_line_has_the_commit_that_was_merged_there() {
+    let environment = TestEnvironment::project();
+    environment.build();
+    environment.git(&["switch", "--quiet", "--create", "feat/mood"]);
+    environment.edit("run.sh", "hello", "good day");
+    environment.commit("feat: be polite");
+    environment.ok(&["build"]);
+    environment.git(&["switch", "--quiet", "main"]);
+    environment.git(&["merge", "--quiet", "--squash", "feat/mood"]);
+    environment.git(&["commit", "--quiet", "--message", "feat: a polite greeting (#7)"]);
+    let merged = environment.ok(&["--json", "build"]).json();
+    assert_eq!((&merged["version"], &merged["reused"]), (&"0.2.0".into(), &true.into()));
+    let found = environment.semel(&["--json", "diff", "0.1.0", "0.2.0"]).json();
+    let subjects: Vec<_> = found["commits"].as_array().unwrap().iter().map(|one| &one["subject"]).collect();
+    assert_eq!(subjects, ["feat: a polite greeting (#7)"], "{found:#}");
+    environment.ok(&["audit", "verify"]);
+    environment.ok(&["rebuild"]);
+}

@@ -104,6 +104,41 @@ fn what_is_imported_is_its_commits_artefact_once() {
 }
 
 #[test]
+fn an_import_gets_a_name_of_its_commits_line_and_of_a_store_that_lasts() {
+    let environment = project();
+    environment.edit(
+        "semel.toml",
+        "[artefact]",
+        "[artefact]\nplatforms = [\"linux/amd64\", \"linux/arm64\"]",
+    );
+    environment.commit("feat: two platforms");
+    let commit = environment.git(&["rev-parse", "HEAD"]);
+    fs::write(environment.dir().join("handler.zip"), b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0")
+        .unwrap();
+    let import = |more: &[&str]| {
+        environment.command(&[&["--json", "import", "zip:handler.zip", "--commit"], more].concat())
+    };
+    let mut in_ci = import(&[&commit]);
+    in_ci.env("CI", "true");
+    let refused = finish(in_ci, "");
+    assert_eq!(refused.code, 2, "the store would die with the runner: {refused:?}");
+    for (words, version) in [
+        (&[commit.as_str()][..], "0.1.0"),
+        (&[COMMIT, "-c", "tiny/trunk"], "0.0.1"),
+        (&[COMMIT, "-c", "tiny/branch", "--branch", "feat/x"], "0.0.1-feat-x.1"),
+        (&[COMMIT, "-c", "tiny/released", "--branch", "release/1.4"], "1.4.0"),
+    ] {
+        let imported = finish(import(words), "").json();
+        assert_eq!(imported["version"], version, "{words:?}: {imported}");
+    }
+    environment.write("semel.toml", "format = 7\n");
+    environment.commit("fix: break it");
+    let commit = environment.git(&["rev-parse", "HEAD"]);
+    let broken = finish(import(&[&commit, "-c", "tiny/image"]), "");
+    assert_eq!(broken.code, 2, "what is not understood is not passed over: {broken:?}");
+}
+
+#[test]
 fn packages_and_disks_are_imported_byte_for_byte() {
     let environment = TestEnvironment::empty();
     fs::write(environment.dir().join("handler.zip"), b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0")

@@ -428,6 +428,13 @@ fn a_candidate_becomes_final_without_another_build() {
     assert_eq!(environment.built(&[]), "0.1.1-rc.1");
     let listed = environment.ok(&["-q", "versions"]).stdout;
     assert_eq!(listed.lines().collect::<Vec<_>>(), ["0.1.1-rc.1", "0.1.0", "0.1.0-rc.2", "0.1.0-rc.1"]);
+    let table = environment.ok(&["versions"]).stdout;
+    let first: Vec<&str> = table.lines().skip(1).filter_map(|line| line.split("  ").next()).collect();
+    assert_eq!(
+        first,
+        ["0.1.1-rc.1", "0.1.0 = 0.1.0-rc.1", "0.1.0-rc.2"],
+        "an artefact has one line: {table}"
+    );
     environment.ok(&["audit", "verify"]);
     environment.ok(&["rebuild"]);
     assert_eq!(environment.ok(&["-q", "inspect", "0.1.0"]).digest(), digest);
