@@ -7,7 +7,7 @@
 //!
 //! Reading order: the formats ([`media_type`], [`descriptor`], [`manifest`], [`mod@reference`]), the protocol
 //! ([`route`], [`range`], [`error`]), bytes at rest ([`verify`], [`closure`], [`source`], [`layout`], [`bundle`],
-//! [`archive`]), bytes on the wire ([`transport`], [`client`]), and both together ([`copy`], [`files`]).
+//! [`archive`]), bytes on the wire ([`transport`], [`client`]), and both together ([`copy`], [`attached`], [`files`]).
 
 pub mod descriptor;
 pub mod manifest;
@@ -32,4 +32,5 @@ pub mod sign_in;
 pub mod transport;
 
 pub mod copy;
+pub mod attached;
 pub mod files;
