@@ -105,7 +105,8 @@ pub async fn write(
     path: &Path,
 ) -> Result<(), ArchiveError> {
     let parts = Parts::of(layout, digest, name).await;
-    let parts = parts.map_err(|source| ArchiveError::Layout { path: path.to_owned(), source: Box::new(source) })?;
+    let parts =
+        parts.map_err(|source| ArchiveError::Layout { path: path.to_owned(), source: Box::new(source) })?;
     let (root, to) = (layout.root().to_owned(), path.to_owned());
     let written = tokio::task::spawn_blocking(move || write_tar(&root, &parts, &to)).await;
     let written = written.unwrap_or_else(|panic| Err(io::Error::other(panic)));
