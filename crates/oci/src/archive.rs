@@ -4,7 +4,7 @@
 //! An archive is read where it lies: its table of entries is walked once, and blobs are stretches of the file. It is read
 //! as something that anyone may have made: no name in it becomes a path.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,9 @@ use semel_model::digest::Digest;
 use serde::Deserialize;
 use tar::EntryType;
 
+use crate::attached;
 use crate::bundle::{Bundle, Content};
+use crate::copy::CopyError;
 use crate::descriptor::{Annotations, Descriptor};
 use crate::layout::{Layout, LayoutError, REF_NAME, Select};
 use crate::manifest::{ImageManifest, Index, InvalidManifest, MAX_MANIFEST_BYTES, ParsedManifest};
@@ -64,7 +66,7 @@ pub enum ArchiveError {
         path: PathBuf,
         /// Why.
         #[source]
-        source: LayoutError,
+        source: Box<CopyError>,
     },
     /// It cannot be written.
     #[error("cannot write the archive {path}")]
@@ -93,8 +95,9 @@ pub async fn open(path: &Path) -> Result<Bundle, ArchiveError> {
     Err(ArchiveError::Other { path: path.to_owned(), reason })
 }
 
-/// Writes one artefact of a layout as an archive, durably and whole: its entry of that name in the index, and what it needs.
-/// What else lies in the layout stays out, so that the same artefact gives the same bytes. A file that has the name is replaced.
+/// Writes one artefact of a layout as an archive, durably and whole: its entry of that name in the index, what it needs, and
+/// what is attached to it. What else lies in the layout stays out, so that the same gives the same bytes. A file that has the
+/// name is replaced.
 pub async fn write(
     layout: &Layout,
     digest: &Digest,
@@ -102,7 +105,8 @@ pub async fn write(
     path: &Path,
 ) -> Result<(), ArchiveError> {
     let parts = Parts::of(layout, digest, name).await;
-    let parts = parts.map_err(|source| ArchiveError::Layout { path: path.to_owned(), source })?;
+    let parts =
+        parts.map_err(|source| ArchiveError::Layout { path: path.to_owned(), source: Box::new(source) })?;
     let (root, to) = (layout.root().to_owned(), path.to_owned());
     let written = tokio::task::spawn_blocking(move || write_tar(&root, &parts, &to)).await;
     let written = written.unwrap_or_else(|panic| Err(io::Error::other(panic)));
@@ -118,7 +122,7 @@ struct Parts {
 }
 
 impl Parts {
-    async fn of(layout: &Layout, digest: &Digest, name: Option<&str>) -> Result<Self, LayoutError> {
+    async fn of(layout: &Layout, digest: &Digest, name: Option<&str>) -> Result<Self, CopyError> {
         let named = |entry: &&Descriptor| {
             entry.digest == *digest && entry.annotations.get(REF_NAME).map(String::as_str) == name
         };
@@ -127,16 +131,12 @@ impl Parts {
             Some(entry) => entry.clone(),
             None => layout.resolve(Select::Digest(digest)).await?,
         };
-        let closure = layout.closure(&entry).await?;
-        let manifests = closure.manifests.iter().map(|manifest| &manifest.descriptor);
-        let mut digests: Vec<&Digest> =
-            manifests.chain(&closure.blobs).map(|descriptor| &descriptor.digest).collect();
-        for blob in &closure.optional_blobs {
-            if layout.blob_size(&blob.digest).await?.is_some() {
-                digests.push(&blob.digest);
-            }
+        let mut digests = BTreeSet::new();
+        add_closure(layout, &entry, &mut digests).await?;
+        for attached in attached::named(std::slice::from_ref(&entry), digest)? {
+            add_closure(layout, &layout.resolve(Select::Digest(&attached)).await?, &mut digests).await?;
         }
-        let path = |digest: &&Digest| format!("blobs/{}/{}", digest.algorithm().as_str(), digest.hex());
+        let path = |digest: &Digest| format!("blobs/{}/{}", digest.algorithm().as_str(), digest.hex());
         let mut blobs: Vec<String> = digests.iter().map(path).collect();
         blobs.sort_unstable();
         let index = Index {
@@ -147,6 +147,23 @@ impl Parts {
         };
         Ok(Self { index: index.encode().bytes.to_vec(), blobs })
     }
+}
+
+/// Adds what is reachable from a manifest and lies in the layout.
+async fn add_closure(
+    layout: &Layout,
+    root: &Descriptor,
+    digests: &mut BTreeSet<Digest>,
+) -> Result<(), LayoutError> {
+    let closure = layout.closure(root).await?;
+    digests.extend(closure.manifests.into_iter().map(|manifest| manifest.descriptor.digest));
+    digests.extend(closure.blobs.into_iter().map(|blob| blob.digest));
+    for blob in closure.optional_blobs {
+        if layout.blob_size(&blob.digest).await?.is_some() {
+            digests.insert(blob.digest);
+        }
+    }
+    Ok(())
 }
 
 /// What lies where in the file.

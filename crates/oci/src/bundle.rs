@@ -164,6 +164,22 @@ impl Bundle {
         }
     }
 
+    /// The artefacts in it.
+    pub(crate) fn entries(&self) -> &[Descriptor] {
+        &self.entries
+    }
+
+    /// A manifest that no entry names.
+    pub(crate) async fn descriptor_of(&self, digest: &Digest) -> Result<Descriptor, BundleError> {
+        let bytes = self.small(digest).await?;
+        let parsed = ParsedManifest::parse(&bytes, None).map_err(|source| BundleError::Manifest {
+            place: self.place.clone(),
+            digest: digest.clone(),
+            source,
+        })?;
+        Ok(Descriptor::new(parsed.media_type, digest.clone(), bytes.len() as u64))
+    }
+
     /// Whether it has a blob. The bytes are not looked at.
     pub fn has(&self, digest: &Digest) -> bool {
         self.contents.contains_key(digest)

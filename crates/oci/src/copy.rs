@@ -13,10 +13,11 @@ use std::task::{Context, Poll};
 
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
-use semel_model::digest::Digest;
+use semel_model::digest::{Digest, InvalidDigest};
 use semel_model::name::{ComponentName, InvalidName, Tag};
 use tokio::io::{AsyncRead, AsyncSeekExt as _, ReadBuf};
 
+use crate::attached::ATTACHED;
 use crate::body::BoxRead;
 use crate::bundle::{Bundle, BundleError};
 use crate::client::{ClientError, Pushed, RegistryClient};
@@ -128,6 +129,23 @@ pub enum CopyError {
         /// The size of the manifest.
         found_size: u64,
     },
+    /// More is attached to an artefact than anybody needs.
+    #[error("more than {most} manifests are attached to {digest}")]
+    TooMuchAttached {
+        /// The artefact.
+        digest: Digest,
+        /// How many are copied.
+        most: usize,
+    },
+    /// The annotation that names what is attached to an artefact cannot be read.
+    #[error("the annotation {ATTACHED} of {digest} names something that is no digest")]
+    Attached {
+        /// The artefact.
+        digest: Digest,
+        /// Why.
+        #[source]
+        source: InvalidDigest,
+    },
     /// The name for the copy cannot be a tag of a registry.
     #[error("cannot copy {digest} under this name")]
     Name {
@@ -185,6 +203,26 @@ pub async fn copy_found(
     progress: &Progress,
 ) -> Result<Copied, CopyError> {
     let name = Name::check(destination, &root.digest, name)?;
+    copy_as(source, destination, root, &name, progress).await
+}
+
+/// Copies a manifest with everything that belongs to it under its digest alone: in a layout it gets no entry.
+pub(crate) async fn copy_unnamed(
+    source: &Source,
+    destination: &Endpoint,
+    root: &Descriptor,
+    progress: &Progress,
+) -> Result<Copied, CopyError> {
+    copy_as(source, destination, root, &Name::Digest, progress).await
+}
+
+async fn copy_as(
+    source: &Source,
+    destination: &Endpoint,
+    root: &Descriptor,
+    name: &Name,
+    progress: &Progress,
+) -> Result<Copied, CopyError> {
     let closure = closure::walk(source, root).await?;
     let blobs = source.blobs_to_copy(&closure).await?;
     let all = Tally::of(blobs.iter().map(|blob| blob.size));
@@ -194,7 +232,7 @@ pub async fn copy_found(
     let copies = blobs.iter().map(|blob| copy_blob(source, destination, blob, progress).boxed());
     let done: Vec<(Pushed, u64)> =
         stream::iter(copies.collect::<Vec<_>>()).buffer_unordered(PARALLEL).try_collect().await?;
-    let descriptor = write_manifests(destination, &closure, &name).await?;
+    let descriptor = write_manifests(destination, &closure, name).await?;
     let tally = |way| Tally::of(done.iter().filter(|(pushed, _)| *pushed == way).map(|(_, bytes)| *bytes));
     Ok(Copied {
         descriptor,

@@ -7,7 +7,8 @@
 //!
 //! Reading order: the formats ([`media_type`], [`descriptor`], [`manifest`], [`mod@reference`]), the protocol
 //! ([`route`], [`range`], [`error`]), bytes at rest ([`verify`], [`closure`], [`source`], [`layout`], [`bundle`],
-//! [`archive`]), bytes on the wire ([`transport`], [`client`]), and both together ([`copy`], [`files`], [`chunked`]).
+//! [`archive`]), bytes on the wire ([`transport`], [`client`]), and both together ([`copy`], [`attached`], [`files`],
+//! [`chunked`]).
 
 pub mod descriptor;
 pub mod manifest;
@@ -32,5 +33,6 @@ pub mod sign_in;
 pub mod transport;
 
 pub mod copy;
+pub mod attached;
 pub mod files;
 pub mod chunked;

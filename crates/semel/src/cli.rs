@@ -920,6 +920,10 @@ pub(crate) struct PushArgs {
     /// For how long the name is held [default: 24h]
     #[arg(long = "for", value_name = "TERM", requires = "draft")]
     pub(crate) term: Option<Span>,
+
+    /// Leave out what is attached to it: statements, reports, its source
+    #[arg(long)]
+    pub(crate) alone: bool,
 }
 
 /// `semel pull`
@@ -936,6 +940,10 @@ pub(crate) struct PullArgs {
     /// Replace what is there and is something else
     #[arg(long)]
     pub(crate) force: bool,
+
+    /// Leave out what is attached to it: statements, reports, its source
+    #[arg(long)]
+    pub(crate) alone: bool,
 }
 
 /// What files become when they are pushed.
@@ -967,6 +975,10 @@ pub(crate) struct PublishArgs {
     /// The commit that it was built from
     #[arg(long, value_name = "SHA")]
     pub(crate) commit: Option<String>,
+
+    /// Leave out what is attached to it: statements, reports, its source
+    #[arg(long)]
+    pub(crate) alone: bool,
 }
 
 /// `semel serve`

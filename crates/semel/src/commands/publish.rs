@@ -29,7 +29,7 @@ pub(super) async fn run(args: &PublishArgs, cli: &Cli, session: &Session) -> Out
             .hint("--as VERSION"));
     };
     push::refuse_renamed_copy(&from, &component, &tag, session).await?;
-    let copied = push::copy_in(&from, &component, session).await?;
+    let copied = push::copy_in(&from, &component, push::With::of(args.alone), session).await?;
     let commit = match super::commit(args.commit.as_ref())? {
         Some(commit) => Some(commit),
         None => from.commit.clone(),

@@ -10,7 +10,9 @@ use semel_oci::reference::Place;
 use semel_server::api::calls::Inspect;
 use serde_json::json;
 
-use super::push::{HOME_ANNOTATION, REVISION_ANNOTATION, summary, transferred};
+use super::push::{
+    HOME_ANNOTATION, REVISION_ANNOTATION, With, copy_attached, summary, transferred, with_attached,
+};
 use super::{Outcome, take};
 use crate::cli::{Cli, PullArgs};
 use crate::output::Output;
@@ -28,6 +30,7 @@ pub(super) async fn run(args: &PullArgs, cli: &Cli, settings: Settings, output: 
         from: Source::Endpoint(Endpoint::Registry { client: session.client.registry(), name: component }),
         found,
         force: args.force,
+        with: With::of(args.alone),
     };
     let here = |path: &PathBuf| session.settings.directory().join(path);
     if !args.to.starts_with("oci:") && !args.to.contains("-archive:") {
@@ -53,12 +56,20 @@ pub(super) struct Wanted {
     pub(super) found: Inspection,
     /// Whether something else at the destination is replaced.
     pub(super) force: bool,
+    /// What goes with it into a layout or an archive.
+    pub(super) with: With,
 }
 
 async fn to_layout(wanted: &Wanted, dir: &Path, tag: Option<&str>, session: &Session) -> Outcome {
-    let (copied, name) = fill_layout(wanted, dir, tag, session).await?;
+    let Filled { copied, name, attached } = fill_layout(wanted, dir, tag, session).await?;
     let found = &wanted.found;
-    session.output.done(format!("{} is in {} ({})", found.artefact.name(), dir.display(), summary(&copied)));
+    session.output.done(format!(
+        "{} is in {} ({}{})",
+        found.artefact.name(),
+        dir.display(),
+        summary(&copied),
+        with_attached(attached)
+    ));
     if session.output.is_json() {
         let artefact = &found.artefact;
         let transfer = transferred(&copied);
@@ -72,12 +83,21 @@ async fn to_layout(wanted: &Wanted, dir: &Path, tag: Option<&str>, session: &Ses
 }
 
 /// Copies into a layout, and says there which store gives the component its versions.
+/// A layout that an artefact was copied to.
+struct Filled {
+    copied: Copied,
+    /// The name that the artefact has there.
+    name: Option<String>,
+    /// How many manifests are attached to it there.
+    attached: usize,
+}
+
 async fn fill_layout(
     wanted: &Wanted,
     dir: &Path,
     tag: Option<&str>,
     session: &Session,
-) -> Result<(Copied, Option<String>), Failure> {
+) -> Result<Filled, Failure> {
     let found = &wanted.found;
     let layout = Layout::create(dir).await.map_err(|error| Failure::from_error(Exit::Usage, &error))?;
     let name = tag.map(str::to_owned).or_else(|| found.artefact.version.as_ref().map(ToString::to_string));
@@ -85,8 +105,12 @@ async fn fill_layout(
     let transfer = Transfer::told(&session.output, "pull");
     let digest = &found.artefact.digest;
     let copied = copy(&wanted.from, &to, digest, name.as_deref(), &transfer.listener()).await;
+    let attached = match &copied {
+        Ok(copied) => copy_attached(&wanted.from, &to, copied, wanted.with, &transfer).await,
+        Err(_) => Ok(0),
+    };
     transfer.finish();
-    let copied = copied.map_err(|error| not_fetched(&error))?;
+    let (copied, attached) = (copied.map_err(|error| not_fetched(&error))?, attached?);
     let home = Some(format!("{}/{}", found.home, found.artefact.component));
     let commit = found.artefact.commit.as_ref().map(ToString::to_string);
     for (key, value) in [(HOME_ANNOTATION, home), (REVISION_ANNOTATION, commit)] {
@@ -94,7 +118,7 @@ async fn fill_layout(
         let annotated = layout.annotate(&copied.descriptor.digest, key, &value).await;
         annotated.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
     }
-    Ok((copied, name))
+    Ok(Filled { copied, name, attached })
 }
 
 /// Why an artefact did not come. What was denied stays so, however often it is asked for.
@@ -116,7 +140,7 @@ async fn to_archive(wanted: &Wanted, file: &Path, tag: Option<&str>, session: &S
     };
     if !already {
         let beside = take::beside(file)?;
-        let (copied, name) = fill_layout(wanted, &beside, tag, session).await?;
+        let Filled { copied, name, .. } = fill_layout(wanted, &beside, tag, session).await?;
         let layout = Layout::open(&beside).await.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
         // An attempt before may have left another artefact there.
         let written = archive::write(&layout, &copied.descriptor.digest, name.as_deref(), file).await;

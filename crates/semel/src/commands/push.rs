@@ -7,7 +7,6 @@ use semel_engine::publish::{Bind, Bound};
 use semel_model::digest::Digest;
 use semel_model::name::{CommitId, ComponentName, Tag};
 use semel_model::version::{TagMeaning, TagPolicy, meaning_of};
-use semel_oci::archive;
 use semel_oci::bundle::{Bundle, BundleError};
 use semel_oci::client::RegistryClient;
 use semel_oci::copy::{Copied, Endpoint, Source, Tally, copy};
@@ -15,6 +14,7 @@ use semel_oci::descriptor::Descriptor;
 use semel_oci::layout::{Layout, REF_NAME, Select};
 use semel_oci::reference::{Place, TagOrDigest, registry_base};
 use semel_oci::transport::Transport;
+use semel_oci::{archive, attached};
 use serde_json::{Value, json};
 
 use super::{Outcome, component, draft};
@@ -34,7 +34,7 @@ pub(super) async fn run(args: &PushArgs, cli: &Cli, session: &Session) -> Outcom
         None => (open(&args.from[0], session).await?, None),
     };
     refuse_renamed_copy(&from, &component, &tag, session).await?;
-    let copied = copy_in(&from, &component, session).await?;
+    let copied = copy_in(&from, &component, With::of(args.alone), session).await?;
     let bind = Bind {
         component: component.clone(),
         tag,
@@ -287,22 +287,70 @@ fn latest() -> TagOrDigest {
     TagOrDigest::Tag("latest".parse().expect("latest is a tag"))
 }
 
+/// What goes with an artefact when it is copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum With {
+    /// What is attached to it.
+    Attached,
+    /// Nothing.
+    Nothing,
+}
+
+impl With {
+    /// As the option says.
+    pub(super) fn of(alone: bool) -> Self {
+        if alone { Self::Nothing } else { Self::Attached }
+    }
+}
+
 /// Copies an artefact into the session's store, by digest.
 pub(super) async fn copy_in(
     from: &From,
     component: &ComponentName,
+    with: With,
     session: &Session,
 ) -> Result<Copied, Failure> {
     let to = Endpoint::Registry { client: session.client.registry(), name: component.clone() };
     let transfer = Transfer::told(&session.output, "push");
     let copied = copy(&from.source, &to, &from.digest, None, &transfer.listener()).await;
+    let attached = match &copied {
+        Ok(copied) => copy_attached(&from.source, &to, copied, with, &transfer).await,
+        Err(_) => Ok(0),
+    };
     transfer.finish();
     let copied = copied.map_err(|error| {
         Failure::from_error(Exit::Verification, &error)
             .hint("nothing was named; what arrived whole stays and is not sent again")
     })?;
-    session.output.done(summary(&copied));
+    session.output.done(format!("{}{}", summary(&copied), with_attached(attached?)));
     Ok(copied)
+}
+
+/// Copies what is attached to an artefact that was copied; says how many manifests that were.
+pub(super) async fn copy_attached(
+    from: &Source,
+    to: &Endpoint,
+    copied: &Copied,
+    with: With,
+    transfer: &Transfer,
+) -> Result<usize, Failure> {
+    if with == With::Nothing {
+        return Ok(0);
+    }
+    let attached = attached::copy_attached(from, to, &copied.descriptor, &transfer.listener()).await;
+    attached.map_err(|error| {
+        Failure::from_error(Exit::Verification, &error)
+            .because([format!("it is attached to {}", copied.descriptor.digest)])
+            .hint("--alone leaves out what is attached")
+    })
+}
+
+/// How much came along, in a few words.
+pub(super) fn with_attached(attached: usize) -> String {
+    match attached {
+        0 => String::new(),
+        _ => format!(", with {attached} attached"),
+    }
 }
 
 /// What a copy has done, in one line.

@@ -1,5 +1,6 @@
 //! Everything that is no build goes into a store with `semel push` and comes out with `semel pull`, the same to the byte.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
@@ -13,7 +14,7 @@ use semel_oci::layout::Layout;
 use semel_oci::manifest::ImageManifest;
 use semel_oci::media_type;
 
-use crate::environment::{TestEnvironment, finish, has};
+use crate::environment::{COMPONENT, TestEnvironment, finish, has};
 
 /// An empty zip file.
 const ZIP: &[u8] = b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
@@ -350,4 +351,47 @@ fn a_directory_with_something_else_in_it_is_not_touched() {
     assert_eq!(described(&environment.beside("out")).len(), 1);
     environment.ok(&["pull", "shop/tree@1.0.0", "../out", "--force"]);
     assert_eq!(described(&environment.beside("out")), described(&environment.dir().join("tree")));
+}
+
+#[test]
+fn what_is_attached_goes_along_into_another_store_unless_somebody_leaves_it_out() {
+    let environment = TestEnvironment::project();
+    environment.build();
+    let attached = |layout: &str| -> Vec<String> {
+        let index = fs::read(environment.beside(layout).join("index.json")).unwrap();
+        let index: serde_json::Value = serde_json::from_slice(&index).unwrap();
+        assert_eq!(index["manifests"].as_array().unwrap().len(), 1, "other programs find one image: {index}");
+        let names = index["manifests"][0]["annotations"]["dev.semel.attached"].as_str().unwrap_or_default();
+        let mut names: Vec<String> = names.split_whitespace().map(str::to_owned).collect();
+        names.sort();
+        names
+    };
+    environment.ok(&["pull", "0.1.0", "oci:../first"]);
+    let statements = attached("first");
+    let digests: BTreeSet<String> = statements.iter().cloned().collect();
+    assert!(statements.len() > 2 && digests.len() == statements.len(), "{statements:?}");
+    environment.ok(&["pull", "0.1.0", "oci-archive:../first.tar"]);
+    environment.ok(&["pull", "0.1.0", "oci:../bare", "--alone"]);
+    assert_eq!(attached("bare"), [""; 0]);
+    let serving = environment.serve();
+    let registry = format!("{}/{COMPONENT}:0.1.0", serving.address);
+    let none = Vec::new();
+    for (number, (from, more, expected)) in [
+        ("oci:../first", None, &statements),
+        ("oci-archive:../first.tar", None, &statements),
+        (registry.as_str(), None, &statements),
+        ("oci:../bare", None, &none),
+        (registry.as_str(), Some("--alone"), &none),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (store, layout) = (format!("../store{number}"), format!("layout{number}"));
+        let version = format!("{COMPONENT}@0.1.0");
+        let words = ["--store", &store, "push", from, &version];
+        environment.ok(&words.into_iter().chain(more).collect::<Vec<_>>());
+        environment.ok(&["--store", &store, "pull", &version, &format!("oci:../{layout}")]);
+        assert_eq!(attached(&layout), *expected, "{from} {more:?}");
+        environment.ok(&["--store", &store, "audit", "verify"]);
+    }
 }
