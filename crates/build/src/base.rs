@@ -188,8 +188,17 @@ impl BaseError {
 
     /// Whether the project must change, and not this machine.
     pub fn is_callers(&self) -> bool {
-        !matches!(self, Self::Unpack { .. })
+        match self {
+            Self::Unpack { .. } => false,
+            Self::Fetch { source, .. } => !is_passing(source),
+            _ => true,
+        }
     }
+}
+
+/// Whether the registry could not be reached, or could not answer.
+fn is_passing(error: &CopyError) -> bool {
+    matches!(error, CopyError::Registry(error) if error.is_passing())
 }
 
 fn is_unauthorised(error: &CopyError) -> bool {

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use crate::base::{Base, BaseError, BaseSources};
 use crate::boot::{self, BootError, BootRequest};
 use crate::cache::{self, Cache, CacheError};
+use crate::check::compare::blob_path;
 use crate::checkout::{self, CheckoutError};
 use crate::closure::smoke::{self, SmokeError, SmokeRequest};
 use crate::closure::{self, ClosureError, Question, Smoked};
@@ -574,7 +575,7 @@ impl BuildRequest {
                 workdir: None,
             });
         }
-        let path = self.layout_dir().join("blobs/sha256").join(config.hex());
+        let path = blob_path(&self.layout_dir(), config);
         let unread = |source| BuildError::Work { dir: path.clone(), source };
         let config: Value = serde_json::from_slice(&std::fs::read(&path).map_err(unread)?)
             .map_err(|error| unread(io::Error::other(error)))?;

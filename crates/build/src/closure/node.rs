@@ -6,25 +6,33 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::report::{Finding, Rule, Severity};
 use super::{Check, ClosureError, ignore_hint, metadata, shown};
 use crate::rootfs::Node;
 
-/// What of a package.json matters here. Whatever has another shape is taken as absent: Node does the same.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Package {
-    dependencies: BTreeMap<String, serde_json::Value>,
-    optional_dependencies: BTreeMap<String, serde_json::Value>,
-    peer_dependencies: BTreeMap<String, serde_json::Value>,
-    peer_dependencies_meta: BTreeMap<String, PeerMeta>,
-}
+/// What of a package.json matters here. What has another shape is taken as absent, each for itself: npm does the same.
+struct Package(Value);
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct PeerMeta {
-    optional: bool,
+impl Package {
+    /// Node reads over a byte order mark. `None`: it is no JSON.
+    fn read(text: &str) -> Option<Self> {
+        serde_json::from_str(text.strip_prefix('\u{feff}').unwrap_or(text)).ok().map(Self)
+    }
+
+    fn names(&self, table: &str) -> impl Iterator<Item = &String> {
+        self.0.get(table).and_then(Value::as_object).into_iter().flat_map(|table| table.keys())
+    }
+
+    fn has(&self, table: &str, name: &str) -> bool {
+        self.0.get(table).is_some_and(|table| table.get(name).is_some())
+    }
+
+    fn is_optional_peer(&self, name: &str) -> bool {
+        let meta = self.0.get("peerDependenciesMeta").and_then(|meta| meta.get(name));
+        meta.and_then(|meta| meta.get("optional")) == Some(&Value::Bool(true))
+    }
 }
 
 /// npm's own list of what it installed (`node_modules/.package-lock.json`).
@@ -48,8 +56,10 @@ struct Locked {
 pub(super) fn check(check: &mut Check<'_>) -> Result<(), ClosureError> {
     for (path, node) in check.rootfs().files() {
         if let Some(dir) = path.strip_suffix(b"package.json").filter(|dir| is_package(dir)) {
-            let package: Package = serde_json::from_str(&metadata(path, node)?).unwrap_or_default();
-            check_package(check, path, node, dir, &package);
+            match Package::read(&metadata(path, node)?) {
+                Some(package) => check_package(check, path, node, dir, &package),
+                None => unreadable(check, path),
+            }
         } else if path.ends_with(b"node_modules/.package-lock.json") {
             let lock: Lock = serde_json::from_str(&metadata(path, node)?).unwrap_or_default();
             check_lock(check, path, node, &lock);
@@ -75,19 +85,29 @@ fn check_package(check: &mut Check<'_>, path: &[u8], node: &Node, dir: &[u8], pa
     let own = if node.is_of_base() { Severity::Warning } else { Severity::Error };
     // Without a directory of packages above it, everything may have been bundled into one file.
     let severity = if has_packages(check, dir) { own } else { Severity::Warning };
-    for name in package.dependencies.keys().filter(|name| !package.optional_dependencies.contains_key(*name))
-    {
+    for name in package.names("dependencies").filter(|name| !package.has("optionalDependencies", name)) {
         if !is_installed(check, dir, name) {
             missing(check, path, name, "depends on", severity);
         }
     }
-    let is_optional =
-        |name: &String| package.peer_dependencies_meta.get(name).is_some_and(|meta| meta.optional);
-    for name in package.peer_dependencies.keys().filter(|name| !is_optional(name)) {
+    for name in package.names("peerDependencies").filter(|name| !package.is_optional_peer(name)) {
         if !is_installed(check, dir, name) {
             missing(check, path, name, "expects beside it", Severity::Warning);
         }
     }
+}
+
+/// What it depends on is not known then, and Node refuses to load what lies below it.
+fn unreadable(check: &mut Check<'_>, path: &[u8]) {
+    check.find(Finding {
+        severity: Severity::Warning,
+        rule: Rule::NodePackage,
+        path: shown(path),
+        needs: None,
+        explanation: "is no JSON, so what it depends on cannot be checked".to_owned(),
+        fix: "install that package once more, or leave it out of [artefact] files".to_owned(),
+        chain: Vec::new(),
+    });
 }
 
 fn missing(check: &mut Check<'_>, path: &[u8], name: &str, how: &str, severity: Severity) {

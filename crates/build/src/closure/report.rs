@@ -8,7 +8,7 @@ use serde::Serialize;
 /// The predicate type of a closure report.
 pub const PREDICATE_TYPE: &str = "https://semel.dev/evidence/closure/v1";
 
-/// Whether an artefact has inside what it needs. Of one artefact there is one report: no time and no machine is in it.
+/// Whether an artefact has inside what it needs. No time is in it; of the machine, whether and in what `smoke` ran.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// 1.

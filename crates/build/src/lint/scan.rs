@@ -37,8 +37,8 @@ pub struct Hit {
 impl Hit {
     /// The finding for a file.
     pub(super) fn finding(&self, path: &str) -> Finding {
-        let severity =
-            if self.rule.proven || !is_example(path) { self.rule.severity } else { Severity::Warning };
+        let harmless = !self.rule.proven && (is_example(path) || self.is_of_self_test(path));
+        let severity = if harmless { Severity::Warning } else { self.rule.severity };
         Finding {
             severity,
             rule: format!("secret/{}", self.rule.id),
@@ -50,6 +50,19 @@ impl Hit {
                   whoever has an old build has it"
                 .to_owned(),
         }
+    }
+}
+
+impl Hit {
+    /// Libraries of cryptography carry keys by which they test themselves when they are loaded (FIPS 140-3 asks for that),
+    /// such as the `libgnutls` that is in every Debian: everybody has these.
+    fn is_of_self_test(&self, path: &str) -> bool {
+        const DIRECTORIES: &[&str] = &["/lib/", "/lib64/", "/usr/lib/", "/usr/lib64/"];
+        let name = path.rsplit('/').next().unwrap_or(path);
+        self.rule.id == "private-key"
+            && matches!(self.place, Place::Offset(_))
+            && DIRECTORIES.iter().any(|dir| path.starts_with(dir))
+            && (name.ends_with(".so") || name.contains(".so."))
     }
 }
 
@@ -236,6 +249,24 @@ mod tests {
                     "{before} before, {after} after"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn the_keys_of_the_system_s_own_libraries_are_a_warning() {
+        let key = format!("-----BEGIN EC {}\n{}\n", "PRIVATE KEY-----", "aB3dE5fG7hJ9".repeat(8));
+        let binary = [b"\x7fELF\0".as_slice(), key.as_bytes()].concat();
+        for (path, bytes, severity) in [
+            ("/usr/lib/x86_64-linux-gnu/libgnutls.so.30.34.3", binary.as_slice(), Severity::Warning),
+            ("/lib64/libfreeblpriv3.so", &binary, Severity::Warning),
+            ("/usr/lib/x86_64-linux-gnu/libgnutls.so.30.34.3", key.as_bytes(), Severity::Error),
+            ("/usr/lib/x86_64-linux-gnu/key.pem", &binary, Severity::Error),
+            ("/app/lib/libshop.so", &binary, Severity::Error),
+            ("/usr/lib/service/server", &binary, Severity::Error),
+        ] {
+            let mut found = Vec::new();
+            Scanner::new().bytes(bytes, &mut |hit| found.push(hit.finding(path).severity));
+            assert_eq!(found, [severity], "{path}");
         }
     }
 

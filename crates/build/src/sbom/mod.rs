@@ -209,14 +209,14 @@ impl Packages {
     /// Reads a file of the artefact, if it can say anything.
     fn read(&mut self, place: Place, path: &[u8], node: &Node) -> io::Result<()> {
         let at = shown(path);
-        let system = self.distribution.clone().unwrap_or_default();
+        let system = || self.distribution.clone().unwrap_or_default();
         match Holds::of(path) {
             Holds::Dpkg => {
-                let found = whole(node, DATABASE_BYTES_MAX)?.map(|bytes| debian::packages(&bytes, &system));
+                let found = whole(node, DATABASE_BYTES_MAX)?.map(|bytes| debian::packages(&bytes, &system()));
                 self.add(place, &at, found);
             }
             Holds::Apk => {
-                let found = whole(node, DATABASE_BYTES_MAX)?.map(|bytes| alpine::packages(&bytes, &system));
+                let found = whole(node, DATABASE_BYTES_MAX)?.map(|bytes| alpine::packages(&bytes, &system()));
                 self.add(place, &at, found);
             }
             Holds::Npm => {

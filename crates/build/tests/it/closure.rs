@@ -623,8 +623,29 @@ fn node_packages_have_what_they_depend_on() {
     );
     assert_eq!(
         locked.found(),
-        ["error: /app/node_modules/.package-lock.json lists gone, which is in no node_modules that it sees"]
+        [
+            "error: /app/node_modules/.package-lock.json lists gone, which is in no node_modules that it sees",
+            "warning: /app/node_modules/c/package.json is no JSON, so what it depends on cannot be checked",
+        ]
     );
+}
+
+#[test]
+fn what_is_odd_in_one_table_of_a_package_hides_nothing_of_the_others() {
+    for odd in [
+        "\"peerDependencies\": []",
+        "\"peerDependenciesMeta\": {\"p\": {\"optional\": \"yes\"}}",
+        "\"optionalDependencies\": 1",
+    ] {
+        let package = format!("\u{feff}{{ \"dependencies\": {{ \"a\": \"1\" }}, {odd} }}");
+        let tree =
+            Tree::image("").file("app/package.json", package).file("app/node_modules/b/package.json", "{}");
+        assert_eq!(
+            tree.found(),
+            ["error: /app/package.json depends on a, which is in no node_modules that it sees"],
+            "{odd}"
+        );
+    }
 }
 
 #[test]
