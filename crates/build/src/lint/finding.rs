@@ -118,6 +118,37 @@ pub(super) fn is_example(path: &str) -> bool {
     name.split(['.', '-', '_']).any(|word| matches!(word, "example" | "examples" | "sample" | "samples"))
         || lower.split('/').any(|part| DIRECTORIES.contains(&part) || part.ends_with(".dist-info"))
         || SUFFIXES.iter().any(|suffix| lower.ends_with(suffix))
+        || is_system_library(&lower, name)
+}
+
+/// A shared library where a system keeps its own. Those that encrypt have the keys with which they test themselves
+/// inside: GnuTLS, which is below each Debian image, has ten.
+fn is_system_library(path: &str, name: &str) -> bool {
+    let of_system = path.starts_with("/lib/") || path.starts_with("/lib64/") || path.contains("/usr/lib");
+    of_system && name.starts_with("lib") && (name.contains(".so.") || name.ends_with(".so"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_example;
+
+    #[test]
+    fn what_other_people_wrote_is_told_from_what_the_project_wrote() {
+        for (path, expected) in [
+            ("/app/node_modules/jsonwebtoken/index.js", true),
+            ("/usr/lib/python3/dist-packages/key.py", true),
+            ("/app/settings.example.toml", true),
+            ("/usr/lib/x86_64-linux-gnu/libgnutls.so.30.34.3", true),
+            ("/usr/lib64/libgnutls.so", true),
+            ("/lib/libcrypto.so.3", true),
+            ("/app/lib/libshop.so", false),
+            ("/usr/lib/shop/shop.key", false),
+            ("/usr/bin/shop", false),
+            ("/app/main.py", false),
+        ] {
+            assert_eq!(is_example(path), expected, "{path}");
+        }
+    }
 }
 
 #[cfg(test)]
