@@ -120,8 +120,6 @@ pub enum RunError {
         ending: String,
         /// The last lines that it printed.
         tail: Vec<String>,
-        /// Everything that it printed.
-        log: PathBuf,
         /// Whether it spoke of `/tmp`, which its sandbox keeps from it.
         wants_tmp: bool,
     },
@@ -136,8 +134,6 @@ pub enum RunError {
         limit: semel_model::duration::Span,
         /// The last lines that it printed.
         tail: Vec<String>,
-        /// Everything that it printed.
-        log: PathBuf,
     },
     /// The caller stopped it.
     #[error("{phase}: stopped")]
@@ -184,9 +180,10 @@ impl RunError {
                 "behind Landlock there is no /tmp: write to $TMPDIR, or install bubblewrap (semel doctor)"
                     .to_owned()
             }
-            Self::Failed { log, .. } => format!("the whole output: {}", log.display()),
             Self::TimedOut { .. } => "raise [build] timeout, such as timeout = \"60m\"".to_owned(),
-            Self::Stopped { .. } | Self::Start { .. } | Self::Log { .. } => return None,
+            Self::Failed { .. } | Self::Stopped { .. } | Self::Start { .. } | Self::Log { .. } => {
+                return None;
+            }
         })
     }
 }
@@ -373,16 +370,16 @@ impl OneCommand<'_> {
 
     fn judge(&self, ended: &Ended) -> Result<(), RunError> {
         let (phase, command) = (self.phase, self.recipe.to_string());
-        let (log, tail) = (self.request.log.to_owned(), self.log.last_lines());
+        let tail = self.log.last_lines();
         match ended {
             Ended::With(status) if status.success() => Ok(()),
             Ended::With(status) => {
                 let wants_tmp =
                     !self.request.sandbox.has_tmp() && tail.iter().any(|line| line.contains("/tmp"));
-                Err(RunError::Failed { phase, command, ending: watch::ending(*status), tail, log, wants_tmp })
+                Err(RunError::Failed { phase, command, ending: watch::ending(*status), tail, wants_tmp })
             }
             Ended::TooLate => {
-                Err(RunError::TimedOut { phase, command, limit: self.request.build.timeout, tail, log })
+                Err(RunError::TimedOut { phase, command, limit: self.request.build.timeout, tail })
             }
             Ended::Stopped => Err(RunError::Stopped { phase }),
         }
