@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use semel_model::digest::Digest;
 use semel_model::entry::Leaf;
-use semel_model::merkle::{self, Hash};
+use semel_model::merkle::{self, Frontier, Hash};
 use semel_model::note::Checkpoint;
 use semel_model::promotion::{self, Decision};
 
@@ -99,32 +99,45 @@ impl Moment {
 
 /// The tree, computed anew from the leaves alone.
 struct Tree {
-    leaves: Vec<Hash>,
+    edge: Frontier,
+    /// The hashes of the complete subtrees, by level and index; those of the leaves are the first level. Every checkpoint is a
+    /// handful of them: there are nearly as many checkpoints as leaves.
+    levels: Vec<Vec<Hash>>,
 }
 
 impl Tree {
+    fn new() -> Self {
+        Self { edge: Frontier::new(0, Vec::new()), levels: vec![Vec::new()] }
+    }
+
+    fn push(&mut self, leaf: Hash) {
+        self.levels[0].push(leaf);
+        for (node, hash) in self.edge.push(leaf) {
+            let level = node.level as usize;
+            self.levels.resize_with(self.levels.len().max(level + 1), Vec::new);
+            self.levels[level].push(hash);
+        }
+    }
+
+    fn leaves(&self) -> &[Hash] {
+        &self.levels[0]
+    }
+
+    /// The root when the tree had `size` leaves; none: it never had so many.
     fn root(&self, size: u64) -> Option<Hash> {
-        let leaves = self.leaves.get(..usize::try_from(size).ok()?)?;
+        if size > self.edge.size() {
+            return None;
+        }
         let hash = |node: &merkle::Node| {
-            let width = 1usize << node.level;
-            let start = usize::try_from(node.index).ok()? * width;
-            Some(complete_root(leaves.get(start..start + width)?))
+            self.levels.get(node.level as usize)?.get(usize::try_from(node.index).ok()?).copied()
         };
         let parts: Option<Vec<Hash>> = merkle::root_nodes(size).iter().map(hash).collect();
         Some(merkle::root_of(&parts?))
     }
 }
 
-fn complete_root(leaves: &[Hash]) -> Hash {
-    let mut level = leaves.to_vec();
-    while level.len() > 1 {
-        level = level.chunks(2).map(|pair| merkle::node_hash(&pair[0], &pair[1])).collect();
-    }
-    level[0]
-}
-
 async fn hash_entries(conn: &mut Conn, size: u64, report: &mut Report) -> Result<Tree, AuditError> {
-    let mut leaves = Vec::new();
+    let mut tree = Tree::new();
     let mut last_time = None;
     let mut from = 0;
     while from < size {
@@ -139,9 +152,9 @@ async fn hash_entries(conn: &mut Conn, size: u64, report: &mut Report) -> Result
         }
         for row in rows {
             let seq = row.count(0);
-            if seq != leaves.len() as u64 {
-                report.problems.push(format!("entry {} is missing from the ledger", leaves.len()));
-                return Ok(Tree { leaves });
+            if seq != tree.edge.size() {
+                report.problems.push(format!("entry {} is missing from the ledger", tree.edge.size()));
+                return Ok(tree);
             }
             let text = row.text(5);
             let hash = merkle::leaf_hash(text.as_bytes());
@@ -167,12 +180,12 @@ async fn hash_entries(conn: &mut Conn, size: u64, report: &mut Report) -> Result
                 }
                 Err(error) => report.problems.push(format!("entry {seq}: {error}")),
             }
-            leaves.push(hash);
+            tree.push(hash);
         }
-        from = leaves.len() as u64;
+        from = tree.edge.size();
     }
-    report.entries = leaves.len() as u64;
-    Ok(Tree { leaves })
+    report.entries = tree.edge.size();
+    Ok(tree)
 }
 
 /// Every checkpoint that was ever signed must be a prefix of what is there now (invariant I9), and the newest must cover
@@ -247,7 +260,7 @@ fn compare_files(contents: Contents, tree: &Tree, report: &mut Report) {
             return;
         }
         for leaf in &batch.leaves {
-            let same = usize::try_from(seq).ok().and_then(|at| tree.leaves.get(at))
+            let same = usize::try_from(seq).ok().and_then(|at| tree.leaves().get(at))
                 == Some(&merkle::leaf_hash(leaf));
             if !same {
                 report
