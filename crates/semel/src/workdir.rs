@@ -31,8 +31,11 @@ impl WorkDir {
         durable::create_dir(base)?;
         sweep(base, now);
         let dir = TempDir::with_prefix_in("b", base)?;
-        let lock = durable::create_new(&dir.path().join("lock"), Access::Private)?;
+        // It has its name when it is held: one that nobody holds is what a killed build left.
+        let unnamed = dir.path().join("lock.new");
+        let lock = durable::create_new(&unnamed, Access::Private)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        durable::move_into_place(&unnamed, &dir.path().join("lock"))?;
         fs::create_dir(dir.path().join("files"))?;
         Ok(Self { dir, _lock: lock })
     }
