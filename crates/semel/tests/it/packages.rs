@@ -76,7 +76,7 @@ fn versions_of_a_disk_image_share_what_is_the_same() {
     environment.commit("fix: tail");
     environment.ok(&["build"]);
     let blobs = |version: &str| {
-        environment.ok(&["pull", version, &format!("oci:../{version}")]);
+        environment.ok(&["pull", "--alone", version, &format!("oci:../{version}")]);
         let layout = environment.beside(version).join("blobs");
         let blobs = environment.bytes_below(&layout).into_iter();
         blobs.map(|(path, _)| path.strip_prefix(&layout).unwrap().to_owned()).collect::<Vec<_>>()
