@@ -168,8 +168,13 @@ async fn two(
     Ok(Compared { identical, comparison, files, parts: Vec::new() })
 }
 
+/// Whether a layer is compared as it is: a file with a name, or a chunk of a disk image.
+fn is_whole(layer: &Layer) -> bool {
+    layer.title.is_some() || layer.media_type == CHUNK
+}
+
 fn is_opaque(layer: &Layer) -> bool {
-    layer.title.is_none() && !is_layer(&layer.media_type)
+    !is_whole(layer) && !is_layer(&layer.media_type)
 }
 
 /// Compares the parts of two indexes, platform by platform. Where only one of the two is an index, there is nothing to compare.
@@ -212,7 +217,7 @@ async fn changed_files(
     to: &[Layer],
     session: &Session,
 ) -> Result<Vec<FileChange>, Failure> {
-    if from.iter().chain(to).any(|layer| layer.title.is_some() || layer.media_type == CHUNK) {
+    if from.iter().chain(to).any(is_whole) {
         return Ok(whole_files(from, to));
     }
     let work = session.work_dir()?;
