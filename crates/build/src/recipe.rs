@@ -2,10 +2,10 @@
 //!
 //! The environment is cleared and then set from a fixed list, so that nothing of the caller's reaches the build by
 //! accident. Each command runs in the build's [`Sandbox`], below a guard; when it ends, is stopped or takes too long,
-//! everything that it started ends with it. `fetch` may use the network and sees the secrets that the project names,
-//! `run` has neither. What the commands print goes to a log file and, line by line, to the caller.
+//! everything that it started ends with it. `fetch` may use the network, with the caller's way out, and sees the secrets
+//! that the project names; `run` has neither. What the commands print goes to a log file and, line by line, to the caller.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -192,8 +192,8 @@ impl RunError {
 pub fn run(request: &RunRequest<'_>, line: &Listener, cancel: &Cancel) -> Result<RunReport, RunError> {
     let environment = environment(request);
     let unlogged = |source| RunError::Log { log: request.log.to_owned(), source };
-    let log =
-        BuildLog::create(request.log, request.secrets, log::BOUNDS, Arc::clone(line)).map_err(unlogged)?;
+    let masks = [request.secrets, &request.host.way_out.secrets()].concat();
+    let log = BuildLog::create(request.log, &masks, log::BOUNDS, Arc::clone(line)).map_err(unlogged)?;
     let clock = Clock { before: Duration::ZERO, began: Instant::now() };
     let ran = run_phases(request, &environment, &log, clock, cancel);
     // Also the log of a build that failed is complete.
@@ -205,9 +205,9 @@ pub fn run(request: &RunRequest<'_>, line: &Listener, cancel: &Cancel) -> Result
     Ok(RunReport {
         sandbox: request.sandbox.clone(),
         network: request.sandbox.reaches_network(permit(Phase::Run, request.build)),
+        variables: seen(request, environment, &phases),
         phases,
         toolchain,
-        variables: environment.into_keys().collect(),
         secrets: request.secrets.iter().map(|secret| secret.name().to_owned()).collect(),
         log_digest,
     })
@@ -319,6 +319,26 @@ fn environment(request: &RunRequest<'_>) -> BTreeMap<String, String> {
     environment
 }
 
+/// What a phase sees beside the environment of all.
+fn way_out(request: &RunRequest<'_>, phase: Phase) -> BTreeMap<String, String> {
+    if !permit(phase, request.build).network {
+        return BTreeMap::new();
+    }
+    let inside = request.sandbox.inside(request.room, request.semel);
+    request.host.way_out.beside(&request.build.env, inside.authorities.as_deref())
+}
+
+/// The names of the variables that the phases saw.
+fn seen(
+    request: &RunRequest<'_>,
+    environment: BTreeMap<String, String>,
+    phases: &[(Phase, Duration)],
+) -> Vec<String> {
+    let mut names: BTreeSet<String> = environment.into_keys().collect();
+    names.extend(phases.iter().flat_map(|(phase, _)| way_out(request, *phase).into_keys()));
+    names.into_iter().collect()
+}
+
 struct OneCommand<'a> {
     request: &'a RunRequest<'a>,
     environment: &'a BTreeMap<String, String>,
@@ -361,7 +381,7 @@ impl OneCommand<'_> {
         let wrapper = request.varied.wrapper.iter().map(String::as_str);
         let argv: Vec<&str> = wrapper.chain(self.recipe.argv()).collect();
         let mut command = request.sandbox.command(&argv, permit, request.room, request.host, request.semel);
-        command.env_clear().envs(self.environment);
+        command.env_clear().envs(self.environment).envs(way_out(request, self.phase));
         if self.phase == Phase::Fetch {
             command.envs(request.secrets.iter().map(|secret| (secret.name(), secret.value())));
         }

@@ -47,6 +47,9 @@ pub(super) const TRIAL: [&str; 15] = [
     "/bin/true",
 ];
 
+/// Where a command finds the certificate authorities of the caller's way out.
+const AUTHORITIES: &str = "/authorities";
+
 /// Where everything is inside.
 pub(super) fn inside() -> Inside {
     Inside {
@@ -54,6 +57,7 @@ pub(super) fn inside() -> Inside {
         home: PathBuf::from("/builder"),
         tmp: PathBuf::from("/tmp"),
         semel: PathBuf::from("/semel"),
+        authorities: Some(PathBuf::from(AUTHORITIES)),
     }
 }
 
@@ -92,6 +96,11 @@ pub(super) fn line(
     // After the temporary directory, below which one of them may lie.
     for dir in &host.toolchains {
         line.bind("--ro-bind", dir, dir);
+    }
+    if permit.network {
+        for (number, path) in host.way_out.authorities().iter().enumerate() {
+            line.bind("--ro-bind", path, &Path::new(AUTHORITIES).join(number.to_string()));
+        }
     }
     line.bind("--bind", &room.home, &inside.home);
     line.bind("--bind", &room.tree, &inside.tree);

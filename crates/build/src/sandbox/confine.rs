@@ -71,6 +71,9 @@ impl Confinement {
         programs.push(semel.to_owned());
         let mut facts: Vec<PathBuf> = FACTS.iter().map(PathBuf::from).collect();
         facts.push(PathBuf::from("/etc/passwd"));
+        if permit.network {
+            facts.extend_from_slice(host.way_out.authorities());
+        }
         let paths = Paths {
             programs,
             facts,

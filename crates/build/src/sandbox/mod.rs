@@ -16,6 +16,7 @@
 //! verb of the binary calls, first as the guard, then, inside, to restrict itself before it becomes the command.
 
 mod preflight;
+mod way_out;
 mod view;
 mod bubblewrap;
 mod jail;
@@ -36,6 +37,7 @@ pub(crate) use jail::{Jail, Shown};
 pub use preflight::{Missing, Preflight, Unavailable, preflight};
 pub(crate) use preflight::{on_path, try_bubblewrap};
 pub use view::HostEnvironment;
+pub use way_out::WayOut;
 
 /// How much of the host a command is kept from. Weakest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -126,6 +128,8 @@ pub struct Inside {
     pub tmp: PathBuf,
     /// `SEMEL`.
     pub semel: PathBuf,
+    /// The certificate authorities of the caller's way out, by their numbers; without it, they lie where the host has them.
+    pub authorities: Option<PathBuf>,
 }
 
 impl Room {
@@ -201,6 +205,7 @@ impl Sandbox {
                 home: room.home.clone(),
                 tmp: room.tmp.clone(),
                 semel: semel.to_owned(),
+                authorities: None,
             },
         }
     }

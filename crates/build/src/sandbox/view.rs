@@ -3,13 +3,18 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// What a build takes from the host: where programs and toolchains are. Anything else is cleared.
+use super::WayOut;
+
+/// What a build takes from the host: where programs and toolchains are, and how the network is reached. Anything else is
+/// cleared.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostEnvironment {
     /// The variables that are handed on.
     pub variables: BTreeMap<String, String>,
     /// Directories outside the system that commands may read, as the host names them.
     pub toolchains: Vec<PathBuf>,
+    /// What commands see in addition that may use the network.
+    pub way_out: WayOut,
 }
 
 /// Toolchains that a variable names, and where they lie below `HOME` unless it does.
@@ -63,7 +68,7 @@ impl HostEnvironment {
     /// Picks from the caller's variables, and resolves what would follow from `HOME` before `HOME` changes.
     pub fn of(variables: &BTreeMap<String, String>) -> Self {
         let home = variables.get("HOME").map(PathBuf::from);
-        let mut host = Self::default();
+        let mut host = Self { way_out: WayOut::of(variables), ..Self::default() };
         for (name, below_home) in TOOLCHAINS {
             let usual = || {
                 let dir = home.as_ref()?.join(below_home?);
@@ -84,7 +89,7 @@ impl HostEnvironment {
         host
     }
 
-    /// Everything of the host that can be read, apart from devices and what the kernel tells.
+    /// Everything of the host that can be read and run, apart from devices and what the kernel tells.
     pub(super) fn readable(&self, network: bool) -> Vec<PathBuf> {
         let mut paths = system();
         paths.extend(etc(network));

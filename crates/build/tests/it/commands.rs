@@ -81,7 +81,7 @@ fn toolchains_are_found_where_they_were_before_the_home_changed() {
     variables.insert("RUSTUP_HOME".to_owned(), text(&rustup));
     assert_eq!(
         HostEnvironment::of(&given),
-        HostEnvironment { variables, toolchains: vec![rustup, bin, lib] }
+        HostEnvironment { variables, toolchains: vec![rustup, bin, lib], ..HostEnvironment::default() }
     );
 }
 

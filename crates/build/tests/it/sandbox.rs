@@ -247,6 +247,98 @@ fn a_secret_is_seen_by_fetch_alone_and_only_its_name_is_recorded() {
     }
 }
 
+/// A caller behind a proxy with a password, whose authorities lie in his home, beside what is nobody's business.
+struct Company {
+    home: TempDir,
+}
+
+impl Company {
+    fn new() -> Self {
+        let home = TempDir::new().unwrap();
+        fs::create_dir(home.path().join("authorities")).unwrap();
+        fs::write(home.path().join("authorities/one.pem"), "one").unwrap();
+        fs::write(home.path().join("company.pem"), "company").unwrap();
+        fs::write(home.path().join("private"), SECRET).unwrap();
+        Self { home }
+    }
+
+    fn at(&self, name: &str) -> String {
+        self.home.path().join(name).canonicalize().unwrap().to_string_lossy().into_owned()
+    }
+
+    fn host(&self) -> HostEnvironment {
+        let variables = [
+            ("PATH", path()),
+            ("HOME", self.at("")),
+            ("HTTPS_PROXY", "http://ada:hunter%2B2@proxy.example:3128".to_owned()),
+            ("no_proxy", "localhost".to_owned()),
+            ("NODE_EXTRA_CA_CERTS", "/no/such.pem".to_owned()),
+            ("SSL_CERT_DIR", format!("/etc/ssl/certs:{}", self.at("authorities"))),
+            ("SSL_CERT_FILE", self.at("company.pem")),
+            ("GIT_SSL_NO_VERIFY", "1".to_owned()),
+        ];
+        HostEnvironment::of(&variables.map(|(name, value)| (name.to_owned(), value)).into())
+    }
+
+    /// A command that says which of the variables it sees, and what it can read of the caller's home: where they say, or
+    /// where it lies.
+    fn look(&self) -> String {
+        let read = |path: &str| format!("cat {path} 2>/dev/null || echo -n closed; echo");
+        let commands = [
+            "env | grep -E '_PROXY|_proxy|_CERT|_SSL' | cut -d= -f1 | sort | xargs".to_owned(),
+            format!(
+                "dirs=${{SSL_CERT_DIR-{}}}; file=${{SSL_CERT_FILE-{}}}",
+                self.at("authorities"),
+                self.at("company.pem")
+            ),
+            read("${dirs##*:}/one.pem"),
+            read("$file"),
+            read(&self.at("private")),
+            "echo $file".to_owned(),
+        ];
+        commands.join("; ")
+    }
+}
+
+#[test]
+fn commands_with_network_have_the_callers_way_out_and_the_authorities_that_it_names() {
+    let company = Company::new();
+    let look = company.look();
+    let names = "HTTPS_PROXY NODE_EXTRA_CA_CERTS SSL_CERT_DIR SSL_CERT_FILE no_proxy";
+    let here = company.at("company.pem");
+    for level in isolating_levels() {
+        let place = if level == Level::Bubblewrap { "/authorities/1" } else { &here };
+        let online = [names, "one", "company", "closed", place];
+        let offline = ["", "closed", "closed", "closed", &here];
+        for (network, in_run) in [(false, offline), (true, online)] {
+            let table = format!("network = {network}\nfetch = \"{look}\"\nrun = \"{look}; touch out\"");
+            let done = build(&project(&table), level, |request| request.host = company.host());
+            let done = done.unwrap_or_else(|error| panic!("{level}: {error:?}"));
+            assert_eq!(printed(&done), [online, in_run].concat(), "{level}, network = {network}");
+        }
+    }
+}
+
+#[test]
+fn a_proxys_password_is_in_no_log_and_the_way_out_in_no_key() {
+    let company = Company::new();
+    let table = "fetch = \"echo ${HTTPS_PROXY-none}; echo hunter+2; printf %s ada:hunter+2 | base64; echo ${no_proxy-none}\"\n\
+                 run = \"echo ${HTTPS_PROXY-none}; touch out\"\nenv = { NO_PROXY = \"own\" }";
+    for level in all_levels() {
+        let done = build(&project(table), level, |request| request.host = company.host());
+        let done = done.unwrap_or_else(|error| panic!("{level}: {error:?}"));
+        let hidden = "[secret HTTPS_PROXY]";
+        assert_eq!(printed(&done), [hidden, hidden, hidden, "none", "none"], "{level}");
+        let seen = &parameters(&done)["variables"];
+        let seen: Vec<&str> = seen.as_array().unwrap().iter().filter_map(|name| name.as_str()).collect();
+        assert!(seen.contains(&"HTTPS_PROXY") && !seen.contains(&"no_proxy"), "{seen:?}");
+        let claims: Vec<String> = done.built.claims.iter().map(|claim| claim.predicate.to_string()).collect();
+        assert!(!claims.iter().any(|claim| claim.contains("proxy.example")), "{claims:?}");
+        let without = built(table, level);
+        assert_eq!(parameters(&done)["buildKey"], parameters(&without)["buildKey"]);
+    }
+}
+
 #[test]
 fn a_path_in_the_output_says_nothing_about_the_host() {
     if !isolating_levels().contains(&Level::Bubblewrap) {
