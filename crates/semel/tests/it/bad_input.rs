@@ -97,12 +97,20 @@ const CASES: &[Case] = &[
         says: &["`no-such-branch` is no commit", "hint: git log"],
     },
     Case {
-        what: "uncommitted changes are a notice",
+        what: "uncommitted changes are a notice that names them",
         world: TestEnvironment::project,
         setup: |env| env.write("run.sh", "#!/bin/sh\nexit 1\n"),
         command: &["build"],
         code: 0,
-        says: &["note: 1 uncommitted file is not part of this build"],
+        says: &["note: 1 uncommitted file is not part of this build: run.sh\n"],
+    },
+    Case {
+        what: "of many uncommitted changes the first are named",
+        world: TestEnvironment::project,
+        setup: |env| ["a", "b", "c/d", "e", "f", "g", "h"].iter().for_each(|name| env.write(name, "")),
+        command: &["build"],
+        code: 0,
+        says: &["note: 7 uncommitted files are not part of this build: a, b, c/, e, f and 2 more\n"],
     },
     Case {
         what: "an output file that the build did not leave",
