@@ -1,7 +1,7 @@
 //! Source: which commit is built, which of its files count, and what it is called.
 //!
 //! Only the commit is read, never the working directory: the project file is the commit's, the files are the commit's,
-//! and uncommitted changes are counted for a notice and otherwise ignored. Nothing is written.
+//! and uncommitted changes are listed for a notice and otherwise ignored. Nothing is written.
 
 mod history;
 mod line;
@@ -60,8 +60,9 @@ pub struct Source {
     pub line: Line,
     /// For a merge commit that a forge made to try a request out: the commit that was requested to be merged.
     pub head: Option<CommitId>,
-    /// How many files of the working tree differ from the current commit, below the project's directory.
-    pub uncommitted: usize,
+    /// The files of the working tree that differ from the current commit, relative to the project's directory and none
+    /// outside it. A directory of which nothing is committed is named itself, with a slash at its end.
+    pub uncommitted: Vec<String>,
     /// Where the repository comes from, as an `https` URL where one can be told, without credentials.
     pub remote: Option<String>,
     /// Whether the clone is shallow.
@@ -229,7 +230,7 @@ pub fn resolve(request: &Resolve<'_>) -> Result<Source, SourceError> {
     };
     let head = runner.requested(request, &commit.parents);
     Ok(Source {
-        uncommitted: count_changes(status, &prefix)?,
+        uncommitted: read_changes(status, &prefix)?,
         remote: line::public_remote(&remotes),
         repository: place.repository,
         prefix,
@@ -463,8 +464,11 @@ pub(crate) fn public_remote_of(url: &str) -> Option<String> {
 }
 
 /// `XY PATH<NUL>` for each file. A bare repository has no answer, and no changes.
-fn count_changes(running: Running, prefix: &str) -> Result<usize, GitError> {
+fn read_changes(running: Running, prefix: &str) -> Result<Vec<String>, GitError> {
     let bytes = running.answer()?.bytes;
-    let below = |record: &&[u8]| record.get(3..).is_some_and(|path| path.starts_with(prefix.as_bytes()));
-    Ok(bytes.split(|byte| *byte == 0).filter(below).count())
+    let below = |record: &[u8]| {
+        let path = record.get(3..)?.strip_prefix(prefix.as_bytes())?;
+        Some(String::from_utf8_lossy(path).into_owned())
+    };
+    Ok(bytes.split(|byte| *byte == 0).filter_map(below).collect())
 }

@@ -37,7 +37,7 @@ fn a_commit_is_resolved_with_its_tree_its_time_and_its_line() {
     assert_eq!(source.committed_seconds, COMMITTED);
     assert_eq!(source.line, Line::Main("main".into()));
     assert_eq!(source.remote.as_deref(), Some("https://forge.example/shop/api"));
-    assert_eq!((source.uncommitted, source.shallow, source.prefix.as_str()), (0, false, ""));
+    assert_eq!((source.uncommitted.len(), source.shallow, source.prefix.as_str()), (0, false, ""));
     assert_eq!(source.entries.len(), 1);
 }
 
@@ -93,7 +93,7 @@ fn a_project_in_a_subdirectory_has_its_own_tree() {
     let source = resolve_at(&repo.path().join("services/web/src/deep"), None, &[]).unwrap();
     assert_eq!(source.project.component.as_str(), "shop/web");
     assert_eq!(source.prefix, "services/web/");
-    assert_eq!(source.uncommitted, 1);
+    assert_eq!(source.uncommitted, ["new"]);
     let paths: Vec<_> = source.entries.iter().map(|entry| entry.path.as_slice()).collect();
     assert_eq!(paths, [b"src/deep/file".as_slice(), b"start"]);
     assert_eq!(lay_out(&source).unwrap().read("start"), "2");
@@ -139,7 +139,7 @@ fn the_project_file_of_the_commit_counts_not_the_one_on_the_disk() {
     repo.write("untracked", "");
     let source = repo.source();
     assert_eq!(source.project.component.as_str(), "shop/api");
-    assert_eq!(source.uncommitted, 2);
+    assert_eq!(source.uncommitted, ["semel.toml", "untracked"]);
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn a_bare_repository_is_built_from_too() {
     let bare = TempDir::new().unwrap();
     git(bare.path(), &["clone", "-q", "--bare", &format!("file://{}", repo.path().display()), "."]);
     let source = resolve_at(bare.path(), None, &[]).unwrap();
-    assert_eq!((source.key(), source.uncommitted), (repo.source().key(), 0));
+    assert_eq!((source.key(), source.uncommitted.len()), (repo.source().key(), 0));
 }
 
 #[test]

@@ -187,9 +187,8 @@ pub(super) fn source_failure(error: &SourceError) -> Failure {
 pub(super) async fn build(wanted: &Wanted, source: Source, session: &Session) -> Result<Report, Failure> {
     let output = session.output;
     output.say(format!("{} at {}", source.project.component, source.commit.short()));
-    if source.uncommitted > 0 && wanted.revision.is_none() {
-        let files = if source.uncommitted == 1 { "file is" } else { "files are" };
-        output.say(format!("  note: {} uncommitted {files} not part of this build", source.uncommitted));
+    if wanted.revision.is_none() {
+        say_uncommitted(&source.uncommitted, output);
     }
     let (first, others) = platforms(wanted, &source)?;
     let mut report = build_one(wanted, &source, first, session).await?;
@@ -200,6 +199,18 @@ pub(super) async fn build(wanted: &Wanted, source: Source, session: &Session) ->
         report = build_one(wanted, &source, Some(platform), session).await?;
     }
     Ok(report)
+}
+
+/// Says which files of the working tree are left out: the first few are named.
+fn say_uncommitted(files: &[String], output: Output) {
+    const NAMED: usize = 5;
+    if files.is_empty() {
+        return;
+    }
+    let (count, are) = (files.len(), if files.len() == 1 { "file is" } else { "files are" });
+    let named = files[..count.min(NAMED)].join(", ");
+    let rest = if count > NAMED { format!(" and {} more", count - NAMED) } else { String::new() };
+    output.say(format!("  note: {count} uncommitted {are} not part of this build: {named}{rest}"));
 }
 
 /// The parts that are to be built here, one after the other; no platform: the artefact has none.

@@ -62,6 +62,30 @@ const CASES: &[Case] = &[
         says: &["semel.toml:", "SEMEL_MOOD"],
     },
     Case {
+        what: "an environment that wants to be built for",
+        world: TestEnvironment::project,
+        setup: |env| {
+            let built_for = "[environment.dev.build]\nrun = \"make dev\"\n\n[environment.staging]";
+            env.edit("semel.toml", "[environment.staging]", built_for);
+            env.commit("feat: another build for dev");
+        },
+        command: &["build"],
+        code: 2,
+        says: &["unknown key `build`", "hint: correct semel.toml and commit it"],
+    },
+    Case {
+        what: "an environment that wants files of its own in the artefact",
+        world: TestEnvironment::project,
+        setup: |env| {
+            let own = "[environment.dev]\nfiles = [{ from = \"dev\", to = \"/dev\" }]";
+            env.edit("semel.toml", "[environment.dev]", own);
+            env.commit("feat: more files for dev");
+        },
+        command: &["build"],
+        code: 2,
+        says: &["unknown key `files`", "hint: correct semel.toml and commit it"],
+    },
+    Case {
         what: "a repository without a commit",
         world: TestEnvironment::repository,
         setup: |_| {},
@@ -97,12 +121,20 @@ const CASES: &[Case] = &[
         says: &["`no-such-branch` is no commit", "hint: git log"],
     },
     Case {
-        what: "uncommitted changes are a notice",
+        what: "uncommitted changes are a notice that names them",
         world: TestEnvironment::project,
         setup: |env| env.write("run.sh", "#!/bin/sh\nexit 1\n"),
         command: &["build"],
         code: 0,
-        says: &["note: 1 uncommitted file is not part of this build"],
+        says: &["note: 1 uncommitted file is not part of this build: run.sh\n"],
+    },
+    Case {
+        what: "of many uncommitted changes the first are named",
+        world: TestEnvironment::project,
+        setup: |env| ["a", "b", "c/d", "e", "f", "g", "h"].iter().for_each(|name| env.write(name, "")),
+        command: &["build"],
+        code: 0,
+        says: &["note: 7 uncommitted files are not part of this build: a, b, c/, e, f and 2 more\n"],
     },
     Case {
         what: "an output file that the build did not leave",
@@ -311,6 +343,19 @@ const CASES: &[Case] = &[
         command: &["deploy", "0.1.1", "dev"],
         code: 9,
         says: &["nothing was touched", "PLACE", "MOOD", "PALACE", "hint:"],
+    },
+    Case {
+        what: "an environment has no value of the one before it",
+        world: TestEnvironment::project,
+        setup: |env| {
+            env.edit("semel.toml", "gates = [{ evidence = \"junit\" }]\n", "");
+            env.commit("feat: no tests");
+            env.ok(&["deploy", "dev"]);
+            env.write("config/staging.toml", "");
+        },
+        command: &["deploy", "0.1.0", "staging"],
+        code: 9,
+        says: &["nothing was touched", "PLACE", "hint:"],
     },
     Case {
         what: "a rollback without anything to go back to",

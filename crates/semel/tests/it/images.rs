@@ -4,7 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use semel_oci::media_type;
+
 use crate::environment::{TestEnvironment, finish, has, has_all};
+use crate::http;
 
 const IMAGE: &str = r#"format = 1
 component = "tiny/image"
@@ -66,6 +69,32 @@ fn the_digest_depends_on_nobody_and_on_no_machine() {
     }
     digests.dedup();
     assert_eq!(digests.len(), 1, "{digests:?}");
+}
+
+#[test]
+fn an_image_is_one_manifest_and_what_is_said_about_it_only_refers_to_it() {
+    let environment = project();
+    let digest = environment.ok(&["build"]).digest();
+    let serving = environment.serve();
+    // Services that run functions read no index, and nothing but an image in what is named.
+    let get = |path: &str| {
+        let accepted = [("accept", media_type::OCI_MANIFEST)];
+        let answer =
+            http::send(&serving.address, "GET", &format!("/v2/tiny/image/{path}"), &accepted, b"").unwrap();
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        answer
+    };
+    let named = get("manifests/0.1.0");
+    assert_eq!(named.header("content-type"), media_type::OCI_MANIFEST);
+    assert_eq!(named.header("docker-content-digest"), digest);
+    let layers = named.json()["layers"].as_array().unwrap().clone();
+    assert!(
+        layers.len() == 2 && layers.iter().all(|layer| layer["mediaType"] == media_type::OCI_LAYER_GZIP),
+        "{layers:?}"
+    );
+    assert_eq!(get("tags/list").json()["tags"], serde_json::json!(["0.1.0"]));
+    let about = get(&format!("referrers/{digest}")).json();
+    assert!(!about["manifests"].as_array().unwrap().is_empty(), "{about}");
 }
 
 #[test]

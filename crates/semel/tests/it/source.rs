@@ -82,6 +82,24 @@ fn a_collection_leaves_the_source_of_what_it_leaves() {
 }
 
 #[test]
+fn a_build_changes_nothing_of_the_project_and_deploys_nothing() {
+    let environment = TestEnvironment::project();
+    environment.write("run.sh", "#!/bin/sh\necho work in progress\n");
+    environment.write("notes", "not committed\n");
+    let before = environment.bytes_below(&environment.dir());
+    for words in [&["build"][..], &["build"], &["version"], &["lock"], &["lint"], &["build", "--check=quick"]]
+    {
+        environment.ok(words);
+        assert!(
+            environment.bytes_below(&environment.dir()) == before,
+            "semel {words:?} wrote into the project"
+        );
+    }
+    assert!(!environment.beside("state/semel/run").exists(), "nothing was laid out to run");
+    assert_eq!(environment.ok(&["--json", "versions"]).json()["versions"].as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn the_variables_of_a_git_hook_do_not_lead_a_build_elsewhere() {
     let environment = TestEnvironment::project();
     let other = TestEnvironment::repository();
