@@ -6,7 +6,8 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rusqlite::types::Value as Cell;
 use rusqlite::{ErrorCode, OpenFlags};
@@ -21,6 +22,8 @@ const READERS: u32 = 4;
 const WAL_PAGES: u32 = 4096;
 /// How long another process is waited for that has the database locked.
 const BUSY: Duration = Duration::from_secs(30);
+/// How long passes until it is asked again where SQLite does not wait by itself.
+const AGAIN: Duration = Duration::from_millis(2);
 
 /// A connection. One of [`Readers`] goes back to them, unless it is in a transaction.
 #[derive(Debug)]
@@ -174,11 +177,27 @@ fn open(file: &Path) -> rusqlite::Result<rusqlite::Connection> {
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let raw = rusqlite::Connection::open_with_flags(file, flags)?;
     raw.busy_timeout(BUSY)?;
-    raw.pragma_update(None, "journal_mode", "WAL")?;
+    keep_write_ahead_log(&raw)?;
     raw.pragma_update(None, "synchronous", "FULL")?;
     raw.pragma_update(None, "wal_autocheckpoint", WAL_PAGES)?;
     raw.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(raw)
+}
+
+/// Lets the database write ahead. SQLite waits for nobody there: of several that open a new database at once, those are told
+/// that it is locked who meet the one that changes it.
+fn keep_write_ahead_log(raw: &rusqlite::Connection) -> rusqlite::Result<()> {
+    let began = Instant::now();
+    loop {
+        match raw.pragma_update(None, "journal_mode", "WAL") {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && began.elapsed() < BUSY =>
+            {
+                thread::sleep(AGAIN);
+            }
+            other => return other,
+        }
+    }
 }
 
 /// As [`Connection::select`].
@@ -213,4 +232,36 @@ fn bind(prepared: &mut rusqlite::Statement<'_>, values: &[Value]) -> rusqlite::R
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    #[test]
+    fn whoever_comes_first_creates_the_database_and_the_others_wait() {
+        for _ in 0..50 {
+            let dir = tempfile::tempdir().unwrap();
+            let file = dir.path().join("semel.db");
+            let together = Barrier::new(8);
+            thread::scope(|scope| {
+                let all: Vec<_> = (0..8)
+                    .map(|_| {
+                        scope.spawn(|| {
+                            together.wait();
+                            open(&file)
+                        })
+                    })
+                    .collect();
+                for opened in all {
+                    let raw = opened.join().unwrap().unwrap();
+                    let mode: String =
+                        raw.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
+                    assert_eq!(mode, "wal");
+                }
+            });
+        }
+    }
 }
