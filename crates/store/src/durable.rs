@@ -76,6 +76,11 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// Makes the bytes of a file durable, whoever wrote them.
+pub fn sync_file(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_data()
+}
+
 /// A new file that nobody else can open for writing.
 pub fn create_new(path: &Path, access: Access) -> io::Result<File> {
     let mode = match access {
@@ -97,7 +102,8 @@ pub fn replace(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
 const SECTOR: usize = 512;
 
 /// Replaces a small text in its place, which costs one write of one sector: no name and no size changes. The text is filled
-/// up with NUL; [`read_in_place`] takes that off. One that is too long for a sector is replaced as any file.
+/// up with NUL; [`read_in_place`] takes that off. One that is too long for a sector is replaced as any file. Every process
+/// reads it at once; it is on the disk after [`sync_file`].
 pub fn replace_in_place(path: &Path, text: &str, access: Access) -> io::Result<()> {
     use std::os::unix::fs::FileExt as _;
     let mut sector = text.as_bytes().to_vec();
@@ -105,8 +111,7 @@ pub fn replace_in_place(path: &Path, text: &str, access: Access) -> io::Result<(
     let file = OpenOptions::new().write(true).open(path);
     match file {
         Ok(file) if sector.len() == SECTOR && file.metadata()?.len() == SECTOR as u64 => {
-            file.write_all_at(&sector, 0)?;
-            file.sync_data()
+            file.write_all_at(&sector, 0)
         }
         _ => replace(path, &sector, access),
     }

@@ -182,7 +182,7 @@ impl KeyRing {
         self.read("checkpoint")
     }
 
-    /// Remembers the newest checkpoint.
+    /// Remembers the newest checkpoint: every process sees it, and [`Self::checkpoint_to_disk`] keeps it when the power goes.
     pub fn remember_checkpoint(&self, note: &str) -> Result<(), KeyError> {
         let path = self.dir.join("checkpoint");
         durable::replace_in_place(&path, note, Access::Private).map_err(|source| KeyError::Io {
@@ -190,6 +190,15 @@ impl KeyRing {
             path,
             source,
         })
+    }
+
+    /// Makes durable what is remembered, whoever wrote it.
+    pub fn checkpoint_to_disk(&self) -> Result<(), KeyError> {
+        let path = self.dir.join("checkpoint");
+        match durable::sync_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(|source| KeyError::Io { action: "write", path, source }),
+        }
     }
 
     fn read_role(&self, name: &str) -> Result<Option<SigningKey>, KeyError> {

@@ -14,6 +14,7 @@ use semel_model::entry::{Change, Entry, InvalidLeaf, Leaf};
 use semel_model::merkle::{self, Frontier, Hash, Node};
 use semel_model::note::{Checkpoint, NoteError};
 use tokio::sync::{OwnedMutexGuard, watch};
+use tokio::task::JoinHandle;
 
 use crate::entry_files::{Batch, Tail};
 use crate::keys::KeyError;
@@ -139,6 +140,8 @@ pub(crate) struct Writer {
     signed: Option<Checkpoint>,
     /// The edge of the ledger's tree, as it was when this writer last wrote.
     frontier: Option<Frontier>,
+    /// The newest checkpoint beside the keys on its way to the disk. None: it is not known whether it is there.
+    remembering: Option<JoinHandle<Result<(), KeyError>>>,
     /// Whether the connection commits for the process alone.
     relaxed: bool,
 }
@@ -382,7 +385,7 @@ impl Writer {
         // What somebody committed and could not write to the files is not acknowledged by anybody before it is there.
         if self.in_files != size {
             finish_broken_append(store, &mut conn, size).await?;
-            (self.in_files, self.tail) = (size, None);
+            (self.in_files, self.tail, self.remembering) = (size, None, None);
         }
         store
             .generation_file()
@@ -449,7 +452,9 @@ impl Writer {
         }
     }
 
-    /// Database, entry files, the checkpoint beside the keys: in this order, each before the next.
+    /// Database, entry files, the checkpoint beside the keys: in this order, each before the next. The checkpoint reaches the
+    /// disk while the next group works, and before that is committed: so a loss of power takes no more from the memory of
+    /// the key than the newest group, which is on the disk here.
     async fn make_durable(&mut self, store: &Store) -> Result<(), AppendError> {
         self.undo_given_up().await?;
         let Some(group) = &mut self.group else { return Ok(()) };
@@ -469,6 +474,8 @@ impl Writer {
             Checkpoint { origin: store.origin().to_owned(), size: frontier.size(), root: frontier.root() };
         let note = checkpoint.sign(key);
         store_note(conn, size, &note).await?;
+        let before = self.remembering.take().unwrap_or_else(|| checkpoint_to_disk(store));
+        before.await.map_err(|_| AppendError::Abandoned)??;
         store.generation_file().moving().map_err(generation_failed)?;
         // Looking for the end of the files is for those who do not know it.
         self.tail = match self.tail.take().filter(Tail::is_here) {
@@ -485,9 +492,23 @@ impl Writer {
                 tail
             }
         };
+        self.remembering = Some(checkpoint_to_disk(store));
         (self.in_files, self.signed, self.frontier) = (size, Some(checkpoint), Some(frontier));
         Ok(())
     }
+
+    /// Waits until the newest checkpoint is on the disk.
+    pub(crate) async fn settle(&mut self) {
+        if let Some(remembering) = self.remembering.take() {
+            // Whoever signs next makes it durable first, and hears why it cannot.
+            drop(remembering.await);
+        }
+    }
+}
+
+fn checkpoint_to_disk(store: &Store) -> JoinHandle<Result<(), KeyError>> {
+    let keys = store.keys().clone();
+    tokio::task::spawn_blocking(move || keys.checkpoint_to_disk())
 }
 
 /// What follows the commit of a batch: the generation, then the entry file behind its known end, then the checkpoint.
@@ -500,20 +521,26 @@ fn write_files(store: &Store, tail: Tail, batch: Batch, touched: bool) -> Result
     Ok(tail)
 }
 
-/// Finishes the append of somebody who stopped between the database and the entry files: others may rely on what the database
-/// says, so it must not be lost with it. Files that end before what was finished once are damaged, which is not for this to
-/// mend: `semel audit verify` reports them.
+/// Finishes the append of somebody who stopped, or lost power, between the database and the checkpoint beside the keys: others
+/// may rely on what the database says, so it must not be lost with it. Files that end before what was finished once are
+/// damaged, and a ledger that does not extend what the key has signed is another one: neither is for this to mend, and
+/// `semel audit verify` reports both.
 async fn finish_broken_append(store: &Store, conn: &mut Conn, size: u64) -> Result<(), AppendError> {
     let have =
         store.entry_files().size().map_err(|source| AppendError::Io { what: "the entry files", source })?;
-    if have >= size {
-        return Ok(());
-    }
     let finished = store.keys().last_checkpoint()?.and_then(|note| Checkpoint::read_unverified(&note).ok());
-    if have < finished.map_or(0, |signed| signed.size) {
+    let known = finished.as_ref().map_or(0, |signed| signed.size);
+    if known >= size || have < known || (have >= size && finished.is_none()) {
         return Ok(());
     }
-    level_files(store, conn).await?;
+    if let Some(signed) = finished
+        && root(conn, known).await.map_err(read_to_append)? != signed.root
+    {
+        return Ok(());
+    }
+    if have < size {
+        level_files(store, conn).await?;
+    }
     let note = checkpoint(conn).await.map_err(read_to_append)?;
     Ok(store.keys().remember_checkpoint(&note)?)
 }

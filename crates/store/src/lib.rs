@@ -533,8 +533,9 @@ impl Store {
         Ok(row.map_or_else(|| subject.to_owned(), |row| row.text(0)))
     }
 
-    /// Closes the connections for reading.
+    /// Closes the connections for reading, once what was recorded is remembered for good.
     pub async fn close(&self) {
+        self.writer().await.settle().await;
         self.0.db.close().await;
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use semel_model::entry::{Change, HoldReleased, Leaf};
+use semel_model::note::Checkpoint;
 use semel_store::ledger::{self, AppendError};
 use semel_store::projections;
 use semel_store::{OpenError, Store, audit, backup, recover};
@@ -20,6 +22,11 @@ async fn dump(store: &Store) -> Vec<(&'static str, Vec<String>)> {
 
 fn entry_file(store: &Store) -> PathBuf {
     std::fs::read_dir(store.dir().join("ledger")).unwrap().next().unwrap().unwrap().path()
+}
+
+/// Some change.
+fn release() -> Change {
+    Change::HoldReleased(HoldReleased { environment: "production".parse().unwrap(), component: None })
 }
 
 #[tokio::test]
@@ -68,21 +75,54 @@ async fn an_older_copy_refuses_to_sign_and_catches_up_from_the_newer_files() {
     assert_eq!(copied.blobs, 3);
     assert_eq!(backup::backup(&store, &saved, now()).await.unwrap().kept, 3);
     let who = actor(&store).await;
-    let hold =
-        semel_model::entry::HoldReleased { environment: "production".parse().unwrap(), component: None };
-    let change = semel_model::entry::Change::HoldReleased(hold);
-    store.turn().await.unwrap().record(&who, now(), vec![change.clone()]).await.unwrap();
+    store.turn().await.unwrap().record(&who, now(), vec![release()]).await.unwrap();
     let newer = std::fs::read(entry_file(&store)).unwrap();
 
     let elsewhere = world.place_of("restored");
     backup::restore(&saved, &elsewhere).await.unwrap();
     let old = Store::open(&elsewhere).await.unwrap();
-    let refused = old.turn().await.unwrap().record(&who, now(), vec![change.clone()]).await;
+    let refused = old.turn().await.unwrap().record(&who, now(), vec![release()]).await;
     assert!(matches!(refused, Err(AppendError::Behind { .. })), "{refused:?}");
     write(&entry_file(&old), &newer);
     assert_eq!(recover::recover(&elsewhere).await.unwrap().taken, 1);
-    old.turn().await.unwrap().record(&who, now(), vec![change]).await.unwrap();
+    old.turn().await.unwrap().record(&who, now(), vec![release()]).await.unwrap();
     assert_eq!(audit::verify(&old).await.unwrap().problems, Vec::<String>::new());
+}
+
+/// Power went before the newest checkpoint beside the keys was on the disk.
+#[tokio::test]
+async fn the_memory_of_the_key_catches_up_with_the_ledger() {
+    let Some(world) = world() else { return };
+    let store = world.new_store().await;
+    fill(&store, 1).await;
+    let remembered = async |store: &Store| {
+        store.close().await;
+        store.keys().last_checkpoint().unwrap().unwrap()
+    };
+    let lost = remembered(&store).await;
+    let store = Store::open(&world.place()).await.unwrap();
+    store.turn().await.unwrap().record(&actor(&store).await, now(), vec![release()]).await.unwrap();
+    let newest = remembered(&store).await;
+    assert_ne!(lost, newest);
+    store.keys().remember_checkpoint(&lost).unwrap();
+    let store = Store::open(&world.place()).await.unwrap();
+    assert_eq!(remembered(&store).await, newest);
+    assert_eq!(audit::verify(&Store::open(&world.place()).await.unwrap()).await.unwrap().problems, [""; 0]);
+}
+
+#[tokio::test]
+async fn the_memory_of_the_key_is_not_replaced_by_another_history() {
+    let Some(world) = world() else { return };
+    let store = world.new_store().await;
+    fill(&store, 1).await;
+    let other = Checkpoint { origin: store.origin().to_owned(), size: 2, root: [7; 32] };
+    let other = other.sign(&store.keys().ledger_key().unwrap());
+    store.keys().remember_checkpoint(&other).unwrap();
+    store.close().await;
+    let store = Store::open(&world.place()).await.unwrap();
+    assert_eq!(store.keys().last_checkpoint().unwrap().unwrap(), other);
+    let refused = store.turn().await.unwrap().append(vec![Leaf::Signature(b"{}".to_vec())]).await;
+    assert!(matches!(refused, Err(AppendError::Forked { signed: 2 })), "{refused:?}");
 }
 
 #[tokio::test]
@@ -110,8 +150,7 @@ async fn a_copy_without_keys_reads_and_refuses_to_write() {
     without.keys = world.path().join("no-keys");
     let copy = Store::open(&without).await.unwrap();
     assert_eq!(audit::verify(&copy).await.unwrap().problems, Vec::<String>::new());
-    let refused =
-        copy.turn().await.unwrap().append(vec![semel_model::entry::Leaf::Signature(b"{}".to_vec())]).await;
+    let refused = copy.turn().await.unwrap().append(vec![Leaf::Signature(b"{}".to_vec())]).await;
     assert!(matches!(refused, Err(AppendError::Key(_))), "{refused:?}");
 }
 
@@ -158,10 +197,7 @@ async fn files_that_fell_behind_are_brought_level_by_the_next_append() {
     // As after a crash between the database's commit and the end of the file's write.
     write(&file, &whole[..whole.len() - 100]);
     let who = actor(&store).await;
-    let released =
-        semel_model::entry::HoldReleased { environment: "production".parse().unwrap(), component: None };
-    let change = semel_model::entry::Change::HoldReleased(released);
-    store.turn().await.unwrap().record(&who, now(), vec![change]).await.unwrap();
+    store.turn().await.unwrap().record(&who, now(), vec![release()]).await.unwrap();
     assert!(std::fs::read(&file).unwrap().starts_with(&whole));
     assert_eq!(audit::verify(&store).await.unwrap().problems, Vec::<String>::new());
 }
@@ -175,12 +211,7 @@ async fn a_backup_made_while_others_record_goes_on_where_it_was_made() {
     let writer = tokio::spawn(async move {
         let who = actor(&busy).await;
         for _ in 0..60 {
-            let released = semel_model::entry::HoldReleased {
-                environment: "production".parse().unwrap(),
-                component: None,
-            };
-            let change = semel_model::entry::Change::HoldReleased(released);
-            busy.turn().await.unwrap().record(&who, now(), vec![change]).await.unwrap();
+            busy.turn().await.unwrap().record(&who, now(), vec![release()]).await.unwrap();
         }
     });
     let saved = world.path().join("backup");
@@ -190,9 +221,6 @@ async fn a_backup_made_while_others_record_goes_on_where_it_was_made() {
     backup::restore(&saved, &other.place()).await.unwrap();
     let restored = Store::open(&other.place()).await.unwrap();
     let who = actor(&restored).await;
-    let released =
-        semel_model::entry::HoldReleased { environment: "production".parse().unwrap(), component: None };
-    let change = semel_model::entry::Change::HoldReleased(released);
-    restored.turn().await.unwrap().record(&who, now(), vec![change]).await.unwrap();
+    restored.turn().await.unwrap().record(&who, now(), vec![release()]).await.unwrap();
     assert_eq!(audit::verify(&restored).await.unwrap().problems, Vec::<String>::new());
 }
