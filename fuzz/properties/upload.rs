@@ -111,7 +111,9 @@ impl Server {
             Step::Append { range, body } => {
                 if let Some(heard) = self.send(Method::PATCH, session, range.as_deref(), body).await {
                     assert!(matches!(heard.status, 202 | 400 | 416), "{}", heard.status);
-                    keep(have, body, &heard);
+                    if !keep(have, body, &heard) {
+                        return self.cancel(session).await;
+                    }
                 }
             }
             Step::Finish { digest, range, body } => {
@@ -131,7 +133,9 @@ impl Server {
                     {
                         return true;
                     }
-                    keep(have, body, &heard);
+                    if !keep(have, body, &heard) {
+                        return self.cancel(session).await;
+                    }
                 }
             }
             Step::Elsewhere { method, path, body } => {
@@ -152,6 +156,13 @@ impl Server {
         let heard = self.send(Method::PUT, &path, None, b"").await.expect("the request is well-formed");
         assert_eq!(heard.status, 201);
         self.is_stored(&heard.location, have).await;
+    }
+
+    /// Ends a session of which nobody can say what it has.
+    async fn cancel(&self, session: &str) -> bool {
+        let heard = self.send(Method::DELETE, session, None, b"").await.expect("the request is well-formed");
+        assert_eq!(heard.status, 204);
+        true
     }
 
     async fn is_stored(&self, location: &str, bytes: &[u8]) {
@@ -181,11 +192,17 @@ impl Server {
 }
 
 /// What is accepted is kept whole; of a chunk that was refused for its length, what came may be kept, and the answer says so.
-fn keep(have: &mut Vec<u8>, body: &[u8], heard: &Heard) {
-    let longer = place(have.len() + body.len());
-    if heard.status == 202 || (heard.status == 400 && !body.is_empty() && heard.range == longer) {
+/// Whether it does: a session with one byte has the same range as one with none.
+fn keep(have: &mut Vec<u8>, body: &[u8], heard: &Heard) -> bool {
+    let (before, longer) = (place(have.len()), place(have.len() + body.len()));
+    let refused = heard.status == 400 && !body.is_empty();
+    if refused && before == longer {
+        return false;
+    }
+    if heard.status == 202 || (refused && heard.range == longer) {
         have.extend_from_slice(body);
     }
+    true
 }
 
 fn place(size: usize) -> String {
