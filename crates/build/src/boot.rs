@@ -52,7 +52,7 @@ pub enum BootError {
         /// What happened instead.
         ending: String,
         /// The last lines of its console.
-        tail: Vec<String>,
+        excerpt: Vec<String>,
     },
     /// The caller stopped it.
     #[error("smoke: stopped")]
@@ -70,9 +70,9 @@ pub enum BootError {
 
 impl BootError {
     /// The last lines of the console.
-    pub fn tail(&self) -> &[String] {
+    pub fn excerpt(&self) -> &[String] {
         match self {
-            Self::Failed { tail, .. } => tail,
+            Self::Failed { excerpt, .. } => excerpt,
             Self::Stopped | Self::Start { .. } => &[],
         }
     }
@@ -105,7 +105,7 @@ pub fn run(request: &BootRequest<'_>, log: &BuildLog, cancel: &Cancel) -> Result
             }
             Ended::Off => format!("it ended without saying '{}'", check.until),
         };
-        return Err(BootError::Failed { command: command.clone(), ending, tail: log.last_lines() });
+        return Err(BootError::Failed { command: command.clone(), ending, excerpt: log.excerpt() });
     }
     Ok(passed)
 }

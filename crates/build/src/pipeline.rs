@@ -264,12 +264,12 @@ impl BuildError {
         }
     }
 
-    /// The last lines that a failed command printed.
-    pub fn tail(&self) -> &[String] {
+    /// Of what a failed command printed, the first and the last lines.
+    pub fn excerpt(&self) -> &[String] {
         match self {
-            Self::Run(error) => error.tail(),
-            Self::Smoke(error) => error.tail(),
-            Self::Boot(error) => error.tail(),
+            Self::Run(error) => error.excerpt(),
+            Self::Smoke(error) => error.excerpt(),
+            Self::Boot(error) => error.excerpt(),
             _ => &[],
         }
     }

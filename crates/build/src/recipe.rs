@@ -118,8 +118,8 @@ pub enum RunError {
         command: String,
         /// `exited with code 1`, `was ended by signal 9`.
         ending: String,
-        /// The last lines that it printed.
-        tail: Vec<String>,
+        /// Of what it printed, the first and the last lines.
+        excerpt: Vec<String>,
         /// Whether it spoke of `/tmp`, which its sandbox keeps from it.
         wants_tmp: bool,
     },
@@ -132,8 +132,8 @@ pub enum RunError {
         command: String,
         /// How long it may take.
         limit: semel_model::duration::Span,
-        /// The last lines that it printed.
-        tail: Vec<String>,
+        /// Of what it printed, the first and the last lines.
+        excerpt: Vec<String>,
     },
     /// The caller stopped it.
     #[error("{phase}: stopped")]
@@ -165,9 +165,9 @@ pub enum RunError {
 
 impl RunError {
     /// The last lines that a failed command printed, at most twenty.
-    pub fn tail(&self) -> &[String] {
+    pub fn excerpt(&self) -> &[String] {
         match self {
-            Self::Failed { tail, .. } | Self::TimedOut { tail, .. } => tail,
+            Self::Failed { excerpt, .. } | Self::TimedOut { excerpt, .. } => excerpt,
             _ => &[],
         }
     }
@@ -390,16 +390,16 @@ impl OneCommand<'_> {
 
     fn judge(&self, ended: &Ended) -> Result<(), RunError> {
         let (phase, command) = (self.phase, self.recipe.to_string());
-        let tail = self.log.last_lines();
+        let excerpt = self.log.excerpt();
         match ended {
             Ended::With(status) if status.success() => Ok(()),
             Ended::With(status) => {
                 let wants_tmp =
-                    !self.request.sandbox.has_tmp() && tail.iter().any(|line| line.contains("/tmp"));
-                Err(RunError::Failed { phase, command, ending: watch::ending(*status), tail, wants_tmp })
+                    !self.request.sandbox.has_tmp() && excerpt.iter().any(|line| line.contains("/tmp"));
+                Err(RunError::Failed { phase, command, ending: watch::ending(*status), excerpt, wants_tmp })
             }
             Ended::TooLate => {
-                Err(RunError::TimedOut { phase, command, limit: self.request.build.timeout, tail })
+                Err(RunError::TimedOut { phase, command, limit: self.request.build.timeout, excerpt })
             }
             Ended::Stopped => Err(RunError::Stopped { phase }),
         }

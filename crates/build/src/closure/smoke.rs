@@ -60,8 +60,8 @@ pub enum SmokeError {
         command: String,
         /// `exited with code 1`, `was ended by signal 11`, `took longer than 120 s and was ended`.
         ending: String,
-        /// The last lines that it printed.
-        tail: Vec<String>,
+        /// Of what it printed, the first and the last lines.
+        excerpt: Vec<String>,
     },
     /// The caller stopped it.
     #[error("smoke: stopped")]
@@ -96,10 +96,10 @@ pub enum SmokeError {
 }
 
 impl SmokeError {
-    /// The last lines that a failed command printed.
-    pub fn tail(&self) -> &[String] {
+    /// Of what a failed command printed, the first and the last lines.
+    pub fn excerpt(&self) -> &[String] {
         match self {
-            Self::Failed { tail, .. } => tail,
+            Self::Failed { excerpt, .. } => excerpt,
             Self::Stopped | Self::LayOut { .. } | Self::Start { .. } | Self::Log { .. } => &[],
         }
     }
@@ -198,7 +198,7 @@ impl One<'_> {
             Err(WatchError::Start(source)) => return Err(SmokeError::Start { command: command(), source }),
             Err(WatchError::Log(source)) => return Err(unlogged(source)),
         };
-        Err(SmokeError::Failed { command: command(), ending, tail: self.log.last_lines() })
+        Err(SmokeError::Failed { command: command(), ending, excerpt: self.log.excerpt() })
     }
 
     fn inside_jail(&self) -> std::process::Command {

@@ -4,10 +4,10 @@
 //! printed, with the milliseconds since the commands began and a mark. What was printed can be told from it byte for
 //! byte, the secrets and what was left out excepted. Of a long log the beginning and the end are kept.
 
+mod excerpt;
 mod mask;
 mod read;
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write as _};
@@ -19,6 +19,7 @@ use std::time::Duration;
 pub use mask::{SHORTEST, Secret, TooShort};
 pub use read::{Line, Mark, harmless, lines, more_lines, raw};
 
+use excerpt::Excerpt;
 use mask::Mask;
 
 /// The first line of a log.
@@ -36,8 +37,6 @@ pub struct Bounds {
 /// 64 MiB: the beginning, where it says what is built with what, and the end, where it says what went wrong.
 pub const BOUNDS: Bounds = Bounds { head_bytes: 32 << 20, tail_bytes: 32 << 20 };
 
-/// How many of the last lines an error shows.
-const LAST_LINES: usize = 20;
 /// How long a line may become before it is written in pieces, in bytes.
 const LONGEST: usize = 8 * 1024;
 
@@ -55,7 +54,7 @@ struct Writing {
     /// The line that has not ended, and when it began.
     line: Vec<u8>,
     line_began: Duration,
-    last: VecDeque<String>,
+    excerpt: Excerpt,
     ended: bool,
 }
 
@@ -87,7 +86,7 @@ impl BuildLog {
             listener,
             line: Vec::new(),
             line_began: Duration::ZERO,
-            last: VecDeque::new(),
+            excerpt: Excerpt::default(),
             ended: false,
         })))
     }
@@ -100,7 +99,7 @@ impl BuildLog {
         let mut heading = [log.mask.take(heading.as_bytes()), log.mask.end()].concat();
         heading.iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = b' ');
         log.put(at, Mark::Phase, &heading)?;
-        log.last.clear();
+        log.excerpt = Excerpt::default();
         Ok(())
     }
 
@@ -130,9 +129,9 @@ impl BuildLog {
         log.kept.end(at)
     }
 
-    /// The last lines since the last command began, at most twenty.
-    pub fn last_lines(&self) -> Vec<String> {
-        self.lock().last.iter().cloned().collect()
+    /// What came since the last command began: all of it, or its first and its last lines.
+    pub fn excerpt(&self) -> Vec<String> {
+        self.lock().excerpt.lines()
     }
 
     fn lock(&self) -> MutexGuard<'_, Writing> {
@@ -185,10 +184,7 @@ impl Writing {
             _ => harmless(text),
         };
         (self.listener)(&shown);
-        if self.last.len() == LAST_LINES {
-            self.last.pop_front();
-        }
-        self.last.push_back(shown);
+        self.excerpt.add(shown);
         Ok(())
     }
 }

@@ -104,7 +104,7 @@ fn fetch_runs_before_run_and_both_are_logged_in_order() {
 }
 
 #[test]
-fn a_failing_command_is_told_with_its_last_lines() {
+fn a_failing_command_is_told_with_its_first_and_last_lines() {
     for (build, ending) in [
         ("run = \"for n in $(seq 30); do echo line $n; done; exit 7\"", "exited with code 7"),
         ("run = \"for n in $(seq 30); do echo line $n; done; false; echo never\"", "exited with code 1"),
@@ -118,11 +118,9 @@ fn a_failing_command_is_told_with_its_last_lines() {
         );
         assert_eq!(error.blame(), Blame::Command);
         let BuildError::Run(error) = error else { panic!("{error}") };
-        assert!(
-            error.tail().len() <= 20 && error.tail().iter().any(|line| line == "line 30"),
-            "{:?}",
-            error.tail()
-        );
+        let excerpt = error.excerpt();
+        assert_eq!(excerpt[..2], ["line 1", "line 2"]);
+        assert!(excerpt.len() <= 21 && excerpt.iter().any(|line| line == "line 30"), "{excerpt:?}");
     }
 }
 

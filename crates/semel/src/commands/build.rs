@@ -583,7 +583,7 @@ pub(super) fn build_failure(error: &BuildError, session: &Session) -> Failure {
         Blame::Artefact => Exit::Verification,
         Blame::Fault => Exit::Fault,
     };
-    for line in error.tail() {
+    for line in error.excerpt() {
         session.output.say(format!("  | {line}"));
     }
     let problems = error.problems();
