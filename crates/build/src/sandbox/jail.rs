@@ -1,9 +1,9 @@
 //! Jail: what holds a command inside a finished artefact.
 //!
-//! The artefact is the root of the command, read-only, or lies beside the system's directories; around it there is an empty
-//! `/tmp`, no network, nothing else of this machine and no processes but its own. The programs of the artefact may need
-//! another C library than this program does, so nothing of ours can run inside: what restricts itself in a build does not
-//! here.
+//! A copy of the artefact is the root of the command, which may write there as in a container, or lies read-only beside the
+//! system's directories; around it there is an empty `/tmp`, no network, nothing else of this machine and no processes but its
+//! own. The programs of the artefact may need another C library than this program does, so nothing of ours can run inside: what
+//! restricts itself in a build does not here.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -91,7 +91,7 @@ fn bubblewrapped(
     }
     match shown {
         Shown::AsRoot { top, workdir } => {
-            line.bind("--ro-bind", top, Path::new("/"));
+            line.bind("--bind", top, Path::new("/"));
             line.words(&["--chdir", workdir]);
         }
         Shown::Beside { top, place } => {
