@@ -4,7 +4,7 @@
 //! the directory. A name is never rewritten; bytes are visible only after their digest was verified.
 
 use std::collections::HashMap;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use semel_model::digest::{Algorithm, Digest, Hasher};
 
 use crate::blob_reader::BlobReader;
 use crate::durable;
+use crate::lock::Held;
 use crate::uploads::{self, Uploads};
 
 /// How many bytes a read takes at once.
@@ -410,8 +411,8 @@ impl Blobs {
     /// One that ends meanwhile is none of ours any more.
     fn remove_idle(&self, path: &Path) -> Result<bool, BlobError> {
         // Nobody may begin to finish it while it goes, and one that is being finished stays.
-        let file = File::open(path);
-        if file.as_ref().is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock))) {
+        let held = File::open(path).and_then(Held::try_of);
+        if matches!(held, Ok(None)) {
             return Ok(false);
         }
         self.running.forget(path);
@@ -516,8 +517,7 @@ fn in_background<T: Send + 'static>(
 /// An upload session on which nobody else works until this is dropped, in no process of the host: several servers may work on
 /// one directory, and what one of them has published must not be added to by another.
 struct Session {
-    /// Locked (`flock`) as long as it is open.
-    file: File,
+    file: Held,
     path: PathBuf,
     /// How many bytes it has.
     size: u64,
@@ -534,11 +534,8 @@ impl Session {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(unknown()),
             Err(source) => return Err(failed("open", source)),
         };
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(BlobError::BusyUpload(id.to_owned())),
-            Err(TryLockError::Error(source)) => return Err(failed("lock", source)),
-        }
+        let held = Held::try_of(file).map_err(|source| failed("lock", source))?;
+        let file = held.ok_or_else(|| BlobError::BusyUpload(id.to_owned()))?;
         // It may have ended between our opening and our locking.
         let ours = file.metadata().map_err(|source| failed("look at", source))?;
         let named = std::fs::symlink_metadata(&path);

@@ -2,8 +2,9 @@
 //!
 //! A busy-timeout of the database would starve writers; the lock lets each in after the other.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -12,11 +13,43 @@ use rustix::fs::{FlockOperation, flock};
 #[derive(Debug, Clone)]
 pub(crate) struct StoreLock(PathBuf);
 
-/// Held until it is dropped. Each holder has an open file of its own, to which the lock belongs: no other holder of this
-/// process can give it up by mistake, not even one that was no longer waited for.
+/// A file that is locked (`flock`) until this is dropped. Each holder has an open file of its own, to which the lock belongs: no
+/// other holder of this process can give it up by mistake, not even one that was no longer waited for.
 #[derive(Debug)]
-pub(crate) struct Held {
-    _file: File,
+pub(crate) struct Held(File);
+
+impl Held {
+    /// Locks an open file; none: somebody else has it.
+    pub(crate) fn try_of(file: File) -> io::Result<Option<Self>> {
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+impl Deref for Held {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.0
+    }
+}
+
+impl DerefMut for Held {
+    fn deref_mut(&mut self) -> &mut File {
+        &mut self.0
+    }
+}
+
+/// Closing the file would not do: a program that this process is just starting has it open too, until it is itself.
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "A lock goes with its file alone");
+        }
+    }
 }
 
 impl StoreLock {
@@ -28,7 +61,7 @@ impl StoreLock {
     pub(crate) async fn acquire(&self) -> io::Result<Held> {
         let file = File::options().read(true).write(true).create(true).truncate(false).open(&self.0)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(Held { _file: file }),
+            Ok(()) => return Ok(Held(file)),
             Err(error) if error == rustix::io::Errno::WOULDBLOCK || error == rustix::io::Errno::INTR => {}
             Err(error) => return Err(error.into()),
         }
@@ -37,7 +70,7 @@ impl StoreLock {
                 match flock(&file, FlockOperation::LockExclusive) {
                     Err(error) if error == rustix::io::Errno::INTR => {}
                     // Closing the file gives the lock up.
-                    other => return other.map(|()| Held { _file: file }).map_err(io::Error::from),
+                    other => return other.map(|()| Held(file)).map_err(io::Error::from),
                 }
             }
         });
@@ -65,4 +98,22 @@ pub fn network_file_system(path: &Path) -> io::Result<Option<&'static str>> {
 #[cfg(not(target_os = "linux"))]
 pub fn network_file_system(_path: &Path) -> io::Result<Option<&'static str>> {
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_ends_with_its_holder_although_its_file_is_still_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        File::create_new(&path).unwrap();
+        let held = Held::try_of(File::open(&path).unwrap()).unwrap().unwrap();
+        let as_in_a_forked_process = held.try_clone().unwrap();
+        assert!(Held::try_of(File::open(&path).unwrap()).unwrap().is_none());
+        drop(held);
+        assert!(Held::try_of(File::open(&path).unwrap()).unwrap().is_some());
+        drop(as_in_a_forked_process);
+    }
 }

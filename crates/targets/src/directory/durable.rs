@@ -200,8 +200,14 @@ pub(super) fn parse<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T,
 
 /// An exclusive lock that ends with its holder, however it ends.
 #[derive(Debug)]
-pub(super) struct Lock {
-    _file: File,
+pub(super) struct Lock(File);
+
+/// Closing the file would not do: a program that this process is just starting has it open too, until it is itself.
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Then it goes with the file.
+        drop(self.0.unlock());
+    }
 }
 
 /// Takes a lock; none: somebody else holds it.
@@ -209,7 +215,7 @@ pub(super) fn try_lock(path: &Path) -> Result<Option<Lock>, FileError> {
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
     let file = file.at("open", path)?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(Lock { _file: file })),
+        Ok(()) => Ok(Some(Lock(file))),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
         Err(error) => Err(io::Error::from(error)).at("lock", path),
     }
