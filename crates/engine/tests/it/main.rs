@@ -300,8 +300,8 @@ impl World {
 }
 
 fn time(second: i64) -> Timestamp {
-    // 2026-11-22T10:00:00Z
-    Timestamp::from_second(1_795_341_600 + second).unwrap()
+    // 2100-11-22T10:00:00Z: later than the disk's clock, by which blobs have the time when they were written
+    Timestamp::from_second(4_130_560_800 + second).unwrap()
 }
 
 fn component() -> ComponentName {
