@@ -10,6 +10,7 @@ use std::error::Error;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Instant;
 
 use semel_build::collect;
@@ -100,7 +101,7 @@ fn packaged(tree: &Path, threads: NonZeroUsize) -> Result<Cost, Failed> {
     let into = tempfile::tempdir()?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     measured(Clock::Own, || {
-        let files = collect::collect(tree, &definition.artefact)?;
+        let files = Arc::new(collect::collect(tree, &definition.artefact)?);
         let packaged = runtime.block_on(package::package(&PackageRequest {
             files: &files,
             definition: &definition,

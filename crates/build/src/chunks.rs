@@ -22,7 +22,7 @@ use semel_oci::layout::Layout;
 use semel_oci::media_type;
 use serde_json::json;
 
-use crate::collect::{PackFile, PackKind};
+use crate::collect::{PackFile, PackKind, Stamp};
 use crate::disk::{Disk, InvalidDisk};
 use crate::package::{self, Content, PackageError, PackageRequest, PackagedLayer};
 
@@ -74,17 +74,17 @@ struct Image<'a> {
     name: &'a str,
     from: &'a Path,
     size: u64,
-    stamp: &'a [i128; 6],
+    stamp: &'a Stamp,
 }
 
 impl<'a> Image<'a> {
     fn of(request: &PackageRequest<'a>) -> Result<Self, PackageError> {
         let path = request.definition.artefact.image.as_deref().unwrap_or_default();
         let name = path.rsplit('/').next().unwrap_or(path);
-        match request.files {
+        match request.files.as_slice() {
             // Of a directory, the file in it would have a name of its own.
             [PackFile { path: found, kind: PackKind::File { size, from, stamp, .. }, .. }]
-                if *found == name.as_bytes() =>
+                if **found == *name.as_bytes() =>
             {
                 let too_large = InvalidDisk::TooLong { bytes: *size, most: MOST_BYTES };
                 match *size <= MOST_BYTES {

@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use semel_model::project::{ArtefactSpec, ClosureSpec, FileSpec, Kind, nearest};
@@ -18,14 +19,18 @@ use semel_model::project::{ArtefactSpec, ClosureSpec, FileSpec, Kind, nearest};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackFile {
     /// Its path in the artefact, without a slash in front, as raw bytes.
-    pub path: Vec<u8>,
+    pub path: Arc<[u8]>,
     /// The layer that it was given to.
     pub layer: Option<String>,
     /// What it is.
     pub kind: PackKind,
 }
 
-/// The kinds of entries.
+/// What tells whether somebody wrote to a file: device, inode, times of modification and of change, each in seconds and
+/// nanoseconds.
+pub type Stamp = [i64; 6];
+
+/// The kinds of entries. There may be hundreds of thousands, so what is copied with them is small.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PackKind {
     /// A regular file.
@@ -35,10 +40,9 @@ pub enum PackKind {
         /// Its length in bytes.
         size: u64,
         /// Where its bytes are.
-        from: PathBuf,
-        /// What it looked like when it was found: device, inode, times of modification and of change, each in seconds
-        /// and nanoseconds.
-        stamp: [i128; 6],
+        from: Arc<Path>,
+        /// What it looked like when it was found.
+        stamp: Stamp,
     },
     /// A symbolic link.
     Symlink {
@@ -232,7 +236,7 @@ struct Collected<'a> {
     root: &'a Path,
     left_out: GlobSet,
     /// By path in the artefact: the entry, and where in the tree it came from.
-    entries: BTreeMap<Vec<u8>, (PackFile, String)>,
+    entries: BTreeMap<Arc<[u8]>, (PackFile, Arc<Path>)>,
 }
 
 impl Collected<'_> {
@@ -270,6 +274,7 @@ impl Collected<'_> {
         if !to.is_empty() && self.left_out.is_match(OsStr::from_bytes(&to)) {
             return Ok(());
         }
+        let from: Arc<Path> = path.into();
         let kind = if metadata.is_dir() {
             self.add_dir(spec, path, &to)?;
             PackKind::Dir
@@ -281,7 +286,7 @@ impl Collected<'_> {
             PackKind::File {
                 mode: mode_of(spec, metadata),
                 size: metadata.len(),
-                from: path.to_owned(),
+                from: Arc::clone(&from),
                 stamp: stamp(metadata),
             }
         } else {
@@ -293,12 +298,16 @@ impl Collected<'_> {
         if base_name(&to).starts_with(b".wh.") {
             return Err(CollectError::Whiteout { path: text(&to) });
         }
-        let from = self.shown(path);
-        let entry = PackFile { path: to.clone(), layer: spec.layer.clone(), kind };
+        let to: Arc<[u8]> = to.into();
+        let entry = PackFile { path: Arc::clone(&to), layer: spec.layer.clone(), kind };
         match self.entries.get(&to) {
             Some((there, _)) if there.kind == PackKind::Dir && entry.kind == PackKind::Dir => {}
             Some((_, first)) => {
-                return Err(CollectError::Twice { path: text(&to), first: first.clone(), second: from });
+                return Err(CollectError::Twice {
+                    path: text(&to),
+                    first: self.shown(first),
+                    second: self.shown(path),
+                });
             }
             None => drop(self.entries.insert(to, (entry, from))),
         }
@@ -323,7 +332,7 @@ impl Collected<'_> {
             if let Some((parent, (file, first))) = above
                 && file.kind != PackKind::Dir
             {
-                let (path, first, second) = (text(parent), first.clone(), second.clone());
+                let (path, first, second) = (text(parent), self.shown(first), self.shown(second));
                 return Err(CollectError::Twice { path, first, second });
             }
         }
@@ -337,15 +346,16 @@ impl Collected<'_> {
             let PackKind::Symlink { target } = &file.kind else { continue };
             let good = if target.starts_with(b"/") {
                 let inside = lexical(target);
-                let known =
-                    self.entries.contains_key(&inside) || self.is_directory(&inside) || spec.base.is_some();
+                let known = self.entries.contains_key(inside.as_slice())
+                    || self.is_directory(&inside)
+                    || spec.base.is_some();
                 let of_this_tree = target.starts_with(self.root.as_os_str().as_bytes());
                 spec.kind == Kind::Image && known && !of_this_tree
             } else {
                 resolve_link(path, target).is_some()
             };
             if !good {
-                return Err(CollectError::Link { path: from.clone(), target: text(target) });
+                return Err(CollectError::Link { path: self.shown(from), target: text(target) });
             }
         }
         Ok(())
@@ -395,14 +405,14 @@ fn mode_of(spec: &FileSpec, metadata: &Metadata) -> u32 {
 }
 
 /// What changes when a file does.
-pub(crate) fn stamp(metadata: &Metadata) -> [i128; 6] {
+pub(crate) fn stamp(metadata: &Metadata) -> Stamp {
     [
-        metadata.dev().into(),
-        metadata.ino().into(),
-        metadata.mtime().into(),
-        metadata.mtime_nsec().into(),
-        metadata.ctime().into(),
-        metadata.ctime_nsec().into(),
+        metadata.dev().cast_signed(),
+        metadata.ino().cast_signed(),
+        metadata.mtime(),
+        metadata.mtime_nsec(),
+        metadata.ctime(),
+        metadata.ctime_nsec(),
     ]
 }
 
@@ -459,6 +469,11 @@ fn text(bytes: &[u8]) -> String {
 impl PackFile {
     /// The path in the artefact, with a slash in front, as far as it is text.
     pub fn shown(&self) -> String {
-        format!("/{}", OsStr::from_bytes(&self.path).to_string_lossy())
+        shown(&self.path)
     }
+}
+
+/// A path in the artefact as text.
+pub(crate) fn shown(path: &[u8]) -> String {
+    format!("/{}", OsStr::from_bytes(path).to_string_lossy())
 }

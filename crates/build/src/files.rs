@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use semel_model::name::{ComponentName, Tag};
@@ -309,8 +310,8 @@ async fn chart(path: &Path, request: &FilesRequest<'_>) -> Result<Parts, FilesEr
 }
 
 async fn tree(dir: &Path, scratch: &Path) -> Result<Parts, FilesError> {
-    let entries = collect::tree(dir)?;
-    let packed = package::tree(entries, scratch).await?;
+    let files = Arc::new(collect::tree(dir)?);
+    let packed = package::tree(&files, scratch).await?;
     let read = |source| FilesError::Read { path: scratch.to_owned(), source };
     let piece = Piece::whole(scratch).map_err(read)?;
     let layer = Descriptor::new(media_type::OCI_LAYER_GZIP, packed.digest, packed.size);

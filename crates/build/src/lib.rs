@@ -40,6 +40,7 @@ pub mod layer;
 pub mod log;
 pub mod package;
 pub mod pipeline;
+mod planned;
 pub mod provenance;
 pub mod recipe;
 pub mod rootfs;

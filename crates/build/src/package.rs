@@ -6,10 +6,11 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter};
 use std::num::NonZeroUsize;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use rustix::fs::OFlags;
@@ -28,8 +29,9 @@ use serde_json::{Map, Value, json};
 use crate::archive::LayerWriter;
 use crate::base::{Base, BaseError};
 use crate::chunks;
-use crate::collect::{PackFile, PackKind, parents, stamp};
+use crate::collect::{PackFile, PackKind, Stamp, stamp};
 use crate::disk::InvalidDisk;
+use crate::planned::Planned;
 use crate::zip;
 
 /// The configuration of an artefact of kind `archive`: `{v, entrypoint, needs}` in canonical JSON.
@@ -39,7 +41,7 @@ pub const ARCHIVE_CONFIG: &str = "application/vnd.semel.archive.config.v1+json";
 #[derive(Debug, Clone, Copy)]
 pub struct PackageRequest<'a> {
     /// The files, as [`crate::collect::collect`] found them.
-    pub files: &'a [PackFile],
+    pub files: &'a Arc<Vec<PackFile>>,
     /// The definition.
     pub definition: &'a Definition,
     /// The commit.
@@ -251,28 +253,28 @@ pub(crate) fn cores() -> NonZeroUsize {
 
 /// Packs the entries of a file tree as it is into one layer, a file named `scratch` that does not exist yet. There is no
 /// commit, so every time in it is 0.
-pub(crate) async fn tree(entries: Vec<PackFile>, scratch: &Path) -> Result<PackagedLayer, PackageError> {
-    write_plan(tree_plan(&entries, 0, scratch)).await
+pub(crate) async fn tree(files: &Arc<Vec<PackFile>>, scratch: &Path) -> Result<PackagedLayer, PackageError> {
+    write_plan(tree_plan(files, 0, scratch)).await
 }
 
 /// The same at once, with the time of a commit, in seconds, for all entries.
 pub(crate) fn pack_tree(
-    entries: &[PackFile],
+    files: &Arc<Vec<PackFile>>,
     mtime: u64,
     scratch: &Path,
 ) -> Result<PackagedLayer, PackageError> {
-    write_entries(&tree_plan(entries, mtime, scratch))
+    write_entries(&tree_plan(files, mtime, scratch))
 }
 
-fn tree_plan(entries: &[PackFile], mtime: u64, scratch: &Path) -> LayerPlan {
-    let entries = with_parents(entries.iter(), &HashSet::new());
-    LayerPlan { name: None, entries, mtime, scratch: scratch.to_owned(), threads: cores() }
+fn tree_plan(files: &Arc<Vec<PackFile>>, mtime: u64, scratch: &Path) -> LayerPlan {
+    let planned = Planned::all(files);
+    LayerPlan { name: None, planned, mtime, scratch: scratch.to_owned(), threads: cores() }
 }
 
-/// A layer to be written: entries sorted by path, each below a directory that is in it or in the base.
+/// A layer to be written.
 struct LayerPlan {
     name: Option<String>,
-    entries: Vec<PackFile>,
+    planned: Planned,
     mtime: u64,
     scratch: PathBuf,
     threads: NonZeroUsize,
@@ -293,36 +295,17 @@ fn plan_layers(request: &PackageRequest<'_>) -> Vec<LayerPlan> {
         names = vec![None];
     }
     let below: HashSet<&[u8]> = request.base.iter().flat_map(|base| base.listing.directories()).collect();
-    let belongs = |file: &&PackFile, name| spec.kind == Kind::Archive || file.layer.as_ref() == name;
+    let belongs = |file: &PackFile, name| spec.kind == Kind::Archive || file.layer.as_ref() == name;
     let plans = names.into_iter().enumerate().map(|(at, name)| LayerPlan {
         name: name.cloned(),
-        entries: with_parents(request.files.iter().filter(|file| belongs(file, name)), &below),
+        planned: Planned::new(request.files, |file| belongs(file, name), &below),
         mtime: u64::try_from(request.committed_seconds).unwrap_or(0),
         scratch: request.layout_dir.with_extension(format!("layer{at}")),
         threads: request.threads,
     });
     // A manifest needs a layer (image-spec, manifest.md, "layers"), be it an empty one.
     let nothing = request.base.is_none() && request.files.is_empty();
-    plans.filter(|plan| !plan.entries.is_empty() || (nothing && plan.name.is_none())).collect()
-}
-
-/// Adds the directories above each entry. A directory that the base has is left out: it may be a link there, or have
-/// permissions of its own.
-pub(crate) fn with_parents<'a>(
-    files: impl Iterator<Item = &'a PackFile>,
-    below: &HashSet<&[u8]>,
-) -> Vec<PackFile> {
-    let mut entries = BTreeMap::new();
-    for file in files {
-        for parent in parents(&file.path).filter(|parent| !below.contains(parent)) {
-            let dir = || PackFile { path: parent.to_vec(), layer: None, kind: PackKind::Dir };
-            entries.entry(parent.to_vec()).or_insert_with(dir);
-        }
-        if file.kind != PackKind::Dir || !below.contains(file.path.as_slice()) {
-            entries.insert(file.path.clone(), file.clone());
-        }
-    }
-    entries.into_values().collect()
+    plans.filter(|plan| !plan.planned.is_empty() || (nothing && plan.name.is_none())).collect()
 }
 
 async fn write_layer(plan: LayerPlan, layout: &Layout) -> Result<PackagedLayer, PackageError> {
@@ -348,12 +331,12 @@ fn write_entries(plan: &LayerPlan) -> Result<PackagedLayer, PackageError> {
     let file = OpenOptions::new().write(true).create_new(true).open(&plan.scratch).map_err(unwritten)?;
     let mut layer = LayerWriter::new(BufWriter::with_capacity(256 * 1024, file), plan.mtime, plan.threads);
     let mut files = 0;
-    for entry in &plan.entries {
-        match &entry.kind {
-            PackKind::Dir => layer.directory(&entry.path).map_err(unwritten)?,
-            PackKind::Symlink { target } => layer.symlink(&entry.path, target).map_err(unwritten)?,
+    for (path, kind) in plan.planned.entries() {
+        match kind {
+            PackKind::Dir => layer.directory(path).map_err(unwritten)?,
+            PackKind::Symlink { target } => layer.symlink(path, target).map_err(unwritten)?,
             PackKind::File { mode, size, from, stamp } => {
-                write_file(&mut layer, entry, *mode, *size, from, stamp)?;
+                read_unchanged(from, *size, stamp, |file| layer.file(path, *mode, *size, file))?;
                 files += 1;
             }
         }
@@ -368,22 +351,11 @@ fn write_entries(plan: &LayerPlan) -> Result<PackagedLayer, PackageError> {
     })
 }
 
-fn write_file<W: Write + Send + 'static>(
-    layer: &mut LayerWriter<W>,
-    entry: &PackFile,
-    mode: u32,
-    size: u64,
-    from: &Path,
-    seen: &[i128; 6],
-) -> Result<(), PackageError> {
-    read_unchanged(from, size, seen, |file| layer.file(&entry.path, mode, size, file))
-}
-
 /// Reads a file that must be as it was found, before and after.
 pub(crate) fn read_unchanged(
     from: &Path,
     size: u64,
-    seen: &[i128; 6],
+    seen: &Stamp,
     read: impl FnOnce(&File) -> io::Result<()>,
 ) -> Result<(), PackageError> {
     let unread = |source| PackageError::Read { path: from.to_owned(), source };

@@ -347,7 +347,7 @@ impl Build {
         let caches = self.take_caches().await?;
         let mut report = self.step(Step::Recipe, run_recipe).await?;
         let Artefact { packaged, files, below, attached } = self.artefact().await?;
-        let (files, base): (Arc<[PackFile]>, _) = (files.into(), below.map(Arc::new));
+        let base = below.map(Arc::new);
         let config = self.config_of(&packaged).await?;
         let (linted_files, linted_base) = (Arc::clone(&files), base.clone());
         let linted = self
@@ -457,7 +457,8 @@ impl Build {
         }
         let files = self
             .step(Step::Collect, |request, _, _| {
-                Ok(collect::collect(&request.tree(), &request.source.project.definition.artefact)?)
+                let files = collect::collect(&request.tree(), &request.source.project.definition.artefact)?;
+                Ok(Arc::new(files))
             })
             .await?;
         let (packaged, below) = self.package(&files).await?;
@@ -473,7 +474,7 @@ impl Build {
         taken.notes.iter().for_each(|note| self.progress.note(note));
         self.end(Step::Package, started);
         let finished::Finished { packaged, image, attached, .. } = taken;
-        Ok(Artefact { packaged, files: Vec::new(), below: Some(image), attached })
+        Ok(Artefact { packaged, files: Arc::default(), below: Some(image), attached })
     }
 
     /// What the builder says. An image that is taken as it is cannot hold its contract, so that stands beside it.
@@ -488,7 +489,7 @@ impl Build {
         [Claim::provenance(provenance)].into_iter().chain(reports).chain(contract).collect()
     }
 
-    async fn package(&mut self, files: &[PackFile]) -> Result<(Packaged, Option<Base>), BuildError> {
+    async fn package(&mut self, files: &Arc<Vec<PackFile>>) -> Result<(Packaged, Option<Base>), BuildError> {
         let started = self.begin(Step::Package);
         let request = Arc::clone(&self.request);
         let source = &request.source;
@@ -678,7 +679,7 @@ impl Finished<'_> {
             PackKind::Dir | PackKind::Symlink { .. } => None,
         });
         let Some(image) = from else { return Ok(report) };
-        let unread = |source| PackageError::Read { path: image.clone(), source };
+        let unread = |source| PackageError::Read { path: image.to_path_buf(), source };
         let invalid = |source| PackageError::Disk { path: image.display().to_string(), source };
         if !disk::is_in_order(image).map_err(unread)?.map_err(invalid)? {
             progress.note(
@@ -837,7 +838,7 @@ fn run_lint(
 struct Artefact {
     packaged: Packaged,
     /// Its own files.
-    files: Vec<PackFile>,
+    files: Arc<Vec<PackFile>>,
     /// What lies below them; of an image that was taken, all of it.
     below: Option<Base>,
     attached: Vec<Digest>,

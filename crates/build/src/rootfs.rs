@@ -118,7 +118,7 @@ impl Rootfs {
                 PackKind::Dir => TOP,
                 PackKind::Symlink { target } => Node::Symlink { target: target.clone() },
                 PackKind::File { mode, size, from, .. } => {
-                    let content = Content { file: Arc::from(from.as_path()), offset: 0, origin: Origin::Own };
+                    let content = Content { file: Arc::clone(from), offset: 0, origin: Origin::Own };
                     Node::File { mode: *mode, size: *size, content }
                 }
             };

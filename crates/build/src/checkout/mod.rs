@@ -17,6 +17,7 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
@@ -177,7 +178,7 @@ impl CheckoutError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaidOut {
     /// Its files, links, and the directories that need not have files; sorted by the bytes of their paths.
-    pub files: Vec<PackFile>,
+    pub files: Arc<Vec<PackFile>>,
     /// What should be known about it.
     pub notes: Vec<String>,
 }
@@ -215,11 +216,11 @@ pub fn materialise(source: &Source, dest: &Path, scratch: &Path) -> Result<LaidO
     }
     work.date_dirs(&directories)?;
     let notes = clashes_elsewhere(&work.paths);
-    let empty = |path: Vec<u8>| PackFile { path, layer: None, kind: PackKind::Dir };
+    let empty = |path: Vec<u8>| PackFile { path: path.into(), layer: None, kind: PackKind::Dir };
     let mut files = work.laid;
     files.extend(submodules.into_iter().map(empty));
     files.sort_by(|one, other| one.path.cmp(&other.path));
-    Ok(LaidOut { files, notes })
+    Ok(LaidOut { files: Arc::new(files), notes })
 }
 
 /// How many pairs are named.
@@ -335,7 +336,7 @@ impl Checkout<'_> {
             objects.content(object, &mut &file)?.map_err(|error| self.unwritten(&path, error))?;
         }
         let kind = self.finish_file(entry, &file, &path).map_err(|error| self.unwritten(&path, error))?;
-        self.laid.push(PackFile { path: entry.path.clone(), layer: None, kind });
+        self.laid.push(PackFile { path: entry.path.as_slice().into(), layer: None, kind });
         Ok(Pointer::parse(&seen))
     }
 
@@ -344,7 +345,7 @@ impl Checkout<'_> {
         file.set_permissions(Permissions::from_mode(mode))?;
         file.set_times(FileTimes::new().set_accessed(self.modified).set_modified(self.modified))?;
         let metadata = file.metadata()?;
-        Ok(PackKind::File { mode, size: metadata.len(), from: path.to_owned(), stamp: stamp(&metadata) })
+        Ok(PackKind::File { mode, size: metadata.len(), from: path.into(), stamp: stamp(&metadata) })
     }
 
     /// Puts the contents in the place of the pointers that the commit gives to LFS.
@@ -411,7 +412,7 @@ impl Checkout<'_> {
             .map_err(|error| self.clash_or(&entry.path, &path, error))?;
         self.date(&path).map_err(|error| self.unwritten(&path, error))?;
         let kind = PackKind::Symlink { target };
-        self.laid.push(PackFile { path: entry.path.clone(), layer: None, kind });
+        self.laid.push(PackFile { path: entry.path.as_slice().into(), layer: None, kind });
         Ok(())
     }
 

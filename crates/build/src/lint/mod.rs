@@ -254,8 +254,8 @@ fn gather(dir: &Path, inside: &[u8], files: &mut Vec<PackFile>) -> io::Result<()
 }
 
 fn pack_file(from: &Path, path: Vec<u8>, size: u64) -> PackFile {
-    let kind = PackKind::File { mode: 0o644, size, from: from.to_owned(), stamp: [0; 6] };
-    PackFile { path, layer: None, kind }
+    let kind = PackKind::File { mode: 0o644, size, from: from.into(), stamp: [0; 6] };
+    PackFile { path: path.into(), layer: None, kind }
 }
 
 struct Linter {
@@ -271,7 +271,7 @@ struct Linter {
 impl Linter {
     fn file(&mut self, file: &PackFile) -> Result<(), LintError> {
         let PackKind::File { from, size, .. } = &file.kind else { return Ok(()) };
-        let failed = |source| LintError::Read { path: from.clone(), source };
+        let failed = |source| LintError::Read { path: from.to_path_buf(), source };
         self.content(&file.shown(), *size, File::open(from).map_err(failed)?).map_err(failed)
     }
 

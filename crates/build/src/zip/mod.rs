@@ -5,7 +5,6 @@
 pub(crate) mod read;
 mod write;
 
-use std::collections::HashSet;
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter};
 use std::path::Path;
@@ -17,8 +16,9 @@ use semel_oci::layout::Layout;
 use semel_oci::media_type;
 use serde_json::json;
 
-use crate::collect::{PackFile, PackKind};
+use crate::collect::{self, PackKind};
 use crate::package::{self, Content, PackageError, PackageRequest, PackagedLayer};
+use crate::planned::Planned;
 use crate::provenance::digest_of_file;
 use write::ZipWriter;
 
@@ -32,9 +32,9 @@ const NAME: &str = "function.zip";
 /// Packs the files of an artefact and puts the zip into the layout.
 pub(crate) async fn content(request: &PackageRequest<'_>, layout: &Layout) -> Result<Content, PackageError> {
     let scratch = request.layout_dir.with_extension("zip");
-    let entries = package::with_parents(request.files.iter(), &HashSet::new());
+    let planned = Planned::all(request.files);
     let (seconds, place) = (request.committed_seconds, scratch.clone());
-    let written = tokio::task::spawn_blocking(move || write(&entries, seconds, &place)).await;
+    let written = tokio::task::spawn_blocking(move || write(&planned, seconds, &place)).await;
     let layer = written.unwrap_or_else(|panic| {
         Err(PackageError::Write { path: scratch.clone(), source: io::Error::other(panic) })
     })?;
@@ -58,21 +58,21 @@ pub(crate) async fn content(request: &PackageRequest<'_>, layout: &Layout) -> Re
     })
 }
 
-fn write(entries: &[PackFile], seconds: i64, scratch: &Path) -> Result<PackagedLayer, PackageError> {
+fn write(planned: &Planned, seconds: i64, scratch: &Path) -> Result<PackagedLayer, PackageError> {
     let unwritten = |source| PackageError::Write { path: scratch.to_owned(), source };
     let file = OpenOptions::new().write(true).create_new(true).open(scratch).map_err(unwritten)?;
     let mut zip = ZipWriter::new(BufWriter::with_capacity(256 * 1024, file), seconds);
     let mut files = 0;
-    for entry in entries {
+    for (path, kind) in planned.entries() {
         let failed = |source: io::Error| match source.kind() {
-            io::ErrorKind::InvalidInput => PackageError::Unfit { path: entry.shown().into(), source },
+            io::ErrorKind::InvalidInput => PackageError::Unfit { path: collect::shown(path).into(), source },
             _ => unwritten(source),
         };
-        match &entry.kind {
-            PackKind::Dir => zip.directory(&entry.path).map_err(failed)?,
-            PackKind::Symlink { target } => zip.symlink(&entry.path, target).map_err(failed)?,
+        match kind {
+            PackKind::Dir => zip.directory(path).map_err(failed)?,
+            PackKind::Symlink { target } => zip.symlink(path, target).map_err(failed)?,
             PackKind::File { mode, size, from, stamp } => {
-                let add = |file: &std::fs::File| zip.file(&entry.path, *mode, *size, file);
+                let add = |file: &std::fs::File| zip.file(path, *mode, *size, file);
                 package::read_unchanged(from, *size, stamp, add)?;
                 files += 1;
             }

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use semel_build::checkout;
@@ -108,7 +109,7 @@ fn the_digest_of_an_image_is_frozen() {
     let ran = Command::new(argv[0]).args(&argv[1..]).current_dir(tree.path().join("tree")).status();
     assert!(ran.unwrap().success());
     let packaged = runtime().block_on(package::package(&PackageRequest {
-        files: &collect::collect(&tree.path().join("tree"), &definition.artefact).unwrap(),
+        files: &Arc::new(collect::collect(&tree.path().join("tree"), &definition.artefact).unwrap()),
         definition,
         commit: &source.commit,
         committed_seconds: source.committed_seconds,
@@ -439,7 +440,7 @@ fn pack(files: &[PackFile], definition: &Definition, into: &Path) -> Result<Pack
     let platform = "linux/arm64".parse().unwrap();
     let commit = "0123456789012345678901234567890123456789".parse().unwrap();
     runtime().block_on(package::package(&PackageRequest {
-        files,
+        files: &Arc::new(files.to_vec()),
         definition,
         commit: &commit,
         committed_seconds: COMMITTED,

@@ -72,13 +72,13 @@ fn text(node: &Node) -> String {
 }
 
 fn own(path: &str, kind: PackKind) -> PackFile {
-    PackFile { path: path.as_bytes().to_vec(), layer: None, kind }
+    PackFile { path: path.as_bytes().into(), layer: None, kind }
 }
 
 fn own_file(dir: &TempDir, path: &str, text: &str) -> PackFile {
     let from = dir.path().join(path.replace('/', "-"));
     fs::write(&from, text).unwrap();
-    own(path, PackKind::File { mode: 0o755, size: text.len() as u64, from, stamp: [0; 6] })
+    own(path, PackKind::File { mode: 0o755, size: text.len() as u64, from: from.into(), stamp: [0; 6] })
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `semel lint`: look at files, a layout or a stored artefact for what must not be inside.
 
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 use semel_build::collect::PackKind;
@@ -180,8 +181,8 @@ impl Subject {
         let project = self.project.as_ref();
         if let Some(found) = project {
             // They belong to environments, and no build takes them.
-            let apart: Vec<PathBuf> =
-                found.project.values_files().into_iter().map(|file| found.dir.join(file)).collect();
+            let apart: Vec<Arc<Path>> =
+                found.project.values_files().into_iter().map(|file| found.dir.join(file).into()).collect();
             files.retain(|file| !matches!(&file.kind, PackKind::File { from, .. } if apart.contains(from)));
         }
         let environments = project.into_iter().flat_map(|found| found.project.pipeline.environments.keys());
