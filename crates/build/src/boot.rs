@@ -3,24 +3,23 @@
 //! QEMU runs it with the image read-only below a throw-away overlay, without a network and without a screen; what the
 //! machine prints on its serial console goes into the build log. The processor is emulated: KVM would be faster, but where a
 //! build runs in a virtual machine it is often there and does not work, and this is the same everywhere. Where bubblewrap
-//! works, QEMU itself runs in it: without a network, able to write its overlay only, and gone when this process is. Where
-//! there is no QEMU, nothing runs, and the report says why. Sources: QEMU "Invocation", `-snapshot`, `-nic`, `-serial`.
+//! works, QEMU itself runs in it: without a network, and able to write its overlay only. It ends when the machine has said
+//! what is awaited, and when this process is gone. Where there is no QEMU, nothing runs, and the report says why. Sources: QEMU "Invocation", `-snapshot`, `-nic`, `-serial`.
 
-use std::io::{self, PipeReader, Read};
+use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use memchr::memmem;
 use semel_model::platform::Platform;
 use semel_model::project::{BootCheck, DiskFormat, DiskSpec, Firmware};
 
 use crate::closure::{SmokeOutcome, Smoked};
 use crate::disk::Disk;
 use crate::log::BuildLog;
-use crate::sandbox::{on_path, try_bubblewrap};
-use crate::watch::Cancel;
+use crate::sandbox::{guarded, on_path, try_bubblewrap};
+use crate::watch::{self, Cancel, Clock, Ended, WatchError};
 
 /// What is started, and where.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +34,8 @@ pub struct BootRequest<'a> {
     pub commands: &'a [String],
     /// The directories in which programs of this machine are looked for.
     pub host_path: &'a str,
+    /// The running program, which guards QEMU.
+    pub semel: &'a Path,
     /// A directory for the overlay; it is made where it is not there.
     pub scratch: &'a Path,
     /// How long the commands before took: the times in the log go on.
@@ -80,7 +81,7 @@ impl BootError {
 
 /// Starts the machine once for each check; the first that fails ends it.
 pub fn run(request: &BootRequest<'_>, log: &BuildLog, cancel: &Cancel) -> Result<Vec<Smoked>, BootError> {
-    let began = Instant::now();
+    let clock = Clock { before: request.before, began: Instant::now() };
     let machine = match Machine::find(request) {
         Ok(machine) => machine,
         Err(reason) => return Ok(Smoked::none_ran(request.commands, &reason)),
@@ -88,22 +89,21 @@ pub fn run(request: &BootRequest<'_>, log: &BuildLog, cancel: &Cancel) -> Result
     let mut passed = Vec::new();
     for command in request.commands {
         let unstarted = |source| BootError::Start { command: command.clone(), source };
-        let now = || request.before + began.elapsed();
-        log.begin("smoke", command, now()).map_err(unstarted)?;
         let check = BootCheck::parse(command).ok_or_else(|| unstarted(io::ErrorKind::InvalidInput.into()))?;
-        let ended = machine.boot(request, &check, log, &now, cancel).map_err(unstarted)?;
-        log.end_command(now()).map_err(unstarted)?;
-        let ending = match ended {
-            Ended::Ready => {
+        log.begin("smoke", command, clock.now()).map_err(unstarted)?;
+        let qemu = machine.command(request).map_err(unstarted)?;
+        let ending = match watch::watch_until(qemu, &check.until, log, clock, check.within.to_std(), cancel) {
+            Ok(None) => {
                 let (outcome, sandbox) = (SmokeOutcome::Passed, Some("qemu"));
                 passed.push(Smoked { command: command.clone(), outcome, sandbox, reason: None });
                 continue;
             }
-            Ended::Stopped => return Err(BootError::Stopped),
-            Ended::TooLate => {
+            Ok(Some(Ended::Stopped)) => return Err(BootError::Stopped),
+            Ok(Some(Ended::TooLate)) => {
                 format!("it did not say '{}' within {} s", check.until, check.within.to_std().as_secs())
             }
-            Ended::Off => format!("it ended without saying '{}'", check.until),
+            Ok(Some(Ended::With(_))) => format!("it ended without saying '{}'", check.until),
+            Err(WatchError::Start(source) | WatchError::Log(source)) => return Err(unstarted(source)),
         };
         return Err(BootError::Failed { command: command.clone(), ending, excerpt: log.excerpt() });
     }
@@ -149,120 +149,37 @@ impl Machine {
         Ok(Self { program, jail: try_bubblewrap(request.host_path).ok(), words })
     }
 
-    fn boot(
-        &self,
-        request: &BootRequest<'_>,
-        check: &BootCheck,
-        log: &BuildLog,
-        now: &dyn Fn() -> Duration,
-        cancel: &Cancel,
-    ) -> io::Result<Ended> {
+    /// QEMU with the image, below a guard.
+    fn command(&self, request: &BootRequest<'_>) -> io::Result<Command> {
         let disk = Disk::read(request.image)?.map_err(io::Error::other)?;
         std::fs::create_dir_all(request.scratch)?;
-        let (reader, writer) = io::pipe()?;
-        let mut command = self.command(request, disk.format);
-        command.env_clear().env("PATH", request.host_path).env("TMPDIR", request.scratch).current_dir("/");
-        command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
-        let mut child = Ending(command.spawn()?);
-        // The writing ends of the pipe must be the child's alone.
-        drop(command);
-        let ended = watch(&console(reader), check, log, now, cancel);
-        child.end()?;
-        ended
+        let mut line = self.jail(request.scratch);
+        line.push(self.program.clone().into());
+        let mut words = |words: &[&str]| line.extend(words.iter().map(OsString::from));
+        words(&["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-m", "1024"]);
+        words(&["-accel", "tcg", "-cpu", "max", "-nic", "none", "-serial", "stdio", "-monitor", "none"]);
+        line.extend(self.words.iter().map(OsString::from));
+        line.extend(["-drive".into(), drive(request.image, disk.format)]);
+        let mut command = guarded(line, Path::new("/"), request.semel);
+        command.env_clear().env("PATH", request.host_path).env("TMPDIR", request.scratch);
+        Ok(command)
     }
 
-    fn command(&self, request: &BootRequest<'_>, format: DiskFormat) -> Command {
-        // A comma in an option's value is written twice.
-        let file = request.image.display().to_string().replace(',', ",,");
-        let drive = format!("file={file},format={},if=virtio,snapshot=on", format.as_str());
-        let mut command = match &self.jail {
-            Some(bubblewrap) => {
-                let mut command = Command::new(bubblewrap);
-                command.args(["--unshare-all", "--die-with-parent", "--new-session", "--ro-bind", "/", "/"]);
-                command.arg("--bind").args([request.scratch; 2]);
-                command.args(["--proc", "/proc", "--dev", "/dev", "--"]).arg(&self.program);
-                command
-            }
-            None => Command::new(&self.program),
-        };
-        command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-m", "1024"]);
-        command.args(["-accel", "tcg", "-cpu", "max", "-nic", "none"]);
-        command.args(["-serial", "stdio", "-monitor", "none"]).args(&self.words).args(["-drive", &drive]);
-        command
+    /// What holds QEMU back.
+    fn jail(&self, scratch: &Path) -> Vec<OsString> {
+        let Some(bubblewrap) = &self.jail else { return Vec::new() };
+        let mut line = vec![bubblewrap.clone().into()];
+        line.extend(
+            ["--unshare-all", "--die-with-parent", "--ro-bind", "/", "/", "--bind"].map(OsString::from),
+        );
+        line.extend([scratch.into(), scratch.into()]);
+        line.extend(["--proc", "/proc", "--dev", "/dev", "--"].map(OsString::from));
+        line
     }
 }
 
-/// QEMU, which ends with what watches it.
-struct Ending(Child);
-
-impl Ending {
-    fn end(&mut self) -> io::Result<()> {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        self.0.wait().map(drop)
-    }
-}
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        // Nothing can be done about a machine that cannot be ended.
-        let _ = self.end();
-    }
-}
-
-enum Ended {
-    Ready,
-    Off,
-    TooLate,
-    Stopped,
-}
-
-/// How soon the machine ends after the caller stopped it.
-const ATTENTION: Duration = Duration::from_millis(100);
-
-/// What the machine prints, in pieces.
-fn console(mut reader: PipeReader) -> Receiver<Vec<u8>> {
-    // A machine that prints more than is taken waits, as at a slow line.
-    let (tell, said) = sync_channel(16);
-    std::thread::spawn(move || {
-        let mut buffer = vec![0; 16 * 1024];
-        while let Ok(some @ 1..) = reader.read(&mut buffer) {
-            if tell.send(buffer[..some].to_vec()).is_err() {
-                break;
-            }
-        }
-    });
-    said
-}
-
-fn watch(
-    console: &Receiver<Vec<u8>>,
-    check: &BootCheck,
-    log: &BuildLog,
-    now: &dyn Fn() -> Duration,
-    cancel: &Cancel,
-) -> io::Result<Ended> {
-    let (began, limit) = (Instant::now(), check.within.to_std());
-    let mut heard = Vec::new();
-    loop {
-        match console.recv_timeout(ATTENTION) {
-            Ok(bytes) => {
-                log.take(&bytes, now())?;
-                heard.extend_from_slice(&bytes);
-                if memmem::find(&heard, check.until.as_bytes()).is_some() {
-                    return Ok(Ended::Ready);
-                }
-                // What is awaited may come in two pieces.
-                heard.drain(..heard.len().saturating_sub(check.until.len()));
-            }
-            Err(RecvTimeoutError::Disconnected) => return Ok(Ended::Off),
-            Err(RecvTimeoutError::Timeout) => {}
-        }
-        if cancel.is_stopped() {
-            return Ok(Ended::Stopped);
-        }
-        if began.elapsed() > limit {
-            return Ok(Ended::TooLate);
-        }
-    }
+/// The disk, which QEMU does not write. A comma in an option's value is written twice.
+fn drive(image: &Path, format: DiskFormat) -> OsString {
+    let file = image.display().to_string().replace(',', ",,");
+    format!("file={file},format={},if=virtio,snapshot=on", format.as_str()).into()
 }

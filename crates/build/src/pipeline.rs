@@ -700,6 +700,7 @@ impl Finished<'_> {
                 platform: &self.request.platform,
                 commands: &artefact.smoke,
                 host_path: self.request.host_path(),
+                semel: &self.request.semel,
                 scratch: &self.request.work.join("overlay"),
                 before,
             },

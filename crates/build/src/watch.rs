@@ -7,6 +7,8 @@ use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use memchr::memmem::Finder;
+
 use crate::log::BuildLog;
 
 /// A handle by which another thread stops the commands of a build. Stopping twice, or after the end, does nothing.
@@ -52,7 +54,7 @@ impl Cancel {
         state.guard = guard.filter(|_| !state.stopped);
     }
 
-    /// The command took too long.
+    /// The command took too long, or need not go on.
     fn give_up(&self) {
         self.lock().guard = None;
     }
@@ -104,28 +106,55 @@ const DRAIN: Duration = Duration::from_secs(2);
 
 /// Runs a command of [`crate::sandbox`] to its end, for `limit` at most.
 pub(crate) fn watch(
-    mut command: Command,
+    command: Command,
     log: &BuildLog,
     clock: Clock,
     limit: Duration,
     cancel: &Cancel,
 ) -> Result<Ended, WatchError> {
+    let output = Output { log: log.clone(), clock, awaited: None };
+    run(command, output, limit, cancel).map(|(ended, _)| ended)
+}
+
+/// Runs a command of [`crate::sandbox`] until it prints what is awaited, which ends it; else says how it ended.
+pub(crate) fn watch_until(
+    command: Command,
+    awaited: &str,
+    log: &BuildLog,
+    clock: Clock,
+    limit: Duration,
+    cancel: &Cancel,
+) -> Result<Option<Ended>, WatchError> {
+    let awaited =
+        Awaited { text: Finder::new(awaited).into_owned(), before: Vec::new(), cancel: cancel.clone() };
+    let output = Output { log: log.clone(), clock, awaited: Some(awaited) };
+    let (ended, heard) = run(command, output, limit, cancel)?;
+    Ok((!heard).then_some(ended))
+}
+
+/// How it ended, and whether it had printed what is awaited.
+fn run(
+    mut command: Command,
+    output: Output,
+    limit: Duration,
+    cancel: &Cancel,
+) -> Result<(Ended, bool), WatchError> {
     if cancel.is_stopped() {
-        return Ok(Ended::Stopped);
+        return Ok((Ended::Stopped, false));
     }
-    let (reader, child) = spawn(&mut command).map_err(WatchError::Start)?;
+    let (reader, mut child) = spawn(&mut command).map_err(WatchError::Start)?;
     // The writing ends of the pipe must be the child's alone.
     drop(command);
-    let drained = read_all(reader, log.clone(), clock);
+    cancel.watch(child.stdin.take());
+    let drained = output.read_all(reader);
     let (status, too_late) = wait(child, limit, cancel).map_err(WatchError::Start)?;
-    if let Ok(Err(error)) = drained.recv_timeout(DRAIN) {
-        return Err(WatchError::Log(error));
-    }
-    Ok(match too_late {
+    let heard = drained.recv_timeout(DRAIN).unwrap_or(Ok(false)).map_err(WatchError::Log)?;
+    let ended = match too_late {
         _ if cancel.is_stopped() => Ended::Stopped,
         true => Ended::TooLate,
         false => Ended::With(status),
-    })
+    };
+    Ok((ended, heard))
 }
 
 fn spawn(command: &mut Command) -> io::Result<(PipeReader, Child)> {
@@ -136,7 +165,6 @@ fn spawn(command: &mut Command) -> io::Result<(PipeReader, Child)> {
 
 /// Waits for the guard, which ends after the command and everything that the command started.
 fn wait(mut child: Child, limit: Duration, cancel: &Cancel) -> io::Result<(ExitStatus, bool)> {
-    cancel.watch(child.stdin.take());
     let (tell, ended) = mpsc::channel();
     std::thread::spawn(move || {
         // The receiver waits for this, or has ended together with its process.
@@ -154,27 +182,62 @@ fn wait(mut child: Child, limit: Duration, cancel: &Cancel) -> io::Result<(ExitS
     Ok((status?, too_late))
 }
 
-fn read_all(mut reader: PipeReader, log: BuildLog, clock: Clock) -> mpsc::Receiver<io::Result<()>> {
-    let (tell, done) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut buffer = vec![0; 16 * 1024];
-        let mut logged = Ok(());
-        loop {
-            match reader.read(&mut buffer) {
-                Ok(0) => break,
-                // A full disk must not stop the command in the middle of a write.
-                Ok(some) => logged = logged.and_then(|()| log.take(&buffer[..some], clock.now())),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    logged = logged.and(Err(error));
-                    break;
+/// Where the output of a command goes.
+struct Output {
+    log: BuildLog,
+    clock: Clock,
+    awaited: Option<Awaited>,
+}
+
+impl Output {
+    /// Reads to the end. Tells whether what is awaited was printed, or why the output could not be kept.
+    fn read_all(mut self, mut reader: PipeReader) -> mpsc::Receiver<io::Result<bool>> {
+        let (tell, done) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut buffer = vec![0; 16 * 1024];
+            let mut read = Ok(false);
+            loop {
+                match reader.read(&mut buffer) {
+                    Ok(0) => break,
+                    // A full disk must not stop the command in the middle of a write.
+                    Ok(some) => read = read.and_then(|heard| Ok(self.take(&buffer[..some])? || heard)),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => {
+                        read = read.and(Err(error));
+                        break;
+                    }
                 }
             }
+            let ended = self.log.end_command(self.clock.now());
+            let _ = tell.send(read.and_then(|heard| ended.map(|()| heard)));
+        });
+        done
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> io::Result<bool> {
+        self.log.take(bytes, self.clock.now())?;
+        Ok(self.awaited.as_mut().is_some_and(|awaited| awaited.is_in(bytes)))
+    }
+}
+
+/// What ends a command once it was printed.
+struct Awaited {
+    text: Finder<'static>,
+    /// The last bytes before these: it may come in two pieces.
+    before: Vec<u8>,
+    cancel: Cancel,
+}
+
+impl Awaited {
+    fn is_in(&mut self, bytes: &[u8]) -> bool {
+        self.before.extend_from_slice(bytes);
+        let heard = self.text.find(&self.before).is_some();
+        if heard {
+            self.cancel.give_up();
         }
-        let ended = log.end_command(clock.now());
-        let _ = tell.send(logged.and(ended));
-    });
-    done
+        self.before.drain(..self.before.len().saturating_sub(self.text.needle().len()));
+        heard
+    }
 }
 
 /// `exited with code 1`, `was ended by signal 9`.

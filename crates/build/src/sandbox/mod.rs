@@ -246,8 +246,9 @@ impl Sandbox {
     }
 }
 
-/// A process that runs a line of words below a guard, which leaves nothing of it behind.
-fn guarded(line: Vec<OsString>, dir: &Path, semel: &Path) -> Command {
+/// A process that runs a line of words below a guard, which leaves nothing of it behind: when its standard input is
+/// closed, or the line is at its end, what is left of it is ended.
+pub(crate) fn guarded(line: Vec<OsString>, dir: &Path, semel: &Path) -> Command {
     let mut command = Command::new(semel);
     command.arg(VERB).arg(Order::Guard.to_json()).arg("--").args(line).current_dir(dir);
     command

@@ -15,7 +15,9 @@ use semel_build::recipe::RunError;
 use semel_build::sandbox::{HostEnvironment, Level};
 use tempfile::TempDir;
 
-use crate::support::{Done, Recorder, Repo, finish, isolating_levels, path, request, runtime, sandbox};
+use crate::support::{
+    Done, Recorder, Repo, finish, isolating_levels, path, processes, request, runtime, sandbox,
+};
 
 /// Tries to reach what its arguments name, and says of each whether that was refused. That something arrived is seen
 /// by whoever listens.
@@ -447,16 +449,6 @@ fn daemon(mark: &str, then: &str) -> String {
     format!(
         "run = '''\nsetsid sh -c 'sh -c \"exec >/dev/null 2>&1 </dev/null; sleep {mark} & echo > started; wait\" & exit' &\nwhile ! test -e started; do :; done\ntouch out; echo ready; {then}\n'''"
     )
-}
-
-/// Processes of this host with an argument of their own.
-fn processes(mark: &str) -> Vec<String> {
-    let lines = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
-        let arguments = fs::read(entry.path().join("cmdline")).ok()?;
-        let arguments = String::from_utf8_lossy(&arguments).replace('\0', " ");
-        arguments.contains(mark).then_some(arguments)
-    });
-    lines.collect()
 }
 
 /// An argument for `sleep` that no other process has.

@@ -310,6 +310,16 @@ pub(crate) fn told(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Processes of this host with an argument of their own.
+pub(crate) fn processes(mark: &str) -> Vec<String> {
+    let lines = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+        let arguments = fs::read(entry.path().join("cmdline")).ok()?;
+        let arguments = String::from_utf8_lossy(&arguments).replace('\0', " ");
+        arguments.contains(mark).then_some(arguments)
+    });
+    lines.collect()
+}
+
 /// Whether all programs are there. A CI run must have them; elsewhere what is lacking is said and the test is left out.
 #[expect(clippy::print_stderr, reason = "a test that is left out says so")]
 pub(crate) fn has_all(programs: &[&str]) -> bool {

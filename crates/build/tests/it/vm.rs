@@ -1,13 +1,21 @@
 //! Disk images: their chunks, and what is looked at before they are published.
 
+use std::fs;
 use std::io::Read as _;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
-use semel_build::pipeline::{Blame, BuildError};
+use semel_build::pipeline::{self, Blame, BuildError, BuildRequest};
+use semel_build::sandbox::Level;
 use semel_model::digest::Digest;
 use serde_json::json;
+use tempfile::TempDir;
 
-use crate::support::{Done, Repo, has_all, told};
+use crate::support::{
+    Done, Recorder, Repo, has_all, isolating_levels, path, processes, request, runtime, sandbox, told,
+};
 
 const VM: &str = r#"format = 1
 component = "edge/gateway"
@@ -92,22 +100,65 @@ fn an_image_that_is_not_what_the_project_says_is_refused() {
 const SAYS_READY: &str =
     r"\061\300\216\330\276\025\174\254\204\300\164\006\272\370\003\356\353\365\364\353\375ready\015\012\000";
 
+/// A machine that must say this so soon, and says `ready`.
+fn machine(within: &str, until: &str) -> Repo {
+    let code = SAYS_READY.replace('\\', "\\\\");
+    let run = format!("printf '{code}' | dd of=out/disk.raw bs=1 conv=notrunc && cat tail");
+    let smoke = format!("kind = \"vm\"\nsmoke = [\"boot within {within} until '{until}'\"]");
+    vm_with(&[("kind = \"vm\"", &smoke), ("cat tail", &run)], &sector("a"))
+}
+
 #[test]
 fn a_machine_that_says_what_is_awaited_passes_and_another_one_does_not() {
     if !has_all(&["qemu-system-x86_64"]) {
         return;
     }
-    let code = SAYS_READY.replace('\\', "\\\\");
-    let run = format!("printf '{code}' | dd of=out/disk.raw bs=1 conv=notrunc && cat tail");
-    let machine = |within: &str, until: &str| {
-        let smoke = format!("kind = \"vm\"\nsmoke = [\"boot within {within} until '{until}'\"]");
-        vm_with(&[("kind = \"vm\"", &smoke), ("cat tail", &run)], &sector("a")).build()
-    };
-    let done = machine("90s", "ready").unwrap();
+    let done = machine("90s", "ready").built();
     let smoked = &done.built.closure.smoke[0];
     assert_eq!((smoked.sandbox, &smoked.reason), (Some("qemu"), &None));
-    assert!(done.lines.iter().any(|line| line.contains("ready")), "{:?}", done.lines);
-    let error = machine("3s", "steady").map(drop).unwrap_err();
+    assert!(done.lines.iter().any(|line| line.trim_end().ends_with("ready")), "{:?}", done.lines);
+    let error = machine("3s", "steady").build().map(drop).unwrap_err();
     assert!(matches!(error, BuildError::Boot(_)), "{}", told(&error));
     assert!(error.to_string().contains("did not say 'steady' within 3 s"), "{error}");
+}
+
+/// A directory with all programs of this host but one.
+fn without_bubblewrap(programs: &Path) -> String {
+    fs::create_dir(programs).unwrap();
+    for file in
+        std::env::split_paths(&path()).flat_map(|dir| fs::read_dir(dir).into_iter().flatten().flatten())
+    {
+        if file.file_name() != "bwrap" {
+            // The first of a name counts.
+            let _ = symlink(file.path(), programs.join(file.file_name()));
+        }
+    }
+    programs.display().to_string()
+}
+
+#[test]
+fn a_machine_ends_with_the_build_also_where_there_is_no_bubblewrap() {
+    if !has_all(&["qemu-system-x86_64"]) {
+        return;
+    }
+    for level in [isolating_levels().first().copied(), Some(Level::None)] {
+        let (repo, work) = (machine("600s", "steady"), TempDir::new().unwrap());
+        let mark = work.path().display().to_string();
+        let mut request =
+            BuildRequest { sandbox: sandbox(level), ..request(repo.source(), work.path().to_owned()) };
+        if level == Some(Level::None) {
+            let path = without_bubblewrap(&work.path().join("programs"));
+            request.host.variables.insert("PATH".to_owned(), path);
+        }
+        runtime().block_on(async {
+            let (sender, mut said) = tokio::sync::mpsc::unbounded_channel();
+            let recorder = Arc::new(Recorder { on_line: Some(sender), ..Recorder::default() });
+            let build = tokio::spawn(pipeline::run(request, recorder));
+            while said.recv().await.is_some_and(|line| !line.trim_end().ends_with("ready")) {}
+            assert!(processes(&mark).iter().any(|line| line.contains("qemu-system")), "{level:?}");
+            build.abort();
+            assert!(build.await.unwrap_err().is_cancelled());
+        });
+        assert_eq!(processes(&mark), [""; 0], "{level:?}");
+    }
 }
