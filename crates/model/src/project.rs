@@ -3,7 +3,10 @@
 //! Unknown keys are errors that name the line, the column and the nearest key. Nothing in an `[environment.*]` table can
 //! reach the artefact: the build sees only the [`Definition`].
 
-use std::collections::{BTreeMap, BTreeSet};
+mod rules;
+mod written;
+
+use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::civil::Date;
@@ -14,10 +17,12 @@ use crate::build::RELEASE_BRANCHES;
 use crate::config::{Contract, InvalidContract};
 use crate::digest::Digest;
 use crate::duration::Span;
-use crate::name::{ComponentName, EnvironmentName};
-use crate::pipeline::{Binding, Gate, InvalidPipeline, Pipeline, Target};
+use crate::name::ComponentName;
+use crate::pipeline::{InvalidPipeline, Pipeline};
 use crate::platform::Platform;
 use crate::runtime::Runtime;
+pub use written::nearest;
+use written::{File, find, from_toml, invalid_at};
 
 /// The name of the project file, at the root of the project.
 pub const FILE_NAME: &str = "semel.toml";
@@ -432,66 +437,6 @@ pub struct InvalidProject {
     pub nearest: Option<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    format: u32,
-    component: ComponentName,
-    store: Option<String>,
-    #[serde(default)]
-    source: SourceTable,
-    #[serde(default = "no_commands")]
-    build: BuildSpec,
-    artefact: ArtefactSpec,
-    #[serde(default)]
-    config: Contract,
-    #[serde(default = "usual_versions")]
-    version: VersionSpec,
-    #[serde(default)]
-    environment: BTreeMap<EnvironmentName, EnvironmentTable>,
-    #[serde(default)]
-    waiver: Vec<Waiver>,
-}
-
-/// `[source]`, with what is no part of the definition.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SourceTable {
-    #[serde(default)]
-    include: Vec<String>,
-    #[serde(default)]
-    exclude: Vec<String>,
-    #[serde(default)]
-    snapshot: SnapshotLimit,
-}
-
-/// `snapshot = false`, `true` or a size such as `"200 MB"`.
-struct SnapshotLimit(u64);
-
-impl Default for SnapshotLimit {
-    fn default() -> Self {
-        Self(50_000_000)
-    }
-}
-
-impl<'de> Deserialize<'de> for SnapshotLimit {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged, expecting = "`snapshot` is true, false or a size such as \"200 MB\"")]
-        enum Written {
-            Kept(bool),
-            UpTo(String),
-        }
-        match Written::deserialize(deserializer)? {
-            Written::Kept(true) => Ok(Self::default()),
-            Written::Kept(false) => Ok(Self(0)),
-            Written::UpTo(text) => parse_size(&text).map(Self).ok_or_else(|| {
-                serde::de::Error::custom(format!("`{text}` is no size: write \"200 MB\" or \"1 GiB\""))
-            }),
-        }
-    }
-}
-
 /// A number with one of the units B, kB, MB, GB (of 1000) and KiB, MiB, GiB (of 1024), in bytes.
 fn parse_size(text: &str) -> Option<u64> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -509,45 +454,6 @@ fn parse_size(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(unit)
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct EnvironmentTable {
-    #[serde(default)]
-    after: Names,
-    #[serde(default)]
-    gates: Vec<Gate>,
-    values: Option<String>,
-    target: Option<Target>,
-}
-
-/// `after = "dev"` or `after = ["dev", "load"]`.
-#[derive(Default)]
-struct Names(Vec<EnvironmentName>);
-
-impl<'de> Deserialize<'de> for Names {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let names = match Command::deserialize(deserializer)? {
-            Command::Shell(one) => vec![one],
-            Command::Argv(many) => many,
-        };
-        let parsed: Result<Vec<_>, _> = names.iter().map(|name| name.parse()).collect();
-        parsed.map(Self).map_err(serde::de::Error::custom)
-    }
-}
-
-fn no_commands() -> BuildSpec {
-    BuildSpec {
-        fetch: None,
-        run: None,
-        env: BTreeMap::new(),
-        timeout: build_timeout(),
-        cache: Vec::new(),
-        secrets: Vec::new(),
-        network: false,
-        sandbox: None,
-    }
-}
-
 /// The newest packaging format that this program writes.
 pub const NEWEST_FORMAT: u32 = 1;
 
@@ -556,29 +462,9 @@ impl Project {
     pub fn parse(file: &str, text: &str) -> Result<Self, InvalidProject> {
         let read: File = toml::from_str(text).map_err(|error| from_toml(file, text, &error))?;
         let at = |needle: &str, problem: String| invalid_at(file, text, find(text, needle), problem);
-        if read.format != NEWEST_FORMAT {
-            return Err(at(
-                "format",
-                format!(
-                    "format {} is not known here (this program writes format {NEWEST_FORMAT})",
-                    read.format
-                ),
-            ));
-        }
-        check_artefact(&read.artefact).map_err(|(needle, problem)| at(needle, problem))?;
-        if let Some(waiver) = read.waiver.iter().find(|waiver| waiver.reason.trim().len() < 10) {
-            return Err(at(
-                "[[waiver",
-                format!(
-                    "the waiver of {} for {} needs a reason that others understand",
-                    waiver.rule, waiver.path
-                ),
-            ));
-        }
-        check_build(&read.build).map_err(|(needle, problem)| at(needle, problem))?;
-        check_version(&read.version).map_err(|problem| at("release", problem))?;
+        rules::check(&read).map_err(|(needle, problem)| at(needle, problem))?;
         read.config.validate().map_err(|error: InvalidContract| at(error.key.as_str(), error.to_string()))?;
-        let bindings = read.environment.into_iter().map(|(name, table)| (name, binding(table))).collect();
+        let bindings = read.environment.into_iter().map(|(name, table)| (name, table.into())).collect();
         let pipeline = Pipeline::new(bindings)
             .map_err(|error: InvalidPipeline| at("[environment", error.to_string()))?;
         let definition = Definition {
@@ -625,123 +511,6 @@ pub fn split_base(base: &str) -> Option<(&str, Digest)> {
     Some((place, digest.parse().ok()?))
 }
 
-fn binding(table: EnvironmentTable) -> Binding {
-    Binding { after: table.after.0, gates: table.gates, values: table.values, target: table.target }
-}
-
-fn check_artefact(artefact: &ArtefactSpec) -> Result<(), (&'static str, String)> {
-    check_taken(artefact)?;
-    check_zip(artefact)?;
-    check_vm(artefact)?;
-    let is_elsewhere = artefact.base.is_some() || artefact.from.is_some() || artefact.image.is_some();
-    if artefact.files.is_empty() && !is_elsewhere {
-        return Err(("[artefact", "an artefact needs `files = [{ from = \"…\", to = \"/…\" }]`".to_owned()));
-    }
-    if let Some(base) = &artefact.base {
-        if artefact.kind != Kind::Image {
-            return Err(("base", "only an image has a base".to_owned()));
-        }
-        if split_base(base).is_none() {
-            let problem = format!("base `{base}` is not pinned: semel lock --update-base {base}");
-            return Err(("base", problem));
-        }
-    }
-    if artefact.kind != Kind::Archive && !artefact.needs.is_empty() {
-        let kind = artefact.kind.as_str();
-        return Err((
-            "needs",
-            format!("`needs` is for archives; of kind {kind}, it brings what it needs with it"),
-        ));
-    }
-    let has_run_fields = artefact.user.is_some()
-        || artefact.workdir.is_some()
-        || !artefact.expose.is_empty()
-        || !artefact.env.is_empty();
-    if artefact.kind != Kind::Image && has_run_fields {
-        return Err(("[artefact", "`user`, `workdir`, `expose` and `env` are for images".to_owned()));
-    }
-    artefact.expose.iter().try_for_each(|port| check_port(port))?;
-    artefact.env.iter().try_for_each(|(name, value)| check_constant(name, value))?;
-    let distinct: BTreeSet<_> = artefact.platforms.iter().collect();
-    if distinct.len() != artefact.platforms.len() {
-        return Err(("platforms", "`platforms` names one of them twice".to_owned()));
-    }
-    for file in &artefact.files {
-        check_file(file)?;
-    }
-    check_closure(artefact).map_err(|(needle, problem)| (needle, problem.to_owned()))?;
-    for need in &artefact.needs {
-        crate::deployment::Need::parse(need).map_err(|error| ("needs", error.to_string()))?;
-    }
-    Ok(())
-}
-
-/// What only a zip has, and what it has not.
-fn check_zip(artefact: &ArtefactSpec) -> Result<(), (&'static str, String)> {
-    if artefact.kind != Kind::Zip {
-        return match (&artefact.runtime, &artefact.handler) {
-            (Some(_), _) => Err(("runtime", "only a zip has a runtime".to_owned())),
-            (_, Some(_)) => Err(("handler", "only a zip has a handler".to_owned())),
-            (None, None) => Ok(()),
-        };
-    }
-    if !artefact.entrypoint.is_empty() {
-        return Err(("entrypoint", "a zip is started by its runtime: say `handler`".to_owned()));
-    }
-    let Some(name) = &artefact.runtime else { return Ok(()) };
-    let Some(runtime) = Runtime::find(name) else {
-        let without_system = name.split('/').next().unwrap_or(name);
-        let near = match Runtime::find(without_system) {
-            Some(known) => Some(format!("{}/{}", known.name, known.system.as_str())),
-            None => nearest(without_system, Runtime::names()).map(str::to_owned),
-        };
-        let hint = near.map(|near| format!(": did you mean `{near}`?")).unwrap_or_default();
-        return Err(("runtime", format!("runtime `{name}` is not known here{hint}")));
-    };
-    match &artefact.handler {
-        None if runtime.has_handler() => {
-            Err(("runtime", format!("the runtime `{name}` calls a function: say which with `handler`")))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// What only a virtual machine has, and what it has not.
-fn check_vm(artefact: &ArtefactSpec) -> Result<(), (&'static str, String)> {
-    if artefact.kind != Kind::Vm {
-        return match (&artefact.image, &artefact.disk) {
-            (Some(_), _) => Err(("image", "only a vm has an `image`".to_owned())),
-            (_, Some(_)) => Err(("disk", "only a vm has a `disk`".to_owned())),
-            (None, None) => Ok(()),
-        };
-    }
-    let Some(image) = &artefact.image else {
-        return Err((
-            "[artefact",
-            "a vm needs `image = \"out/disk.qcow2\"`, which the build leaves".to_owned(),
-        ));
-    };
-    if image.starts_with('/') || image.ends_with('/') || image.split('/').any(|part| part == "..") {
-        return Err(("image", format!("`image = \"{image}\"` is not a file inside the source tree")));
-    }
-    if !artefact.files.is_empty() || !artefact.entrypoint.is_empty() || !artefact.exclude.is_empty() {
-        let problem = "a vm is its `image`: `files`, `exclude` and `entrypoint` are for other kinds";
-        return Err(("[artefact", problem.to_owned()));
-    }
-    if let Some(command) = artefact.smoke.iter().find(|command| BootCheck::parse(command).is_none()) {
-        return Err((
-            "smoke",
-            format!("`{command}` is no check of a vm: write \"boot within 90s until 'ready'\""),
-        ));
-    }
-    match artefact.disk.as_ref().and_then(|disk| disk.max_virtual.as_deref()) {
-        Some(size) if parse_size(size).is_none() => {
-            Err(("disk", format!("`{size}` is no size: write \"20GiB\" or \"500 MB\"")))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// `boot within 90s until 'ready'`: the smoke check of a virtual machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BootCheck {
@@ -764,105 +533,6 @@ impl BootCheck {
     }
 }
 
-fn check_closure(artefact: &ArtefactSpec) -> Result<(), (&'static str, &'static str)> {
-    if artefact.smoke.iter().any(|command| words(command).is_none_or(|words| words.is_empty())) {
-        return Err(("smoke", "a command of `smoke` needs at least one word, and an end for each quote"));
-    }
-    if artefact.closure.ignore.iter().any(|ignored| ignored.name.is_empty() || ignored.reason.is_empty()) {
-        return Err(("closure", "what is ignored needs a `name` and a `reason`"));
-    }
-    if artefact.closure.roots.iter().any(|root| !root.starts_with('/')) {
-        return Err(("closure", "`roots` are absolute paths inside the artefact"));
-    }
-    Ok(())
-}
-
-/// An image that the project's own builder writes is taken as it is: nothing else can be said about it here.
-fn check_taken(artefact: &ArtefactSpec) -> Result<(), (&'static str, String)> {
-    let Some(from) = &artefact.from else { return Ok(()) };
-    let said = [
-        ("files", !artefact.files.is_empty()),
-        ("base", artefact.base.is_some()),
-        ("entrypoint", !artefact.entrypoint.is_empty()),
-        ("user", artefact.user.is_some()),
-        ("workdir", artefact.workdir.is_some()),
-        ("expose", !artefact.expose.is_empty()),
-        ("env", !artefact.env.is_empty()),
-        ("exclude", !artefact.exclude.is_empty()),
-    ];
-    if artefact.kind != Kind::Image {
-        return Err(("from", "only an image can be taken `from` a builder of the project's own".to_owned()));
-    }
-    if from.starts_with('/') || from.split('/').any(|part| part == "..") {
-        return Err(("from", format!("`from = \"{from}\"` is not a path inside the source tree")));
-    }
-    match said.iter().find(|(_, said)| *said) {
-        Some((key, _)) => {
-            let problem =
-                format!("`{key}` would change the image that `from` takes as it is: say it to its builder");
-            Err((key, problem))
-        }
-        None => Ok(()),
-    }
-}
-
-/// image-spec 1.1, config.md, `ExposedPorts`: `port`, `port/tcp` or `port/udp`.
-fn check_port(text: &str) -> Result<(), (&'static str, String)> {
-    let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    match number.parse::<u16>() {
-        Ok(1..) if matches!(protocol, "tcp" | "udp") => Ok(()),
-        _ => Err(("expose", format!("`{text}` is no port: write \"8080\", \"8080/tcp\" or \"53/udp\""))),
-    }
-}
-
-/// Words in the name of a variable that differs between environments.
-const OF_ENVIRONMENTS: [&str; 22] = [
-    "ADDR",
-    "ADDRESS",
-    "CREDENTIAL",
-    "CREDENTIALS",
-    "DATABASE",
-    "DEBUG",
-    "DSN",
-    "ENDPOINT",
-    "ENVIRONMENT",
-    "HOST",
-    "KEY",
-    "LEVEL",
-    "PASSWORD",
-    "PASSWD",
-    "PORT",
-    "REGION",
-    "SECRET",
-    "STAGE",
-    "TOKEN",
-    "URI",
-    "URL",
-    "USERNAME",
-];
-
-/// What is in an image is the same everywhere. What looks like configuration is refused here, where it is cheap.
-fn check_constant(name: &str, value: &str) -> Result<(), (&'static str, String)> {
-    let is_name = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-        && !name.starts_with(|first: char| first.is_ascii_digit())
-        && !name.is_empty();
-    if !is_name || name.starts_with("SEMEL_") || value.contains('\0') {
-        return Err(("env", format!("`{name}` cannot be set in [artefact] env")));
-    }
-    let upper = name.to_ascii_uppercase();
-    let named = upper.split('_').any(|word| OF_ENVIRONMENTS.contains(&word));
-    if named || value.contains("://") {
-        return Err((
-            "env",
-            format!(
-                "`{name}` looks like configuration, which differs between environments and must not be in the image: \
-                 declare it in [config]; [artefact] env is for constants such as PATH and LANG"
-            ),
-        ));
-    }
-    Ok(())
-}
-
 /// The words of a command that no shell reads: they end at spaces, `'…'` and `"…"` keep them together, and nothing else
 /// means anything. `None`: a quote has no end.
 pub fn words(command: &str) -> Option<Vec<String>> {
@@ -883,110 +553,6 @@ pub fn words(command: &str) -> Option<Vec<String>> {
     }
     words.extend(word);
     quote.is_none().then_some(words)
-}
-
-fn check_file(file: &FileSpec) -> Result<(), (&'static str, String)> {
-    if !file.to.starts_with('/') || file.to.split('/').any(|part| matches!(part, ".." | ".")) {
-        return Err(("to =", format!("`to = \"{}\"` is not an absolute path inside the artefact", file.to)));
-    }
-    if file.from.starts_with('/') || file.from.split('/').any(|part| part == "..") {
-        return Err(("from", format!("`from = \"{}\"` is not a path inside the source tree", file.from)));
-    }
-    match file.mode.as_deref() {
-        None | Some("0644" | "0755") => Ok(()),
-        Some(mode) => Err(("mode", format!("mode \"{mode}\" is neither \"0644\" nor \"0755\""))),
-    }
-}
-
-fn check_version(version: &VersionSpec) -> Result<(), String> {
-    match version.release.matches('*').count() {
-        1 => Ok(()),
-        _ => Err(format!("`release = \"{}\"` needs one `*`, which stands for 1.4", version.release)),
-    }
-}
-
-fn check_build(build: &BuildSpec) -> Result<(), (&'static str, String)> {
-    if let Some(key) = build.env.keys().find(|key| !is_variable(key)) {
-        return Err(("[build", format!("`{key}` cannot be set in [build] env")));
-    }
-    if let Some(name) = build.secrets.iter().find(|name| !is_variable(name)) {
-        return Err(("secrets", format!("`{name}` is no name of a variable that a secret could have")));
-    }
-    if let Some(name) = build.secrets.iter().find(|name| build.env.contains_key(*name)) {
-        return Err(("secrets", format!("`{name}` is in [build] env too, where everybody can read it")));
-    }
-    if !build.secrets.is_empty() && build.fetch.is_none() {
-        return Err(("secrets", "secrets are for `fetch`, and there is none".to_owned()));
-    }
-    match build.cache.iter().find(|path| !is_cache_path(path)) {
-        Some(path) => {
-            Err(("cache", format!("`{path}` is not a directory inside the tree, or inside `{CACHE_HOME}/`")))
-        }
-        None => Ok(()),
-    }
-}
-
-/// The name of a variable that a project may set. `SEMEL_…` is set by Semel alone.
-fn is_variable(name: &str) -> bool {
-    !name.is_empty() && !name.contains(['=', '\0']) && !name.starts_with("SEMEL_")
-}
-
-fn is_cache_path(path: &str) -> bool {
-    path != CACHE_HOME && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
-}
-
-fn find(text: &str, needle: &str) -> usize {
-    let as_key = text
-        .split_inclusive('\n')
-        .scan(0, |at, line| {
-            let start = *at;
-            *at += line.len();
-            Some((start, line))
-        })
-        .find_map(|(start, line)| {
-            let indent = line.len() - line.trim_start().len();
-            line.trim_start().starts_with(needle).then_some(start + indent)
-        });
-    as_key.or_else(|| text.find(needle)).unwrap_or(0)
-}
-
-fn from_toml(file: &str, text: &str, error: &toml::de::Error) -> InvalidProject {
-    let at = error.span().map_or(0, |span| span.start);
-    let message = error.message();
-    let mut invalid = invalid_at(file, text, at, message.to_owned());
-    if let Some((unknown, expected)) = unknown_field(message) {
-        invalid.nearest = nearest(unknown, expected.iter().copied()).map(str::to_owned);
-        let hint = match &invalid.nearest {
-            Some(name) => format!("did you mean `{name}`?"),
-            None => format!("known here: {}", expected.join(", ")),
-        };
-        invalid.problem = format!("unknown key `{unknown}`: {hint}");
-    }
-    invalid
-}
-
-/// Takes serde's message about an unknown field apart.
-fn unknown_field(message: &str) -> Option<(&str, Vec<&str>)> {
-    let rest = message.strip_prefix("unknown field `")?;
-    let (unknown, rest) = rest.split_once('`')?;
-    Some((unknown, rest.split('`').skip(1).step_by(2).collect()))
-}
-
-fn invalid_at(file: &str, text: &str, at: usize, problem: String) -> InvalidProject {
-    let before = &text[..at.min(text.len())];
-    let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
-    InvalidProject { file: file.to_owned(), line, column, problem, nearest: None }
-}
-
-/// The candidate that was probably meant, if one is near enough.
-pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let far = word.chars().count().max(3) / 3 + 1;
-    candidates
-        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
-        .filter(|(distance, _)| *distance <= far)
-        .min()
-        .map(|(_, candidate)| candidate)
 }
 
 #[cfg(test)]
