@@ -1,6 +1,7 @@
 //! The tour of the README, typed and compared: what it shows is what a user sees.
 //!
-//! `UPDATE_TOUR=1 cargo test -p semel --test it tour` writes what was answered into the README.
+//! `UPDATE_TOUR=1 cargo test --release -p semel --test it tour` writes what was answered into the README: the times and sizes there
+//! are those of a release.
 
 use std::path::{Path, PathBuf};
 
