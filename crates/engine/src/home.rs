@@ -176,7 +176,7 @@ pub async fn inherit(
     let mut batch = Batch::new(who, now);
     match component::get(turn.db(), &name).await? {
         None => create(&mut batch, &name, &from, &bequest),
-        Some(known) if known.home == store.id() => return Ok(Inherited { new: 0 }),
+        Some(known) if known.home == store.id() => return already_known(&mut turn, &bequest).await,
         Some(known) if known.home == from => {}
         Some(known) => return Err(other_home(&name, &known.home)),
     }
@@ -239,14 +239,36 @@ fn other_home(name: &ComponentName, home: &str) -> EngineError {
     }
 }
 
-async fn inherit_build(turn: &mut Turn, batch: &mut Batch, one: BuildReserved) -> Result<u64, EngineError> {
-    match build::by_number(turn.db(), &one.component, one.number).await? {
-        Some(known) if known.key == one.key && known.version == one.version => Ok(0),
-        Some(known) => Err(contradiction(&one.component, &format!("build {}", known.number))),
-        None => {
-            batch.change(Change::BuildReserved(one));
-            Ok(1)
+/// This store is the home already, because the move was completed before: then it knows everything. A component of the same
+/// name that began here knows nothing of it, and would give the same numbers once more.
+async fn already_known(turn: &mut Turn, bequest: &Bequest) -> Result<Inherited, EngineError> {
+    for BequeathedBuild { reserved: one, .. } in &bequest.builds {
+        if !knows_build(turn, one).await? {
+            return Err(contradiction(&one.component, &format!("build {}", one.number)));
         }
+    }
+    for one in &bequest.names {
+        let known = artefact::version(turn.db(), &one.component, &one.version).await?;
+        if known.is_none_or(|known| known.digest != one.digest) {
+            return Err(contradiction(&one.component, &one.version.to_string()));
+        }
+    }
+    Ok(Inherited { new: 0 })
+}
+
+async fn inherit_build(turn: &mut Turn, batch: &mut Batch, one: BuildReserved) -> Result<u64, EngineError> {
+    if knows_build(turn, &one).await? {
+        return Ok(0);
+    }
+    batch.change(Change::BuildReserved(one));
+    Ok(1)
+}
+
+async fn knows_build(turn: &mut Turn, one: &BuildReserved) -> Result<bool, EngineError> {
+    match build::by_number(turn.db(), &one.component, one.number).await? {
+        Some(known) if known.key == one.key && known.version == one.version => Ok(true),
+        Some(known) => Err(contradiction(&one.component, &format!("build {}", known.number))),
+        None => Ok(false),
     }
 }
 
@@ -419,6 +441,10 @@ pub async fn take(
     let mut turn = store.turn().await?;
     let known = components::get(turn.db(), &name).await?;
     let last_build = known.last_build;
+    if build::count_up_to(turn.db(), &name, moved.last_build).await? < moved.last_build {
+        let what = format!("this store does not know all {} builds of {name} yet", moved.last_build);
+        return Err(EngineError::precondition(what).with_hint("run the same command again"));
+    }
     if known.home == store.id() {
         return Ok(Taken { last_build, already: true });
     }
@@ -430,10 +456,6 @@ pub async fn take(
             "since this proof was made, the home of {name} has left this store: it proves nothing now"
         );
         return Err(EngineError::Verification { what, hint: Some("move the home once more".to_owned()) });
-    }
-    if build::count_up_to(turn.db(), &name, moved.last_build).await? < moved.last_build {
-        let what = format!("this store does not know all {} builds of {name} yet", moved.last_build);
-        return Err(EngineError::precondition(what).with_hint("run the same command again"));
     }
     let mut batch = Batch::new(who, now);
     let taken = HomeTaken { component: name, from: moved.from, home: store.id().to_owned(), proof };

@@ -85,6 +85,21 @@ async fn the_new_home_goes_on_with_the_numbers_and_knows_what_was_built() {
 }
 
 #[tokio::test]
+async fn a_component_that_began_in_the_other_store_is_another_one() {
+    let (old, new) = (World::new().await, World::new().await);
+    old.built(1, "one").await;
+    new.published("7.0.0").await;
+    let refused = new.learn_from(&old).await;
+    assert!(matches!(refused, Err(EngineError::Conflict { .. })), "{refused:?}");
+    let left = old.leave_for(&new).await.unwrap();
+    let taken = new.take_home(left).await;
+    assert!(
+        matches!(taken, Err(EngineError::Precondition { .. })),
+        "it would give number 1 again: {taken:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_home_is_taken_only_with_the_proof_that_it_was_left_for_this_store() {
     let (old, new, third) = (World::new().await, World::new().await, World::new().await);
     old.built(1, "one").await;
