@@ -63,10 +63,10 @@ pub(crate) struct Cli {
 }
 
 impl Cli {
-    /// The words that name a store, as if they had been given.
+    /// The words that name a store, as if they had been given with a verb that may begin one.
     pub(crate) fn at(place: &str, is_url: bool) -> Self {
         let word = if is_url { "--server" } else { "--store" };
-        Self::parse_from(["semel", word, place, "rebuild"])
+        Self::parse_from(["semel", word, place, "version"])
     }
 }
 
@@ -221,6 +221,20 @@ pub(crate) enum Verb {
     /// Write the manual pages into a directory
     #[command(hide = true)]
     Man(ManArgs),
+}
+
+impl Verb {
+    /// Whether it can be the first thing that is done with a store: it puts something in, or asks what would be.
+    pub(crate) fn may_begin_a_store(&self) -> bool {
+        match self {
+            Self::Build(args) => args.verb.is_none(),
+            Self::Version(_) | Self::Import(_) | Self::Push(_) | Self::Publish(_) | Self::Deploy(_) => true,
+            Self::Component(verb) => matches!(verb, ComponentVerb::Create(_)),
+            Self::Pipeline(verb) => matches!(verb, PipelineVerb::Apply),
+            Self::Config(verb) => matches!(verb, ConfigVerb::Set(_)),
+            _ => false,
+        }
+    }
 }
 
 /// `semel demo`

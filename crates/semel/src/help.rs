@@ -122,6 +122,9 @@ The other store learns every build number and every name, so that none of them i
 this one keeps what it has and gives nothing more. A move that was broken off is completed by the same command; until then \
 neither store gives versions. Bytes, evidence and deployments stay here: pull and push copy artefacts as before.
 
+Where no store is in DIR, a new one is made, which is said. SEMEL_DATABASE is this store's: another one whose tables are in \
+PostgreSQL is named by the URL of its server.
+
 Example:
   semel move-home shop/api --to https://semel.example";
 

@@ -153,6 +153,29 @@ pub(crate) async fn open_existing(place: &Place) -> Result<Option<Store>, Failur
     }
 }
 
+/// Opens the store that somebody named. A name may be mistyped: who only looks is told that nothing is there, and who
+/// puts something in hears that the store is new.
+async fn open_named(place: &Place, may_begin: bool, output: Output) -> Result<Store, Failure> {
+    match open_existing(place).await? {
+        Some(store) => Ok(store),
+        None if may_begin => {
+            let store = open_store(place).await?;
+            output.say(format!(
+                "  note: there was no store in {}: a new one is there now",
+                place.dir.display()
+            ));
+            Ok(store)
+        }
+        None => Err(no_store(place)),
+    }
+}
+
+/// There is no store where one is needed.
+pub(crate) fn no_store(place: &Place) -> Failure {
+    Failure::new(Exit::NotFound, format!("there is no store in {}", place.dir.display()))
+        .hint("name the one that is meant: --store DIR; the first build or push makes a new one")
+}
+
 fn unopened(error: OpenError) -> Failure {
     let exit = match error {
         OpenError::Newer { .. }
@@ -178,9 +201,15 @@ impl Session {
     /// Opens the session of a command.
     pub(crate) async fn open(cli: &Cli, settings: Settings, output: Output) -> Result<Self, Failure> {
         let user = settings.user();
-        let (transport, store) = match place(cli, &settings)?.0 {
+        let (place, named) = place(cli, &settings)?;
+        let (transport, store) = match place {
             Where::Store(dir) => {
-                let store = open_store(&in_directory(dir, cli, &settings)?).await?;
+                let place = in_directory(dir, cli, &settings)?;
+                let store = if named {
+                    open_named(&place, cli.verb.may_begin_a_store(), output).await?
+                } else {
+                    open_store(&place).await?
+                };
                 let router = semel_server::router(App::local(store.clone(), now, user.clone()));
                 (Transport::in_process(router), Some(store))
             }

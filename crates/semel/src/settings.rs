@@ -31,6 +31,12 @@ impl Settings {
         self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// The same, as if some variables were not set.
+    pub(crate) fn without(mut self, names: &[&str]) -> Self {
+        self.variables.retain(|name, _| !names.contains(&name.as_str()));
+        self
+    }
+
     /// All variables.
     pub(crate) fn variables(&self) -> &BTreeMap<String, String> {
         &self.variables

@@ -12,7 +12,7 @@ use crate::settings::Settings;
 
 pub(super) async fn backup(args: &BackupArgs, cli: &Cli, settings: &Settings, output: Output) -> Outcome {
     let place = session::embedded(cli, settings)?;
-    let store = session::open_store(&place).await?;
+    let store = session::open_existing(&place).await?.ok_or_else(|| session::no_store(&place))?;
     let to = settings.directory().join(&args.to);
     let copied = copies::backup(&store, &to, now()).await.map_err(|error| failure(&error))?;
     output.done(format!(

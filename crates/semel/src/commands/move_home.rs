@@ -36,10 +36,16 @@ pub(super) async fn run(args: &MoveHomeArgs, cli: &Cli, session: &Session) -> Ou
     Ok(Exit::Done)
 }
 
-/// The store that becomes the home, spoken for by the same person.
+/// The store that becomes the home, spoken for by the same person. The database that the variables name is this store's.
 async fn other(place: &str, session: &Session) -> Result<Session, Failure> {
     let cli = Cli::at(place, url(place).is_some());
-    Session::open(&cli, session.settings.clone(), session.output).await
+    let settings = session.settings.clone().without(&["SEMEL_DATABASE", "SEMEL_DATABASE_FILE"]);
+    Session::open(&cli, settings, session.output).await.map_err(|failure| match failure.exit {
+        Exit::Usage => Failure { hints: Vec::new(), ..failure }.hint(
+            "name another store: --to DIR, or --to URL of its server where it has a database of its own",
+        ),
+        _ => failure,
+    })
 }
 
 /// The place as others can use it: a directory is this machine's business.
