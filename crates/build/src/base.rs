@@ -173,7 +173,7 @@ impl BaseError {
             Self::Fetch { name, source } if is_unauthorised(source) => {
                 Some(format!("sign in to the registry of {name}: docker login, or podman login"))
             }
-            Self::Fetch { .. } => Some("semel lock shows whether it is still there".to_owned()),
+            Self::Fetch { .. } => Some("to see whether it is still there: semel lock".to_owned()),
             Self::Place { name, .. } => Some(format!("semel lock --update-base {name}")),
             Self::Platform { made_for, wanted, .. } => Some(format!(
                 "take the image for {wanted}, or, if the artefact is for {made_for}: platforms = [\"{made_for}\"] in [artefact]"

@@ -122,6 +122,7 @@ pub async fn find(
             let skip = u64::from(*back);
             match deployment::nth_success(conn, component, name, skip).await? {
                 Some(deployment) => Some(by_digest(conn, component, &deployment.digest).await?),
+                None if skip > 0 => return Err(never_ran(component, name, skip)),
                 None => by_version(conn, component, &Version::named(tag_of(word)?), now).await?,
             }
         }
@@ -195,6 +196,15 @@ async fn successes(
         finished.filter(|_| one.state == DeploymentState::Succeeded).zip(Some(one.digest))
     };
     Ok(all.into_iter().filter_map(read).collect())
+}
+
+/// `production~3` of an environment in which fewer deployments succeeded.
+fn never_ran(component: &ComponentName, environment: &EnvironmentName, back: u64) -> EngineError {
+    let count = back + 1;
+    EngineError::not_found(format!(
+        "fewer than {count} deployments of {component} succeeded in {environment}"
+    ))
+    .with_hint(format!("semel history {environment} -c {component}"))
 }
 
 fn unknown(component: &ComponentName, word: &VersionWord) -> EngineError {

@@ -125,8 +125,10 @@ fn read_result(store: &Store, request: &Attest) -> Result<Found, EngineError> {
     match (&request.report, request.kind.as_str()) {
         (Some(digest), "junit") => junit(store, digest, request),
         (None, "junit") if request.result.is_none() => {
-            Err(EngineError::precondition("a junit result needs its report")
-                .with_hint(format!("semel attest {} --type junit results.xml", request.version)))
+            Err(EngineError::precondition("a junit result needs its report").with_hint(format!(
+                "semel attest {}@{} --type junit results.xml",
+                request.component, request.version
+            )))
         }
         (Some(digest), reproducibility::NAME) => reproduction(store, digest, request),
         (attachment, _) => {

@@ -108,7 +108,7 @@ pub struct Refusal {
     pub environment: EnvironmentName,
     /// Why, one line each.
     pub reasons: Vec<String>,
-    /// What to do about it, as commands without the program's name.
+    /// What to do about it, for people: commands, and what no command does.
     pub remedies: Vec<String>,
     /// The refused promotion, if that is the reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -148,7 +148,7 @@ pub async fn plan(
             "nothing of {component} was promoted to {environment} yet"
         ))
         .with_hint(format!(
-            "semel promote VERSION {environment}, or name the version: semel deploy VERSION {environment}"
+            "semel versions -c {component}   and then   semel deploy VERSION {environment} -c {component}"
         )));
     };
     artefact.require_bytes()?;
@@ -241,7 +241,10 @@ fn target(in_force: &InForce, environment: &EnvironmentName) -> Result<Target, E
     let binding = pipeline::binding(in_force, environment)?;
     binding.target.clone().ok_or_else(|| {
         EngineError::precondition(format!("{environment} has no target: it is only decided about")).with_hint(
-            format!("semel resolve {environment}, or give it one: target = {{ kind = \"directory\" }}"),
+            format!(
+                "semel resolve {environment} -c {}   or give it one in semel.toml: target = {{ kind = \"directory\" }}",
+                in_force.component
+            ),
         )
     })
 }
@@ -279,24 +282,34 @@ async fn refused_here(
     artefact: &Artefact,
     request: &Start,
 ) -> Result<Option<Refusal>, EngineError> {
-    let environment = &request.environment;
+    let (component, environment) = (&request.component, &request.environment);
     if request.rollback_of.is_some() {
         if !ever_succeeded(turn, artefact, environment).await? {
             let reasons = vec![format!(
                 "{} never succeeded in {environment}: a rollback cannot go there",
                 artefact.name()
             )];
-            return Ok(Some(refusal(artefact, request, reasons, vec![format!("history {environment}")])));
+            return Ok(Some(refusal(
+                artefact,
+                request,
+                reasons,
+                vec![format!("semel history {environment} -c {component}")],
+            )));
         }
     } else if let Some(hold) = deployment::hold(turn.db(), &request.component, environment).await? {
         let reasons = vec![format!("{environment} is held since {}: {}", hold.time, hold.reason)];
-        return Ok(Some(refusal(artefact, request, reasons, vec![format!("resume {environment}")])));
+        return Ok(Some(refusal(
+            artefact,
+            request,
+            reasons,
+            vec![format!("semel resume {environment} -c {component}")],
+        )));
     }
     let what = RejectedThing::Digest(artefact.digest.clone());
     let rejections = promotion::rejections(turn.db(), &request.component, &what, environment).await?;
     Ok(rejections.last().map(|rejection| {
         let reasons = vec![format!("{} was rejected: {}", artefact.name(), rejection.reason)];
-        refusal(artefact, request, reasons, vec![format!("accept {}", request.version)])
+        refusal(artefact, request, reasons, vec![format!("semel accept {component}@{}", request.version)])
     }))
 }
 
@@ -326,8 +339,8 @@ async fn rejected_key(
             rejection.reason
         )];
         let remedies = vec![
-            format!("accept {} {}", request.version, request.environment),
-            "build (a fix is a new version)".to_owned(),
+            format!("semel accept {}@{} {}", request.component, request.version, request.environment),
+            "a fix is a new version: semel build".to_owned(),
         ];
         refusal(artefact, request, reasons, remedies)
     }))
@@ -335,17 +348,24 @@ async fn rejected_key(
 
 fn bad_config(artefact: &Artefact, request: &Start, problems: &[Problem]) -> Refusal {
     let reasons = problems.iter().map(ToString::to_string).collect();
-    let mut remedies: Vec<String> = problems.iter().map(|problem| problem.remedy.clone()).collect();
+    let mut remedies: Vec<String> =
+        problems.iter().map(|problem| of_component(&problem.remedy, &request.component)).collect();
     remedies.dedup();
-    let remedies =
-        remedies.into_iter().map(|r| r.strip_prefix("semel ").map_or(r.clone(), str::to_owned)).collect();
     refusal(artefact, request, reasons, remedies)
+}
+
+/// A remedy that ends with a command names the component, so that it can be pasted anywhere.
+fn of_component(remedy: &str, component: &ComponentName) -> String {
+    match remedy.contains("semel ") {
+        true => format!("{remedy} -c {component}"),
+        false => remedy.to_owned(),
+    }
 }
 
 fn not_promoted(artefact: &Artefact, request: &Start, decision: Decision) -> Refusal {
     let reasons = decision.closed().map(|gate| format!("{}: {}", gate.gate, gate.reason)).collect();
-    let remedies =
-        decision.closed().filter_map(|gate| gate.remedy.as_ref()).map(|r| r.command.clone()).collect();
+    let remedies = decision.closed().filter_map(|gate| gate.remedy.as_ref());
+    let remedies = remedies.map(|remedy| format!("semel {}", remedy.command)).collect();
     Refusal { decision: Some(decision), ..refusal(artefact, request, reasons, remedies) }
 }
 

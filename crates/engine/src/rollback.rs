@@ -107,7 +107,7 @@ pub async fn candidate(
         Some(wanted) => format!("{} never succeeded in {environment} before{because}", wanted.name()),
         None => format!("nothing else ever succeeded in {environment}{because}"),
     };
-    Err(EngineError::not_found(what).with_hint(format!("semel history {environment}")))
+    Err(EngineError::not_found(what).with_hint(format!("semel history {environment} -c {component}")))
 }
 
 /// Whether the last time that this ran here ended with a rollback. The same deployment key is the same thing, whichever

@@ -311,7 +311,7 @@ pub fn resolve(
         match offered_for(key, rule, offered) {
             Some(value) => match rule.objection(&value.value).or_else(|| misplaced(rule, value.source)) {
                 None => drop(resolved.insert(key.clone(), value)),
-                Some(what) => problems.push(problem(key, rule, environment, what)),
+                Some(what) => problems.push(problem(key, rule, environment, Some(value.source), what)),
             },
             None if rule.is_required() => {
                 let secret = if rule.secret { ", secret" } else { "" };
@@ -320,14 +320,15 @@ pub fn resolve(
                     key,
                     rule,
                     environment,
+                    None,
                     format!("is missing ({}{secret}, required{since})", rule.kind),
                 ));
             }
             None => {}
         }
     }
-    for key in offered.keys().filter(|key| !contract.0.contains_key(*key)) {
-        problems.push(unknown_key(key, contract, environment));
+    for (key, value) in offered.iter().filter(|(key, _)| !contract.0.contains_key(*key)) {
+        problems.push(unknown_key(key, contract, environment, value.source));
     }
     if problems.is_empty() { Ok(resolved) } else { Err(problems) }
 }
@@ -343,24 +344,43 @@ fn misplaced(rule: &KeyRule, source: Source) -> Option<String> {
         .then(|| "is a secret and stands in a file that git tracks or others can read".to_owned())
 }
 
-fn problem(key: &ConfigKey, rule: &KeyRule, environment: &EnvironmentName, what: String) -> Problem {
-    let remedy = if rule.secret {
-        format!("semel config set {environment} {key}")
-    } else {
-        format!("set {key} in the values of {environment}")
+/// What is wrong with a value, and what mends it where the value comes from; none: there is no value.
+fn problem(
+    key: &ConfigKey,
+    rule: &KeyRule,
+    environment: &EnvironmentName,
+    source: Option<Source>,
+    what: String,
+) -> Problem {
+    let set = format!("semel config set {environment} {key}");
+    let remedy = match source {
+        Some(Source::Set) => set,
+        _ if rule.secret => set,
+        Some(Source::File | Source::Private) => format!("set {key} in the values file of {environment}"),
+        Some(Source::Default) | None => format!("set {key} in the values file of {environment}, or: {set}"),
     };
     Problem { key: key.clone(), what, remedy }
 }
 
-fn unknown_key(key: &ConfigKey, contract: &Contract, environment: &EnvironmentName) -> Problem {
+fn unknown_key(
+    key: &ConfigKey,
+    contract: &Contract,
+    environment: &EnvironmentName,
+    source: Source,
+) -> Problem {
     let near = crate::project::nearest(key.as_str(), contract.0.keys().map(ConfigKey::as_str));
     let hint = near.map(|name| format!(" (did you mean {name}?)")).unwrap_or_default();
     Problem {
         key: key.clone(),
         what: format!("is not in the contract of this version{hint}"),
-        remedy: format!(
-            "remove {key} from the values of {environment}, or declare it under [config] in a new version"
-        ),
+        remedy: match source {
+            Source::Set => format!(
+                "declare {key} under [config] in a new version, or: semel config unset {environment} {key}"
+            ),
+            _ => format!(
+                "remove {key} from the values file of {environment}, or declare it under [config] in a new version"
+            ),
+        },
     }
 }
 
@@ -432,7 +452,8 @@ impl Snapshot {
 pub fn check_snapshot(contract: &Contract, snapshot: &Snapshot) -> Result<(), Vec<Problem>> {
     let mut problems = Vec::new();
     for (key, rule) in &contract.0 {
-        let what = match snapshot.entries.get(key) {
+        let entry = snapshot.entries.get(key);
+        let what = match entry {
             None if rule.is_required() => Some(format!("is missing ({}, required)", rule.kind)),
             None => None,
             Some(entry) => match (rule.secret, &entry.value, &entry.commitment) {
@@ -442,10 +463,12 @@ pub fn check_snapshot(contract: &Contract, snapshot: &Snapshot) -> Result<(), Ve
                 (false, _, _) => Some("came as a commitment and is no secret".to_owned()),
             },
         };
-        problems.extend(what.map(|what| problem(key, rule, &snapshot.environment, what)));
+        let source = entry.map(|entry| entry.source);
+        problems.extend(what.map(|what| problem(key, rule, &snapshot.environment, source, what)));
     }
-    let unknown = snapshot.entries.keys().filter(|key| !contract.0.contains_key(*key));
-    problems.extend(unknown.map(|key| unknown_key(key, contract, &snapshot.environment)));
+    let unknown = snapshot.entries.iter().filter(|(key, _)| !contract.0.contains_key(*key));
+    problems
+        .extend(unknown.map(|(key, entry)| unknown_key(key, contract, &snapshot.environment, entry.source)));
     if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
@@ -487,8 +510,9 @@ mod tests {
         let values = offered(&[
             ("PORT", "hunter2", Source::File),
             ("LOG_LEVEL", "hunter2", Source::File),
-            ("WORKERS", "99", Source::File),
+            ("WORKERS", "99", Source::Set),
             ("LOGLEVEL", "hunter2", Source::File),
+            ("REGION", "hunter2", Source::Set),
         ]);
         let problems = resolve(&contract(EXAMPLE), &"production".parse().unwrap(), &values).unwrap_err();
         let text: Vec<String> = problems.iter().map(|p| format!("{p} -> {}", p.remedy)).collect();
@@ -496,10 +520,11 @@ mod tests {
             text,
             [
                 "DATABASE_URL is missing (url, secret, required since 1.4.0) -> semel config set production DATABASE_URL",
-                "LOG_LEVEL is none of debug, info -> set LOG_LEVEL in the values of production",
-                "PORT is not a port (1 to 65535) -> set PORT in the values of production",
-                "WORKERS is above 64 -> set WORKERS in the values of production",
-                "LOGLEVEL is not in the contract of this version (did you mean LOG_LEVEL?) -> remove LOGLEVEL from the values of production, or declare it under [config] in a new version",
+                "LOG_LEVEL is none of debug, info -> set LOG_LEVEL in the values file of production",
+                "PORT is not a port (1 to 65535) -> set PORT in the values file of production",
+                "WORKERS is above 64 -> semel config set production WORKERS",
+                "LOGLEVEL is not in the contract of this version (did you mean LOG_LEVEL?) -> remove LOGLEVEL from the values file of production, or declare it under [config] in a new version",
+                "REGION is not in the contract of this version -> declare REGION under [config] in a new version, or: semel config unset production REGION",
             ]
         );
         assert!(!format!("{problems:?}{values:?}").contains("hunter2"));

@@ -59,7 +59,7 @@ async fn without_a_promotion_nothing_is_started_and_the_decision_is_kept() {
         let decision = refusal.decision.unwrap();
         assert!(!decision.is_granted());
         assert_eq!(refusal.reasons.len(), decision.closed().count());
-        assert!(refusal.remedies.iter().any(|remedy| remedy.starts_with("deploy shop/api@1.0.0")));
+        assert!(refusal.remedies.iter().any(|remedy| remedy.starts_with("semel deploy shop/api@1.0.0")));
         let Change::PromotionRefused(body) = world.newest("PromotionRefused").await else { panic!("kind") };
         assert_eq!(body.decision, decision.digest());
         assert!(world.store.blobs().contains(&body.decision));
@@ -82,7 +82,7 @@ async fn a_promotion_under_another_policy_starts_nothing() {
     world.apply(&pipeline).await;
     let (reasons, remedies) = world.refusal(start("1.0.0", "staging")).await;
     assert_eq!(reasons, ["load-test=pass: no evidence of type load-test"]);
-    assert_eq!(remedies, ["attest shop/api@1.0.0 --type load-test --result pass"]);
+    assert_eq!(remedies, ["semel attest shop/api@1.0.0 --type load-test --result pass"]);
     world.assert_sound().await;
 }
 
@@ -113,7 +113,7 @@ async fn problems_of_the_configuration_are_all_listed_and_no_value_is_kept() {
             "LOGLEVEL is not in the contract of this version (did you mean LOG_LEVEL?)",
         ]
     );
-    assert_eq!(remedies[0], "config set dev DATABASE_URL");
+    assert_eq!(remedies[0], "semel config set dev DATABASE_URL -c shop/api");
     let Change::DeploymentRefused(body) = world.newest("DeploymentRefused").await else { panic!("kind") };
     assert_eq!(body.reasons, reasons);
     assert_eq!(world.count("DeploymentStarted").await, 0);
@@ -132,7 +132,7 @@ async fn what_was_found_wrong_where_the_secrets_are_is_recorded() {
     let request = Start { config: Config::Problems(vec![problem]), ..start("1.0.0", "dev") };
     let (reasons, remedies) = world.refusal(request).await;
     assert_eq!(reasons, ["DATABASE_URL is not a URL (scheme://…)"]);
-    assert_eq!(remedies, ["config set dev DATABASE_URL"]);
+    assert_eq!(remedies, ["semel config set dev DATABASE_URL -c shop/api"]);
     assert_eq!(world.count("DeploymentRefused").await, 1);
 }
 
@@ -175,7 +175,7 @@ async fn a_held_environment_starts_nothing_until_it_is_resumed() {
     semel_engine::hold::hold(&world.store, &world.who, request, world.now()).await.unwrap();
     let (reasons, remedies) = world.refusal(start("1.0.0", "dev")).await;
     assert!(reasons[0].starts_with("dev is held since ") && reasons[0].ends_with(": freeze"), "{reasons:?}");
-    assert_eq!(remedies, ["resume dev"]);
+    assert_eq!(remedies, ["semel resume dev -c shop/api"]);
     assert_eq!(world.count("DeploymentStarted").await, 0);
     resume(&world, "dev").await;
     assert_eq!(world.order(start("1.0.0", "dev")).await.generation, 1);
@@ -256,7 +256,7 @@ async fn a_failure_holds_the_environment_and_rejects_what_failed_with_this_confi
     resume(&world, "dev").await;
     let (reasons, remedies) = world.refusal(loud()).await;
     assert!(reasons[0].contains("failed in dev with exactly this configuration"), "{reasons:?}");
-    assert_eq!(remedies[0], "accept 1.1.0 dev");
+    assert_eq!(remedies[0], "semel accept shop/api@1.1.0 dev");
     world.assert_sound().await;
 }
 
@@ -366,7 +366,7 @@ async fn a_rollback_goes_nowhere_else_than_to_what_succeeded_there() {
     assert!(world.promote("1.1.0", "dev").await.decision.is_granted());
     let (reasons, remedies) = world.refusal(Start { rollback_of: Some(1), ..start("1.1.0", "dev") }).await;
     assert_eq!(reasons, ["shop/api 1.1.0 never succeeded in dev: a rollback cannot go there"]);
-    assert_eq!(remedies, ["history dev"]);
+    assert_eq!(remedies, ["semel history dev -c shop/api"]);
     assert_eq!(world.count("DeploymentStarted").await, 1);
     world.assert_sound().await;
 }

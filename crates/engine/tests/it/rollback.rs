@@ -139,7 +139,7 @@ async fn a_version_can_be_named_but_not_the_one_that_runs() {
     }
     let error = back(&world, Some("1.2.0")).await.unwrap_err();
     assert_eq!(error.to_string(), "shop/api 1.2.0 never succeeded in dev before");
-    assert_eq!(error.hint(), Some("semel history dev"));
+    assert_eq!(error.hint(), Some("semel history dev -c shop/api"));
 }
 
 #[tokio::test]
