@@ -27,6 +27,8 @@ pub struct Proposal {
     pub looked_at: Vec<String>,
     /// What stands in the way of an artefact without configuration.
     pub warnings: Vec<String>,
+    /// What puts the file into the next commit, and the project with it where no commit has it yet: words for a shell.
+    pub to_add: &'static str,
 }
 
 /// Why there is no proposal.
@@ -82,7 +84,18 @@ pub fn propose(dir: &Path, host: &Host) -> Result<Proposal, DetectError> {
     let health = contract.has_port.then(|| health_path(&recipe));
     let semel_toml = render(&component_of(dir), &recipe, &contract.lines, health);
     let warnings = contract::warnings(&look);
-    Ok(Proposal { semel_toml, looked_at: look.looked_at, warnings })
+    Ok(Proposal { semel_toml, looked_at: look.looked_at, warnings, to_add: to_add(dir) })
+}
+
+fn to_add(dir: &Path) -> &'static str {
+    let knows = |words: &[&str]| Git::at(dir).run(words).is_ok();
+    if !knows(&["rev-parse", "--git-dir"]) {
+        "git init && git add ."
+    } else if !knows(&["rev-parse", "--quiet", "--verify", "HEAD"]) {
+        "git add ."
+    } else {
+        "git add semel.toml"
+    }
 }
 
 /// Reads files of the project, and remembers which.

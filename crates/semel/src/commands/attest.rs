@@ -49,7 +49,8 @@ pub(super) async fn run(args: &AttestArgs, cli: &Cli, session: &Session) -> Outc
         attached.summary,
         attached.artefact.name()
     ));
-    output.next(format!("semel promote {version} ENV"));
+    output
+        .next(format!("semel promote {version} ENV{}", super::naming(&attached.artefact.component, session)));
     if output.is_quiet() {
         output.data(attached.envelope.as_str());
     }

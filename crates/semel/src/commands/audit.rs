@@ -11,10 +11,14 @@ pub(super) async fn verify(session: &Session) -> Outcome {
     let report = session.client.call(&VerifyAudit {}).await?;
     let output = session.output;
     if !report.problems.is_empty() {
-        return Err(Failure::new(Exit::Verification, format!("the store does not verify: {} problems", report.problems.len()))
-            .because(report.problems.clone())
-            .hint("semel rebuild mends tables; a backup mends blobs and entry files; nothing mends the ledger itself")
-            .answer(&report));
+        return Err(Failure::new(
+            Exit::Verification,
+            format!("the store does not verify: {} problems", report.problems.len()),
+        )
+        .because(report.problems.clone())
+        .hint("to mend tables: semel rebuild")
+        .hint("a backup mends blobs and entry files; nothing mends the ledger itself")
+        .answer(&report));
     }
     if output.is_json() {
         output.json(&report);

@@ -297,7 +297,7 @@ fn say_missing(part: &BuiltPart, session: &Session) {
             part.version,
             names.join(", ")
         ));
-        session.output.next(format!("semel build --platform {first}   where that can be built"));
+        session.output.next(format!("where that can be built: semel build --platform {first}"));
     }
 }
 

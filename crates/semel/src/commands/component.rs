@@ -48,7 +48,7 @@ async fn set(args: &ComponentSetArgs, session: &Session) -> Outcome {
     let word = if ruled.already { "had these rules already" } else { "has other rules now" };
     session.output.done(format!("{} {word}: {}", component.name, rules(component)));
     if !ruled.already && args.keep.is_some() {
-        session.output.next("semel gc   says what that means for the bytes that are here");
+        session.output.next("to see what that means for the bytes that are here: semel gc");
     }
     answer(&ruled, session)
 }

@@ -3,10 +3,10 @@
 use std::io::{IsTerminal as _, Read as _};
 
 use semel_model::config::Source;
-use semel_server::api::calls::{PlanDeployment, ShowPipeline};
+use semel_server::api::calls::PlanDeployment;
 use serde_json::json;
 
-use super::{Outcome, component, converge};
+use super::{Outcome, component, converge, naming, pipeline};
 use crate::cli::{Cli, ConfigKeyArgs, ConfigVerb, EnvironmentArg};
 use crate::output::table;
 use crate::project;
@@ -26,8 +26,9 @@ pub(super) async fn run(verb: &ConfigVerb, cli: &Cli, session: &Session) -> Outc
 
 async fn set(args: &ConfigKeyArgs, cli: &Cli, session: &Session) -> Outcome {
     let component = component(cli, session)?;
-    refuse_unknown_environment(args, &component, session).await?;
-    let output = session.output;
+    pipeline::ensure(&component, session).await?;
+    pipeline::find_binding(&component, &args.environment, session).await?;
+    let (output, of) = (session.output, naming(&component, session));
     if std::io::stdin().is_terminal() {
         output.say(format!("value of {} in {} (end with Ctrl-D):", args.key, args.environment));
     }
@@ -40,7 +41,7 @@ async fn set(args: &ConfigKeyArgs, cli: &Cli, session: &Session) -> Outcome {
     let value = value.strip_suffix('\n').map(|v| v.strip_suffix('\r').unwrap_or(v)).unwrap_or(&value);
     if value.is_empty() {
         return Err(Failure::usage("the value on standard input is empty")
-            .hint(format!("printf %s VALUE | semel config set {} {}", args.environment, args.key)));
+            .hint(format!("printf %s VALUE | semel config set {} {}{of}", args.environment, args.key)));
     }
     let vault = converge::vault(session, &args.environment).await?;
     vault.set(&component, &args.key, value).map_err(|error| Failure::from_error(Exit::Fault, &error))?;
@@ -48,36 +49,21 @@ async fn set(args: &ConfigKeyArgs, cli: &Cli, session: &Session) -> Outcome {
         "{} is set for {component} in {}, sealed on this machine; it takes effect with the next deployment",
         args.key, args.environment
     ));
-    output.next(format!("semel deploy {}", args.environment));
+    output.next(format!("semel deploy {}{of}", args.environment));
     if output.is_json() {
         output.json(&json!({"environment": args.environment, "key": args.key, "set": true}));
     }
     Ok(Exit::Done)
 }
 
-async fn refuse_unknown_environment(
-    args: &ConfigKeyArgs,
-    component: &semel_model::name::ComponentName,
-    session: &Session,
-) -> Result<(), Failure> {
-    super::pipeline::ensure(component, session).await?;
-    let in_force = session.client.call(&ShowPipeline { component: component.clone() }).await?.in_force;
-    match in_force {
-        Some(one) if !one.pipeline.environments.contains_key(&args.environment) => {
-            let names: Vec<&str> = one.pipeline.in_order().into_iter().map(|name| name.as_str()).collect();
-            Err(Failure::new(
-                Exit::NotFound,
-                format!("{component} has no environment {} (it has: {})", args.environment, names.join(", ")),
-            ))
-        }
-        _ => Ok(()),
-    }
-}
-
 async fn unset(args: &ConfigKeyArgs, cli: &Cli, session: &Session) -> Outcome {
     let component = component(cli, session)?;
     let vault = converge::vault(session, &args.environment).await?;
     let was = vault.unset(&component, &args.key).map_err(|error| Failure::from_error(Exit::Fault, &error))?;
+    if !was {
+        // What was set for an environment that is no longer there can be forgotten.
+        pipeline::find_binding(&component, &args.environment, session).await?;
+    }
     let word = if was { "is forgotten" } else { "was not set already" };
     session.output.done(format!("{} {word} for {component} in {}", args.key, args.environment));
     if session.output.is_json() {
@@ -91,11 +77,8 @@ async fn show(args: &EnvironmentArg, cli: &Cli, session: &Session) -> Outcome {
     let component = component(cli, session)?;
     let found =
         project::find(session.settings.directory())?.filter(|found| found.project.component == component);
-    let in_force = session.client.call(&ShowPipeline { component: component.clone() }).await?.in_force;
-    let values = in_force
-        .as_ref()
-        .and_then(|one| one.pipeline.environments.get(&args.environment))
-        .and_then(|binding| binding.values.clone());
+    let binding = pipeline::find_binding(&component, &args.environment, session).await?;
+    let values = binding.and_then(|binding| binding.values);
     let offered = converge::offered(
         session,
         &component,

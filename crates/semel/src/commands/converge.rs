@@ -17,7 +17,7 @@ use semel_targets::directory::{
     self, Depth, Facts, Generation, Host, Progress, Sought, SpawnSupervisor, Values, WhenFound,
 };
 
-use super::promote;
+use super::{naming, promote};
 use crate::report::{Exit, Failure};
 use crate::session::{Session, now};
 
@@ -207,7 +207,7 @@ pub(super) async fn deploy(
         directory::Outcome::Refused { reason } => {
             let recorded = Recorded::Refused { reason: reason.clone() };
             finish(session, &order, recorded, observed).await?;
-            return Err(tainted(&order, reason));
+            return Err(tainted(session, &order, reason));
         }
         directory::Outcome::Failed { reason, log_tail, restored, .. } => {
             let restored = restored.map(|generation| generation.ledger);
@@ -272,6 +272,7 @@ fn not_running(session: &Session, order: &Order, ended: &Ended, finished: &Finis
         session.output.say(format!("  | {line}"));
     }
     let (name, environment) = (order.artefact.name(), &order.environment);
+    let of = naming(&order.artefact.component, session);
     let headline = match (ended.failed, ended.restored) {
         (true, Some(restored)) => {
             format!("{name} failed in {environment} and was rolled back: generation {restored} runs again")
@@ -289,18 +290,19 @@ fn not_running(session: &Session, order: &Order, ended: &Ended, finished: &Finis
     let exit = if ended.failed { Exit::Command } else { Exit::Fault };
     Failure::new(exit, headline)
         .because(std::iter::once(ended.reason.clone()).chain(finished.consequences.iter().cloned()))
-        .hint(format!("semel logs {environment}"))
-        .hint(format!("semel why {environment}"))
-        .hint(format!("semel resume {environment}, then deploy a version that works"))
+        .hint(format!("semel logs {environment}{of}"))
+        .hint(format!("semel why {environment}{of}"))
+        .hint(format!("before a version that works is deployed: semel resume {environment}{of}"))
 }
 
 /// The target was not touched, and is not held: a repaired version can be deployed at once.
-fn tainted(order: &Order, reason: String) -> Failure {
+fn tainted(session: &Session, order: &Order, reason: String) -> Failure {
     let (name, environment) = (order.artefact.name(), &order.environment);
+    let of = naming(&order.artefact.component, session);
     Failure::new(Exit::Refused, format!("{name} was not switched on in {environment}; nothing was touched"))
         .because([reason])
         .hint("take the value out of the source and build again; whoever has the artefact has the value")
-        .hint(format!("replace it where it is valid, then: semel config set {environment} KEY"))
+        .hint(format!("replace it where it is valid, then: semel config set {environment} KEY{of}"))
 }
 
 /// A refused deployment: every reason at once, and what to do about each.
@@ -312,14 +314,9 @@ fn refused(refusal: &Refusal) -> Failure {
     );
     match &refusal.decision {
         Some(decision) => promote::refusal(message, decision),
-        None => Failure::new(Exit::Refused, message).because(refusal.reasons.clone()).hints(
-            refusal.remedies.iter().map(|remedy| {
-                let command = remedy.starts_with(|c: char| c.is_ascii_lowercase())
-                    && !remedy.starts_with("set ")
-                    && !remedy.starts_with("remove ");
-                if command { format!("semel {remedy}") } else { remedy.clone() }
-            }),
-        ),
+        None => Failure::new(Exit::Refused, message)
+            .because(refusal.reasons.clone())
+            .hints(refusal.remedies.clone()),
     }
     .answer(refusal)
 }

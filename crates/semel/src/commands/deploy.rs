@@ -6,7 +6,7 @@ use semel_server::api::calls::{PlanDeployment, Status};
 use serde_json::json;
 
 use super::build::{self, Wanted};
-use super::{Outcome, Target, converge, digest, pipeline, refuse_moving_word, target};
+use super::{Outcome, Target, converge, digest, naming, pipeline, refuse_moving_word, target};
 use crate::cli::{Cli, DeployArgs};
 use crate::project;
 use crate::report::{Exit, Failure};
@@ -65,7 +65,8 @@ pub(super) async fn run(args: &DeployArgs, cli: &Cli, session: &Session) -> Outc
     if output.is_json() {
         output.json(&json!({"order": deployed.order, "plan": deployed.plan, "observed": deployed.observed}));
     } else {
-        output.next(format!("semel status   or   semel logs {environment}"));
+        let of = naming(&wanted.component, session);
+        output.next(format!("semel status   or   semel logs {environment}{of}"));
         output.data(&format!("{}@{}", plan.artefact.component, plan.artefact.digest));
     }
     Ok(Exit::Done)

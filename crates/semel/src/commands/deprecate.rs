@@ -10,6 +10,7 @@ use crate::session::Session;
 pub(super) async fn run(args: &DeprecateArgs, cli: &Cli, session: &Session) -> Outcome {
     let (component, version) = artefact(&args.version, cli, session)?;
     require_fixed_word(&component, &version, session).await?;
+    let undo = format!("semel deprecate {component}@{version} --undo");
     let ask = Deprecate { component, version, reason: args.reason.clone() };
     let done = session.client.call(&ask).await?;
     let (output, name) = (session.output, done.artefact.name());
@@ -20,7 +21,8 @@ pub(super) async fn run(args: &DeprecateArgs, cli: &Cli, session: &Session) -> O
         (None, true) => output.done(format!("{name} was not deprecated already")),
     }
     if done.reason.is_some() {
-        output.next(format!("who fetches it is told; semel deprecate {} --undo takes it back", args.version));
+        output.say("  who fetches it is told");
+        output.next(format!("to undo it: {undo}"));
     }
     if output.is_json() {
         output.json(&done);

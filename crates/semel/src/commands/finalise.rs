@@ -23,7 +23,8 @@ pub(super) async fn run(args: &VersionArg, cli: &Cli, session: &Session) -> Outc
         output.done(format!("{component} {version} is {candidate} already: nothing to do"));
     } else {
         output.done(format!("{component} {candidate} is {version} now, for ever"));
-        output.next(format!("semel deploy {version} ENV   or   semel inspect {version}"));
+        let of = super::naming(&component, session);
+        output.next(format!("semel deploy {version} ENV{of}   or   semel inspect {version}{of}"));
     }
     if output.is_json() {
         output.json(&done);

@@ -486,7 +486,8 @@ async fn publish(
         built.number,
         size(imported)
     ));
-    session.output.next(format!("semel deploy {} ENV   or   semel inspect {}", built.version, built.version));
+    let (version, of) = (&built.version, super::naming(component, session));
+    session.output.next(format!("semel deploy {version} ENV{of}   or   semel inspect {version}{of}"));
     Ok(Report::whole(component, built))
 }
 

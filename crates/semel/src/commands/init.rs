@@ -1,6 +1,6 @@
 //! `semel init`
 
-use semel_build::detect::{self, Host};
+use semel_build::detect::{self, Host, Proposal};
 use semel_model::project::FILE_NAME;
 use serde_json::json;
 
@@ -14,11 +14,11 @@ pub(super) fn run(args: &InitArgs, settings: &Settings, output: Output) -> Outco
     let dir = settings.directory();
     let proposal =
         detect::propose(dir, &Host::look()).map_err(|error| Failure::from_error(Exit::Usage, &error))?;
+    let path = dir.join(FILE_NAME);
     if args.print {
-        output.data(proposal.semel_toml.trim_end());
+        print(&proposal, output);
         return Ok(Exit::Done);
     }
-    let path = dir.join(FILE_NAME);
     match semel_store::durable::create(
         &path,
         proposal.semel_toml.as_bytes(),
@@ -30,7 +30,7 @@ pub(super) fn run(args: &InitArgs, settings: &Settings, output: Output) -> Outco
                 Exit::Conflict,
                 format!("{FILE_NAME} is there already; it is never overwritten"),
             )
-            .hint("semel init --print shows what would be proposed"));
+            .hint("to see what would be proposed: semel init --print"));
         }
         Err(error) => {
             let failure = Failure::from_error(Exit::Fault, &error);
@@ -52,6 +52,16 @@ pub(super) fn run(args: &InitArgs, settings: &Settings, output: Output) -> Outco
         proposal.semel_toml.lines().count()
     ));
     proposal.warnings.iter().for_each(|warning| output.warn(warning));
-    output.next(format!("git add {FILE_NAME} && git commit -m 'Build with Semel' && semel build"));
+    output.next(format!("{} && git commit -m 'Build with Semel' && semel build", proposal.to_add));
     Ok(Exit::Done)
+}
+
+/// The file alone is data; what stands in its way is said beside it.
+fn print(proposal: &Proposal, output: Output) {
+    if output.is_json() {
+        output.json(&json!({"looked_at": proposal.looked_at, "warnings": proposal.warnings, "text": proposal.semel_toml}));
+    } else {
+        output.data(proposal.semel_toml.trim_end());
+        proposal.warnings.iter().for_each(|warning| output.warn(warning));
+    }
 }

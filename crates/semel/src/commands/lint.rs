@@ -110,8 +110,8 @@ async fn of_version(
     project: Option<&Found>,
     session: &Session,
 ) -> Result<Looked, Failure> {
-    let (component, version) = super::artefact(words, cli, session)?;
-    let found = session.client.call(&Inspect { component: component.clone(), version }).await?;
+    let found = find(words, cli, session).await.map_err(|failure| nor_a_file(words, failure))?;
+    let component = found.artefact.component.clone();
     super::require_bytes(&found.artefact, session.output)?;
     let fault = |error: &dyn std::error::Error| Failure::from_error(Exit::Fault, error);
     let dir = session.work_dir()?;
@@ -129,6 +129,21 @@ async fn of_version(
     let report = subject.look().await?;
     let stored = stored_report(&found, session).await?;
     Ok(Looked { artefact: Some(found.artefact), report, stored })
+}
+
+async fn find(words: &str, cli: &Cli, session: &Session) -> Result<Inspection, Failure> {
+    let (component, version) = super::artefact(words, cli, session)?;
+    Ok(session.client.call(&Inspect { component, version }).await?)
+}
+
+/// A word that means no artefact may have been meant as a path.
+fn nor_a_file(words: &str, failure: Failure) -> Failure {
+    match failure.exit {
+        Exit::Usage | Exit::NotFound => Failure::new(Exit::NotFound, format!("{words} is no file here"))
+            .because(["nor is it an artefact: ".to_owned() + &failure.message])
+            .hints(failure.hints),
+        _ => failure,
+    }
 }
 
 /// What the build said of the artefact, where that was attached.

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use semel_server::api::calls::Status;
 use semel_targets::directory::logs;
 use serde_json::json;
 
-use super::{Outcome, component, converge};
+use super::{Outcome, component, converge, naming, pipeline};
 use crate::cli::{Cli, LogsArgs};
 use crate::report::{Exit, Failure};
 use crate::session::Session;
@@ -19,15 +18,8 @@ pub(super) async fn run(args: &LogsArgs, cli: &Cli, session: &Session) -> Outcom
             .hint("leave one of them out"));
     }
     let component = component(cli, session)?;
-    let lines = session.client.call(&Status { component: Some(component.clone()) }).await?.environments;
-    let Some(line) = lines.into_iter().find(|line| line.environment == args.environment) else {
-        return Err(Failure::new(
-            Exit::NotFound,
-            format!("{component} has no environment {}", args.environment),
-        )
-        .hint("semel status"));
-    };
-    let Some(target) = line.target else {
+    let binding = pipeline::binding(&component, &args.environment, session).await?;
+    let Some(target) = binding.target else {
         return Err(Failure::usage(format!(
             "{} has no target: nothing runs there through Semel",
             args.environment
@@ -38,7 +30,8 @@ pub(super) async fn run(args: &LogsArgs, cli: &Cli, session: &Session) -> Outcom
         return Err(Failure::new(
             Exit::NotFound,
             format!("nothing of {component} was ever deployed to {} on this machine", args.environment),
-        ));
+        )
+        .hint(format!("semel deploy VERSION {}{}", args.environment, naming(&component, session))));
     }
     let failed = |error: semel_targets::directory::RootError| Failure::from_error(Exit::Fault, &error);
     let tail = logs::tail(&root, args.lines).map_err(failed)?;

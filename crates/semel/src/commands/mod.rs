@@ -78,6 +78,10 @@ pub(crate) async fn run(cli: Cli, settings: Settings, output: Output) -> Outcome
         Some(dir) => settings.in_directory(dir),
         None => settings,
     };
+    if cli.directory.is_some() && !settings.directory().is_dir() {
+        return Err(Failure::usage(format!("{} is no directory", settings.directory().display()))
+            .hint("name the project's: -C DIR"));
+    }
     tokio::select! {
         done = dispatch(&cli, settings, output) => done,
         () = interrupted(&cli.verb) => Err(Failure::new(Exit::Interrupted, "broken off")),
@@ -201,6 +205,15 @@ pub(crate) fn component(cli: &Cli, session: &Session) -> Result<ComponentName, F
     project::component(cli.component.as_ref(), session.settings.directory())
 }
 
+/// What a command that is shown needs to mean this component when it is pasted: ` -c NAME`, or nothing where the project
+/// here is it.
+pub(crate) fn naming(component: &ComponentName, session: &Session) -> String {
+    match project::find(session.settings.directory()) {
+        Ok(Some(found)) if found.project.component == *component => String::new(),
+        _ => format!(" -c {component}"),
+    }
+}
+
 /// `[[COMPONENT@]VERSION] ENV`.
 pub(crate) struct Target {
     pub(crate) component: ComponentName,
@@ -215,7 +228,10 @@ pub(crate) fn target(words: &[String], cli: &Cli, session: &Session) -> Result<T
         [version, environment] => (Some(version), environment),
         _ => return Err(Failure::usage("expected [[COMPONENT@]VERSION] ENV")),
     };
-    let environment = environment.parse().map_err(|error| Failure::from_error(Exit::Usage, &error))?;
+    let environment = environment.parse().map_err(|error| {
+        let missing = (words.len() == 1).then(|| format!("an environment is missing: {} ENV", words[0]));
+        Failure::from_error(Exit::Usage, &error).hints(missing)
+    })?;
     match version {
         Some(text) => {
             let (component, version) = artefact(text, cli, session)?;

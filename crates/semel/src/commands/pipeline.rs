@@ -1,8 +1,8 @@
 //! `semel pipeline`: the file proposes, the store disposes.
 
-use semel_engine::pipeline::{Apply, InForce};
-use semel_model::name::ComponentName;
-use semel_model::pipeline::{Health, Pipeline};
+use semel_engine::pipeline::{self, Apply, InForce};
+use semel_model::name::{ComponentName, EnvironmentName};
+use semel_model::pipeline::{Binding, Health, Pipeline};
 use semel_server::api::calls::ShowPipeline;
 use serde_json::json;
 
@@ -62,8 +62,7 @@ fn refuse_empty(pipeline: &Pipeline) -> Result<(), Failure> {
 async fn show(component: &ComponentName, session: &Session) -> Outcome {
     let Some(in_force) = session.client.call(&ShowPipeline { component: component.clone() }).await?.in_force
     else {
-        return Err(Failure::new(Exit::NotFound, format!("{component} has no pipeline in this store"))
-            .hint("semel pipeline apply"));
+        return Err(none_in_force(component));
     };
     let output = session.output;
     if output.is_json() {
@@ -89,6 +88,34 @@ async fn show(component: &ComponentName, session: &Session) -> Outcome {
     });
     output.data(&table(&["ENVIRONMENT", "AFTER", "GATES", "VALUES", "TARGET", "HEALTH"], rows.collect()));
     Ok(Exit::Done)
+}
+
+fn none_in_force(component: &ComponentName) -> Failure {
+    Failure::new(Exit::NotFound, format!("{component} has no pipeline in this store"))
+        .hint("semel pipeline apply")
+}
+
+/// The binding of an environment. An environment that the pipeline does not have is refused; none: there is no pipeline.
+pub(super) async fn find_binding(
+    component: &ComponentName,
+    environment: &EnvironmentName,
+    session: &Session,
+) -> Result<Option<Binding>, Failure> {
+    let in_force = session.client.call(&ShowPipeline { component: component.clone() }).await?.in_force;
+    let Some(in_force) = in_force else { return Ok(None) };
+    match pipeline::binding(&in_force, environment) {
+        Ok(binding) => Ok(Some(binding.clone())),
+        Err(error) => Err(Failure::from_error(Exit::NotFound, &error).hints(error.hint().map(str::to_owned))),
+    }
+}
+
+/// The binding of an environment, which must be there.
+pub(super) async fn binding(
+    component: &ComponentName,
+    environment: &EnvironmentName,
+    session: &Session,
+) -> Result<Binding, Failure> {
+    find_binding(component, environment, session).await?.ok_or_else(|| none_in_force(component))
 }
 
 async fn diff(session: &Session) -> Outcome {

@@ -36,7 +36,8 @@ pub(super) async fn run(args: &PromoteArgs, cli: &Cli, session: &Session) -> Out
         return Ok(Exit::Done);
     }
     granted(&promoted, args.plan, output);
-    output.next(format!("semel deploy {version} {}", args.environment));
+    let of = super::naming(&promoted.artefact.component, session);
+    output.next(format!("semel deploy {version} {}{of}", args.environment));
     if output.is_quiet() {
         output.data(&format!("{}@{}", promoted.artefact.component, promoted.artefact.digest));
     }

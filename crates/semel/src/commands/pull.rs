@@ -33,7 +33,8 @@ pub(super) async fn run(args: &PullArgs, cli: &Cli, settings: Settings, output: 
         with: With::of(args.alone),
     };
     let here = |path: &PathBuf| session.settings.directory().join(path);
-    if !args.to.starts_with("oci:") && !args.to.contains("-archive:") {
+    let is_files = !args.to.starts_with("oci:") && !args.to.contains("-archive:") && !args.to.contains("://");
+    if is_files {
         return take::run(&wanted, &args.to, &here(&PathBuf::from(&args.to)), &session).await;
     }
     match args.to.parse() {

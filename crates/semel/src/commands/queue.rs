@@ -120,7 +120,7 @@ pub(super) fn failed_for_another(failed: FailedAttempt, queue: &Queue<'_>) -> Fa
     let Reserve { inputs, platform, .. } = &queue.request;
     let log = has_log.then(|| log_of(number, &inputs.component, platform.as_ref()));
     let message = format!("{version} (build {number}) failed for {holder}, who was building it: {reason}");
-    Failure::new(Exit::Command, message).hints(log).hint("semel build   tries it again")
+    Failure::new(Exit::Command, message).hints(log).hint("to try it again: semel build")
 }
 
 /// The command that shows what a build, or a part of one, has printed.

@@ -10,10 +10,12 @@ use crate::session::Session;
 pub(super) async fn reject(args: &RejectArgs, cli: &Cli, session: &Session) -> Outcome {
     let (component, version) = artefact(&args.version, cli, session)?;
     let (environment, reason) = (args.environment.clone(), Some(args.reason.clone()));
+    let undo = format!("semel accept {component}@{version}");
     let ask = Judge { component, version, environment, reason, pulls: args.pulls };
     let judged = judge(ask, session).await?;
     say(&judged, "was already rejected", session);
-    session.output.next(format!("semel accept {} undoes it; what runs goes on running", args.version));
+    session.output.say("  what runs goes on running");
+    session.output.next(format!("to undo it: {undo}"));
     Ok(Exit::Done)
 }
 

@@ -28,13 +28,16 @@ pub(super) async fn run(args: &ResolveArgs, cli: &Cli, session: &Session) -> Out
             Ok(Exit::Done)
         }
         Resolved::Refused { artefact, reasons } => {
-            let what = artefact.map_or_else(|| "nothing".to_owned(), |artefact| artefact.name());
+            let (environment, of) = (&wanted.environment, super::naming(&wanted.component, session));
+            let message = match artefact {
+                Some(artefact) => format!("{} may not run in {environment}", artefact.name()),
+                None => format!("nothing of {} may run in {environment}", wanted.component),
+            };
             let version = wanted.version.unwrap_or_else(|| "VERSION".to_owned());
             // Nothing at all on standard output, also with --json: a pipe must not take a refusal for a reference.
-            let failure =
-                Failure::new(Exit::Refused, format!("{what} may not run in {}", wanted.environment))
-                    .because(reasons)
-                    .hint(format!("semel promote {version} {} says what is missing", wanted.environment));
+            let failure = Failure::new(Exit::Refused, message)
+                .because(reasons)
+                .hint(format!("to see what is missing: semel promote {version} {environment}{of} --plan"));
             session.output.problem("refused", &failure.message);
             failure.because.iter().for_each(|reason| session.output.note("because", reason));
             failure.hints.iter().for_each(|hint| session.output.note("hint", hint));

@@ -9,7 +9,7 @@ use semel_model::name::ConfigKey;
 use semel_server::api::calls::RollbackCandidate;
 use serde_json::json;
 
-use super::{Outcome, component, converge};
+use super::{Outcome, component, converge, naming};
 use crate::cli::{Cli, RollbackArgs};
 use crate::output::ago;
 use crate::project;
@@ -62,7 +62,8 @@ pub(super) async fn run(args: &RollbackArgs, cli: &Cli, session: &Session) -> Ou
         deployed.order.generation
     ));
     deployed.consequences.iter().for_each(|line| output.warn(line));
-    output.next(format!("semel resume {} when a version is to be deployed there again", args.environment));
+    let of = naming(&candidate.to.component, session);
+    output.next(format!("before a version is deployed there again: semel resume {}{of}", args.environment));
     if output.is_json() {
         output.json(&json!({"candidate": candidate, "order": deployed.order, "observed": deployed.observed}));
     } else {

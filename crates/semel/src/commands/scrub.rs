@@ -54,7 +54,7 @@ fn tell(done: &Scrubbed, output: Output) {
     output.done(format!("{} blobs, {}: every byte has its digest", done.blobs, bytes(done.bytes)));
     done.healed.iter().for_each(|digest| output.done(format!("whole again: {digest}")));
     if done.left > 0 {
-        output.next(format!("semel scrub   ({} blobs were not reached this time)", done.left));
+        output.next(format!("{} blobs were not reached this time: semel scrub", done.left));
     }
 }
 

@@ -17,8 +17,9 @@ use semel_server::api::calls::Inspect;
 use semel_store::durable::{self, Access};
 use serde_json::json;
 
-use super::{Outcome, take};
+use super::Outcome;
 use crate::cli::{Cli, SourceArgs};
+use crate::output::counted;
 use crate::progress::Transfer;
 use crate::report::{Exit, Failure};
 use crate::session::Session;
@@ -118,7 +119,7 @@ impl Place {
         let name = text.map_or_else(|| directory_name(artefact), str::to_owned);
         let path = session.settings.directory().join(&name);
         if path.symlink_metadata().is_ok() {
-            return Err(take::in_the_way(&[path]));
+            return Err(is_there(&path));
         }
         Ok(match [".tar", ".tar.gz", ".tgz"].map(|ending| name.ends_with(ending)) {
             [false, false, false] => Self::Directory(path),
@@ -145,7 +146,7 @@ impl Place {
                     .and_then(|()| durable::move_into_place(&temporary, file));
                 match written {
                     Ok(true) => Ok(None),
-                    Ok(false) => Err(take::in_the_way(std::slice::from_ref(file))),
+                    Ok(false) => Err(is_there(file)),
                     Err(error) => {
                         // What is left of it is of no use to anybody.
                         drop(fs::remove_file(&temporary));
@@ -169,7 +170,7 @@ impl Place {
             Self::Directory(path) | Self::Tar { file: path, .. } => path,
             Self::Output => return,
         };
-        let files = files.map(|files| format!(" ({files} files)")).unwrap_or_default();
+        let files = files.map(|files| format!(" ({})", counted(files, "file"))).unwrap_or_default();
         output.done(format!("the source of {name} is in {}{files}", path.display()));
         if output.is_json() {
             output.json(&json!({"artefact": artefact, "snapshot": snapshot, "path": path}));
@@ -177,6 +178,12 @@ impl Place {
             output.data(&path.display().to_string());
         }
     }
+}
+
+/// Whatever is there may have been worked on since.
+fn is_there(path: &Path) -> Failure {
+    Failure::usage(format!("{} is there already, and nothing is overwritten", path.display()))
+        .hint("name another place: -o PLACE")
 }
 
 fn write_tar(layer: &Path, file: &Path, gzip: bool) -> io::Result<()> {

@@ -16,7 +16,8 @@ pub(super) async fn run(args: &VersionArg, cli: &Cli, session: &Session) -> Outc
         let message = format!("{} does not verify", found.artefact.name());
         return Err(Failure::new(Exit::Verification, message)
             .because(found.problems.clone())
-            .hint("push the same bytes again to heal a damaged blob; semel audit verify looks at everything")
+            .hint("push the same bytes again to heal a damaged blob")
+            .hint("to look at everything: semel audit verify")
             .answer(&found));
     }
     if output.is_json() {

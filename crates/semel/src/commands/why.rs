@@ -64,12 +64,14 @@ pub(super) async fn run(args: &EnvironmentArg, cli: &Cli, session: &Session) -> 
         }
         promote::refusal(String::new(), refused).hints.iter().for_each(|hint| output.next(hint));
     }
-    output.data("recently:");
+    if !why.recent.is_empty() {
+        output.data("recently:");
+    }
     for event in &why.recent {
         output.data(&format!("  {:<12} {} ({})", ago(&event.time, now()), event.what, event.who));
     }
     if why.hold.is_some() {
-        output.next(format!("semel resume {}", why.environment));
+        output.next(format!("semel resume {}{}", why.environment, super::naming(&why.component, session)));
     }
     Ok(Exit::Done)
 }

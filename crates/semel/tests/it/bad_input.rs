@@ -317,7 +317,7 @@ const CASES: &[Case] = &[
         setup: |_| {},
         command: &["init"],
         code: 5,
-        says: &["never overwritten", "hint: semel init --print"],
+        says: &["never overwritten", "hint: to see what would be proposed: semel init --print"],
     },
     Case {
         what: "a layout that is not there",
@@ -526,6 +526,108 @@ const CASES: &[Case] = &[
         says: &["`tomorrow` is not a duration"],
     },
     Case {
+        what: "the configuration of an environment that does not exist",
+        world: applied,
+        setup: |_| {},
+        command: &["config", "show", "stagging"],
+        code: 4,
+        says: &["has no environment stagging", "hint: did you mean staging?"],
+    },
+    Case {
+        what: "a key to forget in an environment that does not exist",
+        world: applied,
+        setup: |_| {},
+        command: &["config", "unset", "nowhere", "TOKEN"],
+        code: 4,
+        says: &["has no environment nowhere (it has: dev, staging)"],
+    },
+    Case {
+        what: "the log of an environment that does not exist",
+        world: applied,
+        setup: |_| {},
+        command: &["logs", "stagging"],
+        code: 4,
+        says: &["has no environment stagging", "hint: did you mean staging?"],
+    },
+    Case {
+        what: "the end of an environment that does not exist",
+        world: applied,
+        setup: |_| {},
+        command: &["stop", "stagging"],
+        code: 4,
+        says: &["has no environment stagging", "hint: did you mean staging?"],
+    },
+    Case {
+        what: "a deployment to nowhere",
+        world: built,
+        setup: |_| {},
+        command: &["deploy", "0.1.0"],
+        code: 2,
+        says: &["`0.1.0` is not a valid environment name", "hint: an environment is missing: 0.1.0 ENV"],
+    },
+    Case {
+        what: "a deployment before the first one",
+        world: TestEnvironment::project,
+        setup: |env| drop(env.ok(&["deploy", "dev"])),
+        command: &["inspect", "dev~1"],
+        code: 4,
+        says: &["fewer than 2 deployments", "hint: semel history dev -c tiny/service"],
+    },
+    Case {
+        what: "nothing was promoted, so nothing resolves",
+        world: applied,
+        setup: |_| {},
+        command: &["resolve", "dev"],
+        code: 9,
+        says: &[
+            "refused: nothing of tiny/service may run in dev",
+            "hint: to see what is missing: semel promote VERSION dev --plan",
+        ],
+    },
+    Case {
+        what: "a value that was set and that the contract does not know",
+        world: applied,
+        setup: |env| drop(env.piped(&["config", "set", "dev", "TOKEM"], "x")),
+        command: &["deploy", "dev"],
+        code: 9,
+        says: &[
+            "did you mean TOKEN?",
+            "hint: declare TOKEM under [config] in a new version, or: semel config unset dev TOKEM -c tiny/service",
+        ],
+    },
+    Case {
+        what: "a place of pulled files that is none",
+        world: built,
+        setup: |_| {},
+        command: &["pull", "0.1.0", "docker://example.org/tiny:1"],
+        code: 2,
+        says: &["is no place that can be written to"],
+    },
+    Case {
+        what: "a source that was restored already",
+        world: built,
+        setup: |env| drop(env.ok(&["source", "0.1.0", "-o", "../source"])),
+        command: &["source", "0.1.0", "-o", "../source"],
+        code: 2,
+        says: &["is there already", "hint: name another place: -o PLACE"],
+    },
+    Case {
+        what: "a file to look at that is not there",
+        world: TestEnvironment::empty,
+        setup: |_| {},
+        command: &["lint", "dist/app.js"],
+        code: 4,
+        says: &["dist/app.js is no file here", "nor is it an artefact"],
+    },
+    Case {
+        what: "a directory to work in that is not there",
+        world: TestEnvironment::empty,
+        setup: |_| {},
+        command: &["-C", "nowhere", "status"],
+        code: 2,
+        says: &["nowhere is no directory", "hint: name the project's: -C DIR"],
+    },
+    Case {
         what: "a scrub of no number of bytes",
         world: TestEnvironment::empty,
         setup: |_| {},
@@ -538,6 +640,12 @@ const CASES: &[Case] = &[
 fn built() -> TestEnvironment {
     let environment = TestEnvironment::project();
     environment.build();
+    environment
+}
+
+fn applied() -> TestEnvironment {
+    let environment = TestEnvironment::project();
+    environment.ok(&["pipeline", "apply"]);
     environment
 }
 
@@ -667,6 +775,27 @@ fn a_store_of_a_newer_format_is_refused_and_left_as_it_is() {
         expect(&environment.semel(words), 2, &["format 2", "use a newer semel"]);
         assert!(environment.bytes_below(&environment.store()) == before, "semel {words:?} wrote something");
     }
+}
+
+#[test]
+fn who_only_looks_makes_no_store_of_a_mistyped_name() {
+    let environment = built();
+    for words in [
+        &["status"][..],
+        &["versions"],
+        &["build", "log", "1"],
+        &["audit", "verify"],
+        &["gc"],
+        &["backup", "../backup"],
+    ] {
+        let refused = environment.semel(&[&["--store", "../mistyped"], words].concat());
+        expect(&refused, 4, &["there is no store in", "mistyped", "hint: name the one that is meant"]);
+        assert!(!environment.beside("mistyped").exists(), "semel {words:?} made a store");
+    }
+    let new = environment.ok(&["--store", "../new", "build"]);
+    assert!(new.stderr.contains("note: there was no store in"), "{new:?}");
+    let again = environment.ok(&["--store", "../new", "build"]);
+    assert!(!again.stderr.contains("there was no store"), "{again:?}");
 }
 
 #[test]

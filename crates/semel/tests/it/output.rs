@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::Stdio;
 
-use crate::environment::{TestEnvironment, finish};
+use crate::environment::{COMPONENT, TestEnvironment, finish};
 
 /// Verbs in an order in which each has something to do, and the exit code that each ends with.
 const VERBS: &[(&[&str], i32)] = &[
@@ -88,6 +88,7 @@ const VERBS: &[(&[&str], i32)] = &[
     (&["stop", "dev"], 0),
     (&["man", "../man"], 0),
     (&["init"], 5),
+    (&["init", "--print"], 0),
 ];
 
 #[test]
@@ -126,6 +127,68 @@ fn quiet_prints_the_one_essential_value() {
         let ran = environment.ok(&[&["-q"], words].concat());
         assert_eq!((ran.value().as_str(), ran.stderr.as_str()), (value, ""), "{words:?}");
     }
+}
+
+#[test]
+fn what_is_proposed_can_be_pasted_where_no_project_is() {
+    const ELSEWHERE: [&str; 2] = ["-C", ".."];
+    let environment = TestEnvironment::project();
+    environment.ok(&["deploy", "dev"]);
+    let verbs: [&[&str]; 12] = [
+        &["attest", "tiny/service@0.1.0", "--result", "pass"],
+        &["promote", "tiny/service@0.1.0", "dev"],
+        &["resolve", "staging", "-c", COMPONENT],
+        &["hold", "dev", "-m", "to see", "-c", COMPONENT],
+        &["resume", "dev", "-c", COMPONENT],
+        &["rollback", "dev", "-c", COMPONENT],
+        &["deprecate", "0.1.0", "-m", "to see", "-c", COMPONENT],
+        &["config", "set", "dev", "TOKEN", "-c", COMPONENT],
+        &["logs", "staging", "-c", COMPONENT],
+        &["inspect", "9.9.9", "-c", COMPONENT],
+        &["stop", "dev", "-c", COMPONENT],
+        &["reject", "0.1.0", "-m", "to see", "-c", COMPONENT],
+    ];
+    for words in verbs {
+        let said = environment.semel(&[&ELSEWHERE, words].concat()).stderr;
+        let proposed: Vec<&str> = said.lines().filter_map(proposed).collect();
+        assert!(!proposed.is_empty(), "{words:?} proposes nothing: {said}");
+        for line in proposed {
+            let line = line.replace("VERSION", "0.1.0").replace("ENV", "dev");
+            let pasted: Vec<&str> = line.split_whitespace().skip(1).collect();
+            let ran = environment.semel(&[&ELSEWHERE, pasted.as_slice()].concat());
+            let understood = !ran.stderr.contains("which component?") && !ran.stderr.contains("Usage:");
+            assert!(understood, "{words:?} proposes `{line}`: {}", ran.stderr);
+        }
+    }
+}
+
+#[test]
+fn what_init_proposes_works_with_and_without_a_repository() {
+    const SCRIPT: &str = "#!/bin/sh\necho hello\n";
+    let committed = || {
+        let environment = TestEnvironment::repository();
+        environment.write("run.sh", SCRIPT);
+        environment.commit("chore: begin");
+        environment
+    };
+    for world in [TestEnvironment::empty, TestEnvironment::repository, committed] {
+        let environment = world();
+        environment.write("run.sh", SCRIPT);
+        let said = environment.ok(&["init"]).stderr;
+        let line = said.lines().find_map(|line| line.strip_prefix("  next: ")).unwrap_or_default();
+        let line = line.replace("semel build", env!("CARGO_BIN_EXE_semel"));
+        let mut shell = environment.program("/bin/sh");
+        shell.args(["-ec", &format!("{line} build")]);
+        let ran = finish(shell, "");
+        assert_eq!(ran.code, 0, "`{line}`: {ran:?}");
+    }
+}
+
+/// The command of a `next:` or `hint:` line; of alternatives the first.
+fn proposed(line: &str) -> Option<&str> {
+    let line = line.strip_prefix("  next: ").or_else(|| line.strip_prefix("  hint: "))?;
+    let command = &line[line.find("semel ")?..];
+    command.split("   ").next()
 }
 
 #[test]

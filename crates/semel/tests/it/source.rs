@@ -25,7 +25,7 @@ fn the_source_is_restored_when_the_repository_is_gone_and_builds_to_the_same_art
 
     let again = environment.semel(&["source", &word]);
     assert_eq!((again.code, again.stdout.as_str()), (2, ""), "{}", again.stderr);
-    assert!(again.stderr.contains("it would replace what is there"), "{}", again.stderr);
+    assert!(again.stderr.contains("is there already, and nothing is overwritten"), "{}", again.stderr);
 
     // With a project file, the restored tree is the same source.
     environment.git(&["-C", "tiny-service-0.1.0", "init", "--quiet", "--initial-branch=main"]);
