@@ -26,7 +26,7 @@ pub const READ_BYTES: usize = 64 * 1024;
 const BUFFERS: usize = 3;
 /// How much each of them takes: what comes in smaller pieces is handed on, written and hashed at once.
 const BUFFER_BYTES: usize = 128 * 1024;
-/// How long nothing comes until a buffer that is not full is handed on.
+/// How long nothing comes until a buffer that is not full is handed on, and the threads of the upload go.
 const SILENCE: Duration = Duration::from_millis(10);
 /// After how many bytes the kernel is asked to start writing them out.
 const FLUSH_BYTES: u64 = 8 * 1024 * 1024;
@@ -282,20 +282,15 @@ impl Blobs {
         start: Option<u64>,
         source: impl Stream<Item = io::Result<Bytes>> + Unpin,
     ) -> Result<u64, BlobError> {
-        let have = self.upload_size(id)?;
-        if let Some(start) = start.filter(|start| *start != have) {
-            return Err(BlobError::OutOfOrder { have, start });
-        }
-        let (filled, to_write) = tokio::sync::mpsc::channel(BUFFERS);
-        let (spare, empty) = tokio::sync::mpsc::channel(BUFFERS);
-        // They take memory when they are filled for the first time: a short stream needs but one.
-        (1..BUFFERS).try_for_each(|_| spare.try_send(Vec::new())).expect("there is room for every buffer");
+        let start = start.map_or_else(|| self.upload_size(id), Ok)?;
         let (path, this, id) = (self.upload_path(id)?, self.clone(), id.to_owned());
-        let write = move || Session::at(&this, &id, have)?.append_buffers(to_write, spare);
-        let writer = in_background("write", path, write);
-        let received = Buffers { current: Vec::new(), filled, empty }.fill(source).await;
-        let size = writer.await?;
-        received.map(|()| size)
+        let mut session = in_background("open", path, move || Session::at(&this, &id, start)).await?;
+        let mut source = source.fuse();
+        // While nothing comes, no thread waits for it: there are only so many, and clients that send nothing would have them all.
+        while let Some(first) = source.next().await {
+            session = session.take_in(first.map_err(BlobError::Source)?, &mut source).await?;
+        }
+        Ok(session.size)
     }
 
     /// Appends a few bytes to an upload session and returns its new size: without the queue that a stream needs.
@@ -574,14 +569,30 @@ impl Session {
         Ok(self.size)
     }
 
+    /// Takes a stream in from a first piece on, until it is silent, ends or breaks off.
+    async fn take_in(
+        self,
+        first: Bytes,
+        source: &mut (impl Stream<Item = io::Result<Bytes>> + Unpin),
+    ) -> Result<Self, BlobError> {
+        let (filled, to_write) = tokio::sync::mpsc::channel(BUFFERS);
+        let (spare, empty) = tokio::sync::mpsc::channel(BUFFERS);
+        // They take memory when they are filled for the first time: a short stream needs but one.
+        (1..BUFFERS).try_for_each(|_| spare.try_send(Vec::new())).expect("there is room for every buffer");
+        let path = self.path.clone();
+        let writer = in_background("write", path, move || self.append_buffers(to_write, spare));
+        let received = Buffers { current: Vec::new(), filled, empty }.fill(first, source).await;
+        let session = writer.await?;
+        received.map(|()| session)
+    }
+
     /// Writes and hashes buffers as they come: this thread writes, another one hashes what was written and gives the buffer
-    /// back. The running hash is kept for the next piece of the same upload. Returns how many bytes there are with those
-    /// before.
+    /// back. The running hash is kept for the next piece of the same upload.
     fn append_buffers(
         mut self,
         to_write: tokio::sync::mpsc::Receiver<Vec<u8>>,
         spare: tokio::sync::mpsc::Sender<Vec<u8>>,
-    ) -> Result<u64, BlobError> {
+    ) -> Result<Self, BlobError> {
         let hasher = self.running.resume(&self.path, self.size);
         let (written, to_hash) = mpsc::sync_channel(BUFFERS);
         let result = std::thread::scope(|scope| {
@@ -592,10 +603,11 @@ impl Session {
             size.map(|size| (size, hasher))
         });
         let (size, hasher) = result.map_err(|source| self.unwritten(source))?;
+        self.size = size;
         if let Some(hasher) = hasher {
             self.running.keep(&self.path, hasher, size);
         }
-        Ok(size)
+        Ok(self)
     }
 }
 
@@ -609,26 +621,22 @@ struct Buffers {
 }
 
 impl Buffers {
-    /// Takes a stream in. Each full buffer is handed over, and one that is not when the stream is silent, ends or breaks off:
-    /// what came stays, whatever becomes of the rest.
+    /// Takes a stream in until it is silent, ends or breaks off. What came stays, whatever becomes of the rest.
     async fn fill(
         mut self,
-        mut source: impl Stream<Item = io::Result<Bytes>> + Unpin,
+        first: Bytes,
+        source: &mut (impl Stream<Item = io::Result<Bytes>> + Unpin),
     ) -> Result<(), BlobError> {
+        let mut goes_on = self.take(first).await;
         let received = loop {
-            let came = match self.current.is_empty() {
-                true => Ok(source.next().await),
-                false => tokio::time::timeout(SILENCE, source.next()).await,
-            };
-            let goes_on = match came {
-                Ok(None) => break Ok(()),
-                Ok(Some(Err(error))) => break Err(BlobError::Source(error)),
-                Ok(Some(Ok(piece))) => self.take(piece).await,
-                Err(_silence) => self.hand_over().await,
-            };
             // The writer failed; its own error is the one to report.
             if goes_on.is_none() {
                 return Ok(());
+            }
+            match tokio::time::timeout(SILENCE, source.next()).await {
+                Err(_) | Ok(None) => break Ok(()),
+                Ok(Some(Err(error))) => break Err(BlobError::Source(error)),
+                Ok(Some(Ok(piece))) => goes_on = self.take(piece).await,
             }
         };
         drop(self.filled.send(self.current).await);
@@ -663,13 +671,12 @@ fn write_buffers(
     mut to_write: tokio::sync::mpsc::Receiver<Vec<u8>>,
     written: &mpsc::SyncSender<Vec<u8>>,
 ) -> io::Result<u64> {
-    let mut flushed = size;
     while let Some(buffer) = to_write.blocking_recv() {
         file.write_all(&buffer)?;
+        let before = size / FLUSH_BYTES;
         size += buffer.len() as u64;
-        if size - flushed >= FLUSH_BYTES {
+        if size / FLUSH_BYTES > before {
             start_writeback(file, size);
-            flushed = size;
         }
         // The hasher ends only when the sender is dropped, and no buffer would come back from it.
         written.send(buffer).map_err(|_| io::Error::other("the hasher has ended"))?;

@@ -738,6 +738,35 @@ async fn a_body_that_comes_too_slowly() {
     }
 }
 
+/// Bodies that begin and stop: each would keep a thread waiting, until none is left for anybody else.
+#[test]
+fn uploads_that_stand_still() {
+    const THREADS: usize = 4;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(2).max_blocking_threads(THREADS).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let house = House::new().await;
+        let mut still = Vec::new();
+        for number in 0..2 * THREADS {
+            let (mut sender, receiver) = tokio::io::duplex(1024);
+            sender.write_all(b"semel").await.unwrap();
+            let path = format!("{UPLOADS}?digest={}", Digest::of(&[u8::try_from(number).unwrap()]));
+            let request = Request::post(path).body(Body::from_reader(receiver, None)).unwrap();
+            let transport = house.transport.clone();
+            tokio::spawn(async move { transport.send(request).await });
+            still.push(sender);
+        }
+        while house.store.blobs().uploads().files().unwrap().len() < still.len() {
+            tokio::task::yield_now().await;
+        }
+        let others = async {
+            house.push("1.0.0", "semel").await;
+            house.get("/healthz").await.status
+        };
+        assert_eq!(tokio::time::timeout(Duration::from_secs(60), others).await, Ok(200));
+    });
+}
+
 /// "Slowloris": a head that never ends.
 #[tokio::test]
 async fn a_head_that_never_ends() {
