@@ -672,6 +672,11 @@ pub async fn locations(conn: &mut Conn, digest: &Digest) -> Result<Vec<(String, 
     Ok(rows.into_iter().map(|row| (row.text(0), row.text(1))).collect())
 }
 
+/// Whether a component has manifests, be it without a name yet.
+pub async fn has_manifests(conn: &mut Conn, component: &ComponentName) -> Result<bool, SqlError> {
+    Ok(conn.row("SELECT 1 FROM manifest WHERE component = $1 LIMIT 1", &[text(component)]).await?.is_some())
+}
+
 /// The components that have manifests and no name yet, which no entry created.
 pub async fn unnamed_components(conn: &mut Conn) -> Result<Vec<ComponentName>, SqlError> {
     let rows = conn

@@ -94,3 +94,13 @@ async fn a_component_that_is_not_here_has_no_list() {
     let registry = Registry::new().await;
     assert_eq!(registry.get("tags/list").await.refusal(), refused(404, "NAME_UNKNOWN"));
 }
+
+#[tokio::test]
+async fn a_component_whose_manifests_have_no_names_has_an_empty_list() {
+    let registry = Registry::new().await;
+    let image = registry.prepare("content").await;
+    assert_eq!(registry.put(image.digest().as_str(), &image).await.status, 201);
+    let heard = registry.get("tags/list").await;
+    assert_eq!((heard.status, tags(&heard)), (200, Vec::new()));
+    assert_eq!(registry.get("manifests/1.0.0").await.refusal(), refused(404, "MANIFEST_UNKNOWN"));
+}
