@@ -71,6 +71,16 @@ pub enum StoreManifestError {
         /// What is so.
         found: u64,
     },
+    /// It lists a manifest as another kind than that is: likewise, and no copy of it would be taken.
+    #[error("the manifest lists {digest} as `{said}`; it is `{found}`")]
+    WrongType {
+        /// What.
+        digest: Digest,
+        /// What the manifest says.
+        said: String,
+        /// What is so.
+        found: String,
+    },
     /// The store failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -251,7 +261,10 @@ async fn require_contents(
     for child in parsed.required_manifests() {
         let row = artefact::manifest(conn, manifest.component, &child.digest).await?;
         match row {
-            Some(row) => require_size(child, row.size)?,
+            Some(row) => {
+                require_type(child, row.media_type)?;
+                require_size(child, row.size)?;
+            }
             None if child.embedded().is_some() => {}
             None => return Err(missing(manifest.component, &child.digest)),
         }
@@ -261,6 +274,17 @@ async fn require_contents(
         }
     }
     Ok(())
+}
+
+fn require_type(descriptor: &Descriptor, found: String) -> Result<(), StoreManifestError> {
+    match descriptor.media_type == found {
+        true => Ok(()),
+        false => Err(StoreManifestError::WrongType {
+            digest: descriptor.digest.clone(),
+            said: descriptor.media_type.clone(),
+            found,
+        }),
+    }
 }
 
 fn require_size(descriptor: &Descriptor, found: u64) -> Result<(), StoreManifestError> {

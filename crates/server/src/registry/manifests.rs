@@ -207,6 +207,7 @@ impl From<StoreManifestError> for Refusal {
                 Self::new(ErrorCode::ManifestBlobUnknown, error.to_string()).detail(json!({"digest": digest}))
             }
             StoreManifestError::WrongSize { .. } => Self::new(ErrorCode::SizeInvalid, error.to_string()),
+            StoreManifestError::WrongType { .. } => Self::new(ErrorCode::ManifestInvalid, error.to_string()),
             StoreManifestError::Engine(error) => error.into(),
         }
     }

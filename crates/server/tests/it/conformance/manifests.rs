@@ -276,6 +276,31 @@ async fn a_manifest_is_taken_only_with_what_it_needs() {
     assert_eq!(registry.put("latest", &list).await.status, 201);
 }
 
+/// Two readers would see two artefacts; whoever copies such an index stops at it.
+#[tokio::test]
+async fn an_index_says_of_its_parts_what_they_are() {
+    let registry = Registry::new().await;
+    let image = registry.prepare("content").await;
+    assert_eq!(registry.put(image.digest().as_str(), &image).await.status, 201);
+    let list = |media_type: &str, more: u64| {
+        let right = image.descriptor();
+        let part = Descriptor::new(media_type, right.digest, right.size + more);
+        Document::new(
+            media_type::OCI_INDEX,
+            &json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [part]}),
+        )
+    };
+    for (media_type, more, code) in [
+        (media_type::OCI_INDEX, 0, "MANIFEST_INVALID"),
+        (media_type::DOCKER_MANIFEST, 0, "MANIFEST_INVALID"),
+        (media_type::OCI_MANIFEST, 1, "SIZE_INVALID"),
+    ] {
+        let heard = registry.put("latest", &list(media_type, more)).await;
+        assert_eq!(heard.refusal(), refused(400, code), "{media_type} {more}");
+    }
+    assert_eq!(registry.put("latest", &list(media_type::OCI_MANIFEST, 0)).await.status, 201);
+}
+
 #[tokio::test]
 async fn what_is_no_manifest_is_refused_and_says_why() {
     let registry = Registry::new().await;
