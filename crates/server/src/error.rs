@@ -90,10 +90,12 @@ pub(crate) fn causes<'a>(
 }
 
 fn is_disk_full(error: &EngineError) -> bool {
-    let full = |cause: &std::io::Error| {
-        matches!(cause.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
-    };
-    causes(error).filter_map(|cause| cause.downcast_ref()).any(full)
+    use std::io::{Error, ErrorKind};
+    let full = |cause: &Error| matches!(cause.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+    causes(error).any(|cause| {
+        cause.downcast_ref().is_some_and(full)
+            || cause.downcast_ref::<SqlError>().is_some_and(SqlError::is_disk_full)
+    })
 }
 
 /// Whether the same may succeed later, when the store's database is back.

@@ -29,6 +29,7 @@ const STATEMENTS: usize = 512;
 pub struct SqlError {
     what: String,
     is_away: bool,
+    is_disk_full: bool,
     #[source]
     source: Box<DriverError>,
 }
@@ -58,22 +59,28 @@ impl SqlError {
         let source = source.into();
         let shown: String =
             statement.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(90).collect();
-        let is_away = is_lost(&source);
+        let (is_away, is_disk_full) = (is_lost(&source), is_disk_full(&source));
         let said = match is_away {
             true => "the connection to the database was lost at",
             false => "the database refused",
         };
-        Self { what: format!("{said} `{shown}`"), is_away, source: Box::new(source) }
+        Self { what: format!("{said} `{shown}`"), is_away, is_disk_full, source: Box::new(source) }
     }
 
     fn connecting(to: &impl fmt::Display, source: sqlx::Error) -> Self {
         let source = Box::new(source.into());
-        Self { what: format!("cannot connect to the database {to}"), is_away: true, source }
+        let what = format!("cannot connect to the database {to}");
+        Self { what, is_away: true, is_disk_full: false, source }
     }
 
     /// Whether the database could not be reached, so that the same may succeed later.
     pub fn is_away(&self) -> bool {
         self.is_away
+    }
+
+    /// Whether the database's disk has no room.
+    pub fn is_disk_full(&self) -> bool {
+        self.is_disk_full
     }
 }
 
@@ -86,6 +93,17 @@ fn is_lost(error: &DriverError) -> bool {
         DriverError::Postgres(sqlx::Error::Database(error)) => error.code().is_some_and(|code| {
             code.starts_with("08") || ["57P01", "57P02", "57P03"].contains(&code.as_ref())
         }),
+        _ => false,
+    }
+}
+
+/// PostgreSQL says it by code 53100 (its appendix A).
+fn is_disk_full(error: &DriverError) -> bool {
+    match error {
+        DriverError::Sqlite(error) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+        DriverError::Postgres(sqlx::Error::Database(error)) => {
+            error.code().is_some_and(|code| code == "53100")
+        }
         _ => false,
     }
 }

@@ -695,6 +695,16 @@ async fn an_upload_fills_the_disk() {
     let heard = crate::send(&house.transport, "PATCH", &upload, &[], stream).await;
     assert_eq!(heard.status, 507, "{heard:?}");
     assert_eq!(house.get("/v2/shop/api/manifests/1.0.0").await.body, kept.bytes, "reads go on");
+    let mut mounted = 201;
+    for number in 0..10_000 {
+        // What is recorded takes room as well, sooner or later.
+        let mount = format!("/v2/shop/c{number}/blobs/uploads/?mount={}", Digest::of(b"kept"));
+        mounted = house.send("POST", &mount, &[], "").await.status;
+        if mounted != 201 {
+            break;
+        }
+    }
+    assert_eq!(mounted, 507);
 
     let have: usize = house.get(&upload).await.header("range")[2..].parse::<usize>().unwrap() + 1;
     assert!(have > 1 << 20, "the session keeps what was written: {have}");
