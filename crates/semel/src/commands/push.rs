@@ -106,8 +106,10 @@ async fn package(
     let PackagedFiles { kind, bundle } = packaged.map_err(|error| {
         let failure = Failure::from_error(Exit::Usage, &error).hints(error.hint());
         match args.kind {
-            Some(_) => failure,
-            None => failure.hint("--kind file stores it as it is, whatever it is"),
+            None if paths.iter().all(|path| path.is_file()) => {
+                failure.hint("--kind file stores it as it is, whatever it is")
+            }
+            _ => failure,
         }
     })?;
     session.output.done(format!("{} is of kind {kind}", args.from.join(", ")));
