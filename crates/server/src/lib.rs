@@ -13,6 +13,7 @@
 
 pub mod router;
 pub mod serve;
+mod linger;
 
 pub mod api;
 pub mod limits;

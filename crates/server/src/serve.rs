@@ -22,13 +22,15 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tower::ServiceExt as _;
 
 use crate::limits::{self, Client};
+use crate::linger::Lingering;
 use crate::metrics::{Measured, Metrics};
 use crate::{App, router};
 
@@ -38,6 +40,12 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 const GRACE: Duration = Duration::from_secs(30);
 /// How many connections are served at a time. Further ones wait in the system's queue until one of these ends.
 const MAX_CONNECTIONS: usize = 1024;
+/// How many files belong to a connection: itself, and what is sent or received over it.
+const FILES_PER_CONNECTION: usize = 2;
+/// How many files the server has open besides, such as its database.
+const OTHER_FILES: usize = 128;
+/// How many connections may wait in the system's queue: one that finds it full is tried again by its client a second later.
+const QUEUE: u32 = 1024;
 /// How long to wait when the system has no more descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The most bytes that a connection buffers on its way in. Several of them wait for the disk, so memory grows by a multiple.
@@ -67,14 +75,23 @@ pub enum ServeError {
 }
 
 /// Takes an address for listening. Port 0 takes any that is free.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
+pub fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
     if !address.ip().is_loopback() {
         return Err(ServeError::NotLoopback(address));
     }
-    TcpListener::bind(address).await.map_err(|source| match source.kind() {
+    listen(address).map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => ServeError::Taken(address),
         _ => ServeError::Listen { address, source },
     })
+}
+
+/// As [`TcpListener::bind`], which lets 128 connections wait.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Connections of a server before this one that are not quite over do not keep the port.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(QUEUE)
 }
 
 /// Answers requests until `shutdown` is ready. Then no new ones are taken, and those under way may finish as long as bytes come
@@ -97,7 +114,7 @@ async fn serve_router(
         connections: TaskTracker::new(),
         requests: TaskTracker::new(),
     });
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Arc::new(Semaphore::new(connections_at_most()));
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let accepted = tokio::select! {
@@ -117,6 +134,30 @@ async fn serve_router(
     }
     drop(listener);
     server.finish().await
+}
+
+/// As many as there may be, where the system lets this process open the files for them. Of itself it often allows 1024, and
+/// more to who asks.
+fn connections_at_most() -> usize {
+    const WANTED: u64 = (MAX_CONNECTIONS * FILES_PER_CONNECTION + OTHER_FILES) as u64;
+    let limit = getrlimit(Resource::Nofile);
+    let Some(current) = limit.current.filter(|current| *current < WANTED) else { return MAX_CONNECTIONS };
+    let asked = WANTED.min(limit.maximum.unwrap_or(WANTED));
+    let granted = setrlimit(Resource::Nofile, Rlimit { current: Some(asked), ..limit });
+    let connections = connections_within(granted.map_or(current, |()| asked));
+    if connections < MAX_CONNECTIONS {
+        tracing::warn!(
+            connections,
+            "The system lets this process open few files, so it serves few connections at a time"
+        );
+    }
+    connections
+}
+
+/// How many connections can be served with so many files. One always is.
+fn connections_within(files: u64) -> usize {
+    let files = usize::try_from(files).unwrap_or(usize::MAX);
+    (files.saturating_sub(OTHER_FILES) / FILES_PER_CONNECTION).clamp(1, MAX_CONNECTIONS)
 }
 
 /// Waits for a place, then for a connection to take it. Those that come meanwhile wait in the system's queue.
@@ -149,7 +190,7 @@ impl Server {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "A connection keeps its delay");
         }
-        let stream = Measured::new(stream, Arc::clone(&self.metrics));
+        let stream = Lingering::new(Measured::new(stream, Arc::clone(&self.metrics)), self.stop.clone());
         let service = service_fn(|mut request: Request<Incoming>| {
             request.extensions_mut().insert(client);
             let server = Arc::clone(&self);
@@ -299,16 +340,16 @@ mod tests {
     #[tokio::test]
     async fn an_address_that_others_can_reach_is_refused_with_the_reason() {
         for address in ["0.0.0.0:0", "192.0.2.1:5000", "[::]:0"] {
-            let error = bind(address.parse().unwrap()).await.unwrap_err();
+            let error = bind(address.parse().unwrap()).unwrap_err();
             assert!(error.to_string().contains("sign-in does not exist yet"), "{error}");
         }
     }
 
     #[tokio::test]
     async fn a_taken_port_is_named_with_a_way_out() {
-        let first = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let first = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = first.local_addr().unwrap();
-        let error = bind(address).await.unwrap_err().to_string();
+        let error = bind(address).unwrap_err().to_string();
         assert!(error.contains(&address.to_string()) && error.contains("port 0"), "{error}");
     }
 
@@ -324,7 +365,7 @@ mod tests {
                 }),
             )
             .route("/well", axum::routing::get(|| async { "well" }));
-        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
@@ -357,7 +398,7 @@ mod tests {
             }
         };
         let router = axum::Router::new().route("/v2/take", axum::routing::put(taking));
-        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let head = b"PUT /v2/take HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\nsem";
         client.write_all(head).await.unwrap();
@@ -373,7 +414,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_too_many_waits_until_another_ends() {
-        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let places = Arc::new(Semaphore::new(1));
         let address = listener.local_addr().unwrap();
         let _clients =
@@ -382,6 +423,14 @@ mod tests {
         assert!(accept(&listener, &places).now_or_never().is_none());
         drop(first);
         drop(accept(&listener, &places).await.unwrap());
+    }
+
+    #[test]
+    fn few_files_are_enough_for_few_connections() {
+        for (files, connections) in [(0, 1), (128, 1), (256, 64), (1024, 448), (2176, 1024), (u64::MAX, 1024)]
+        {
+            assert_eq!(connections_within(files), connections, "{files}");
+        }
     }
 
     #[test]

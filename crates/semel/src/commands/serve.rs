@@ -15,8 +15,7 @@ use crate::settings::Settings;
 pub(super) async fn run(args: &ServeArgs, cli: &Cli, settings: &Settings, output: Output) -> Outcome {
     let place = session::embedded(cli, settings)?;
     let store = session::open_store(&place).await?;
-    let listener =
-        serve::bind(args.listen).await.map_err(|error| Failure::from_error(Exit::Usage, &error))?;
+    let listener = serve::bind(args.listen).map_err(|error| Failure::from_error(Exit::Usage, &error))?;
     let address = listener.local_addr().map_err(|error| Failure::from_error(Exit::Fault, &error))?;
     output.done(format!("serving store {} ({}) at http://{address}", store.id(), place.dir.display()));
     if let Some(database) = &place.database {

@@ -235,8 +235,19 @@ impl TestEnvironment {
 
     /// Starts a server on a free port with a log of this level; `debug` shows every request.
     pub(crate) fn serve_logging(&self, level: &str) -> Serving {
+        self.start(self.command(&SERVE), level)
+    }
+
+    /// Starts a server that may have so many files open.
+    pub(crate) fn serve_with_files(&self, files: u32) -> Serving {
+        let mut command = self.program("sh");
+        let limited = format!("ulimit -n {files} && exec \"$0\" \"$@\"");
+        command.args(["-c", &limited, env!("CARGO_BIN_EXE_semel")]).args(SERVE);
+        self.start(command, "info")
+    }
+
+    fn start(&self, mut command: Command, level: &str) -> Serving {
         let log = self.beside("serve.log");
-        let mut command = self.command(&["serve", "--listen", "127.0.0.1:0"]);
         command.env("SEMEL_LOG", level).env("NO_COLOR", "1");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(&log).unwrap());
         let mut child = command.spawn().unwrap();
@@ -358,6 +369,9 @@ pub(crate) fn has(program: &str) -> bool {
 pub(crate) fn has_all(programs: &[&str]) -> bool {
     programs.iter().all(|program| has(program))
 }
+
+/// The words that start a server on a free port.
+const SERVE: [&str; 3] = ["serve", "--listen", "127.0.0.1:0"];
 
 /// Whether a need of a test is met. In a CI run it must be; elsewhere what is lacking is said and the test is left out.
 #[expect(clippy::print_stderr, reason = "a test that is left out says so")]

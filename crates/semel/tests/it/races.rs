@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
+use std::net::TcpStream;
 use std::process::Stdio;
 
 use semel_model::digest::Digest;
@@ -166,6 +167,28 @@ fn of_a_thousand_pushes_at_once_one_gets_the_version_and_the_others_hear_which()
         "each is told once to whoever asks later"
     );
     environment.ok(&["audit", "verify"]);
+}
+
+/// Each connection is a file, and so is what it reads or writes.
+#[test]
+fn more_connections_than_files_wait_and_the_others_are_served() {
+    let environment = TestEnvironment::empty();
+    environment::allow_many_files();
+    let serving = environment.serve_with_files(256);
+    let mut idle: Vec<_> = (0..300).map(|_| TcpStream::connect(&serving.address).unwrap()).collect();
+    let digest = Digest::of(b"{}");
+    let path = format!("/v2/shop/api/blobs/uploads/?digest={digest}");
+    let push = format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{{}}"
+    );
+    let mut first = idle.remove(0);
+    first.write_all(push.as_bytes()).unwrap();
+    let answer = http::receive(first).unwrap();
+    assert_eq!(answer.status, 201, "{answer:?}");
+    drop(idle);
+    let served =
+        http::send(&serving.address, "GET", &format!("/v2/shop/api/blobs/{digest}"), &[], b"").unwrap();
+    assert_eq!(served.body, b"{}");
 }
 
 #[test]

@@ -34,8 +34,6 @@ use crate::limits;
 
 /// How many tags one push may give. The specification asks for ten at least.
 const MAX_TAGS: usize = 64;
-/// How many bytes of a manifest that is too large are read and thrown away, so that the client hears the answer.
-const MAX_DRAINED_BYTES: usize = 4 * MAX_MANIFEST_BYTES;
 
 pub(super) async fn answer(
     app: &App,
@@ -138,19 +136,13 @@ fn tags_to_bind(asked: &Asked, reference: &TagOrDigest) -> Result<Vec<Tag>> {
 }
 
 async fn read_body(app: &App, body: Body) -> Result<Bytes> {
-    let (mut bytes, mut size) = (BytesMut::new(), 0);
+    let mut bytes = BytesMut::new();
     let mut pieces = limits::received(app, body);
     while let Some(piece) = pieces.next().await {
-        let piece = piece.map_err(BlobError::Source)?;
-        size += piece.len();
-        match size {
-            0..=MAX_MANIFEST_BYTES => bytes.extend_from_slice(&piece),
-            _ if size <= MAX_DRAINED_BYTES => bytes.clear(),
-            _ => break,
+        bytes.extend_from_slice(&piece.map_err(BlobError::Source)?);
+        if bytes.len() > MAX_MANIFEST_BYTES {
+            return Err(too_large());
         }
-    }
-    if size > MAX_MANIFEST_BYTES {
-        return Err(too_large());
     }
     Ok(bytes.freeze())
 }

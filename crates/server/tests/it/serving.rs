@@ -27,7 +27,7 @@ impl Open {
     }
 
     pub(crate) async fn of(house: House) -> Self {
-        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let stop = CancellationToken::new();
         let serving = tokio::spawn(serve(house.app.clone(), listener, stop.clone().cancelled_owned()));
@@ -113,6 +113,36 @@ async fn what_a_broken_connection_brought_is_kept_and_gone_on_from() {
     let path = format!("{upload}?digest={}", Digest::of(&bytes));
     let heard = open.house.send("PUT", &path, &[("content-range", "400-999")], bytes.slice(400..)).await;
     assert_eq!(heard.status, 201);
+    open.close().await;
+}
+
+/// As skopeo and curl do: they listen once everything is sent, or cannot be.
+#[tokio::test]
+async fn who_is_refused_while_still_sending_hears_why() {
+    let open = Open::new().await;
+    let upload = open.house.send("POST", "/v2/shop/api/blobs/uploads/", &[], "").await;
+    let upload = upload.header("location").to_owned();
+    let body = pattern(16 * 1024 * 1024);
+    let gone = format!("/v2/shop/api/blobs/uploads/{}", "0".repeat(32));
+    let last = body.len() - 1;
+    for (method, path, header, status) in [
+        ("PATCH", upload.as_str(), format!("content-range: 10-{}\r\n", last + 10), "416"),
+        ("PATCH", &gone, String::new(), "404"),
+        ("POST", "/v2/shop/api/blobs/uploads/?digest=sha256:bad", String::new(), "400"),
+        ("PUT", "/v2/shop/api/manifests/endless", String::new(), "413"),
+    ] {
+        let mut stream = tokio::net::TcpStream::connect(&open.address).await.unwrap();
+        let length = body.len();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\n{header}content-length: {length}\r\n\r\n",
+            open.address
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&body).await.unwrap();
+        let mut heard = String::new();
+        stream.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard.get(9..12), Some(status), "{method} {path}: {heard}");
+    }
     open.close().await;
 }
 
