@@ -180,6 +180,7 @@ fn unopened(error: OpenError) -> Failure {
     let exit = match error {
         OpenError::Newer { .. }
         | OpenError::NotAStore(_)
+        | OpenError::HalfRestored(_)
         | OpenError::NetworkFileSystem { .. }
         | OpenError::DatabaseNotNamed(_)
         | OpenError::DatabaseNamed(_)
@@ -188,6 +189,9 @@ fn unopened(error: OpenError) -> Failure {
     };
     let failure = Failure::from_error(exit, &error);
     match error {
+        OpenError::Sql(error) if error.is_damage() => {
+            failure.hint("semel recover puts it aside and makes it anew from the ledger's files")
+        }
         OpenError::NoDatabase { dir, .. } => failure.hint(format!("semel recover --store {}", dir.display())),
         OpenError::DatabaseNotNamed(_) => failure.hint("SEMEL_DATABASE=postgres://USER@HOST/NAME"),
         OpenError::DatabaseNamed(_) => failure.hint("leave SEMEL_DATABASE and --database out"),

@@ -20,6 +20,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use p256::ecdsa::{SigningKey, VerifyingKey};
 use p256::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, EncodePublicKey as _, LineEnding};
 use semel_model::name::EnvironmentName;
+use semel_model::note::LedgerKey;
 use sha2::Sha256;
 
 use crate::durable::{self, Access};
@@ -68,6 +69,9 @@ pub enum KeyError {
     /// A file does not hold what it should.
     #[error("key file {0} is damaged")]
     Damaged(PathBuf),
+    /// It is the key of another ledger.
+    #[error("{0} is not the key of this store's ledger: bring the store's keys back from a backup")]
+    Foreign(PathBuf),
     /// The ledger's key is not on this machine.
     #[error(
         "the keys of this store are not here ({0}): a copy of a store is not a copy of its keys; restore them from a backup"
@@ -98,12 +102,15 @@ impl KeyRing {
         Ok(key)
     }
 
-    /// The ledger's key.
-    pub fn ledger_key(&self) -> Result<LedgerSigningKey, KeyError> {
+    /// The key of the ledger that is known by a public key: what another one signs could never be verified.
+    pub fn ledger_key(&self, public: Option<&LedgerKey>) -> Result<LedgerSigningKey, KeyError> {
         let path = self.dir.join("ledger");
-        match self.read("ledger")? {
-            None => Err(KeyError::Missing(path)),
-            Some(text) => Ok(LedgerSigningKey::from_bytes(&seed(&text).ok_or(KeyError::Damaged(path))?)),
+        let Some(text) = self.read("ledger")? else { return Err(KeyError::Missing(path)) };
+        let Some(seed) = seed(&text) else { return Err(KeyError::Damaged(path)) };
+        let key = LedgerSigningKey::from_bytes(&seed);
+        match public.is_some_and(|public| public.key == key.verifying_key()) {
+            true => Ok(key),
+            false => Err(KeyError::Foreign(path)),
         }
     }
 
@@ -279,9 +286,9 @@ mod tests {
     fn missing_and_damaged_keys_are_named() {
         let dir = tempfile::tempdir().unwrap();
         let ring = KeyRing::at(dir.path(), "store");
-        assert!(matches!(ring.ledger_key(), Err(KeyError::Missing(_))));
+        assert!(matches!(ring.ledger_key(None), Err(KeyError::Missing(_))));
         ring.create_ledger_key().unwrap();
         durable::replace(&ring.dir().join("ledger"), b"zz", Access::Private).unwrap();
-        assert!(matches!(ring.ledger_key(), Err(KeyError::Damaged(_))));
+        assert!(matches!(ring.ledger_key(None), Err(KeyError::Damaged(_))));
     }
 }

@@ -305,7 +305,7 @@ impl Turn {
             return Ok(());
         }
         let (keys, base) = (self.store.keys().clone(), self.group().base);
-        let key = keys.ledger_key()?;
+        let key = keys.ledger_key(self.store.ledger_key().as_ref())?;
         let remembered = keys.last_checkpoint()?.and_then(|note| Checkpoint::read_unverified(&note).ok());
         if let Some(signed) = remembered {
             if signed.size > base {
@@ -761,18 +761,15 @@ pub(crate) async fn batches_from(conn: &mut Conn, from: u64) -> Result<Vec<Batch
     let mut batches = Vec::new();
     let mut first = from;
     for (size, note) in checkpoints(conn, from).await? {
-        let rows = conn
-            .rows(
-                "SELECT leaf FROM entry WHERE seq >= $1 AND seq < $2 ORDER BY seq",
-                &[first.into(), size.into()],
-            )
-            .await?;
-        batches.push(Batch {
-            first,
-            leaves: rows.iter().map(|row| row.text(0).into_bytes()).collect(),
-            note,
-        });
+        batches.push(Batch { first, leaves: leaves(conn, first, size).await?, note });
         first = size;
     }
     Ok(batches)
+}
+
+/// The bytes of the leaves from `from` on, up to `end`.
+pub(crate) async fn leaves(conn: &mut Conn, from: u64, end: u64) -> Result<Vec<Vec<u8>>, SqlError> {
+    let statement = "SELECT leaf FROM entry WHERE seq >= $1 AND seq < $2 ORDER BY seq";
+    let rows = conn.rows(statement, &[from.into(), end.into()]).await?;
+    Ok(rows.iter().map(|row| row.text(0).into_bytes()).collect())
 }

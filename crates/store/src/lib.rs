@@ -155,6 +155,9 @@ pub enum OpenError {
     /// Something else lies there.
     #[error("{0} is not empty and is no store")]
     NotAStore(PathBuf),
+    /// A restore was broken off there.
+    #[error("the restore into {0} was broken off: run the same `semel restore` again")]
+    HalfRestored(PathBuf),
     /// A newer program made it.
     #[error(
         "the store at {dir} has format {found}; this program knows format {STORE_FORMAT} and leaves it alone: use a newer semel"
@@ -591,11 +594,17 @@ pub(crate) fn mark_blobs(dir: &Path, id: &str) -> io::Result<()> {
     durable::replace(&dir.join("blobs").join(OWNER_FILE), format!("{id}\n").as_bytes(), Access::Shared)
 }
 
+/// What a store is, while it is restored: it is none before everything is there.
+const RESTORING: &str = "restoring.json";
+
 const SUBDIRECTORIES: [&str; 2] = ["ledger", "trash"];
 /// The directory whose subdirectories hold the blobs.
 const BLOBS: &str = "blobs/sha256";
 
 fn prepare_directory(dir: &Path) -> Result<(), OpenError> {
+    if dir.join(RESTORING).exists() {
+        return Err(OpenError::HalfRestored(dir.to_owned()));
+    }
     let mut foreign = false;
     if let Ok(listing) = std::fs::read_dir(dir) {
         let ours = [

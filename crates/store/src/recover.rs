@@ -1,6 +1,6 @@
 //! `semel recover` and `semel rebuild`: from the entry files to the ledger, from the ledger to the projections.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use semel_model::entry::Leaf;
 use semel_model::note::{Checkpoint, LedgerKey};
@@ -23,6 +23,8 @@ pub struct Recovered {
     pub entries: u64,
     /// How many of them were taken from the entry files.
     pub taken: u64,
+    /// Where the damaged database lies that was there before.
+    pub aside: Option<PathBuf>,
 }
 
 /// A store could not be recovered.
@@ -64,7 +66,7 @@ pub enum RecoverError {
     Place(#[source] std::io::Error),
 }
 
-/// Restores the database of a store from its entry files: a lost one whole, one that is behind from where it ends.
+/// Restores the database of a store from its entry files: a lost or damaged one whole, one that is behind from where it ends.
 pub async fn recover(place: &Place) -> Result<Recovered, RecoverError> {
     let identity = read_identity(&place.dir)?;
     refuse_other_database(place, &identity)?;
@@ -77,7 +79,8 @@ pub async fn recover(place: &Place) -> Result<Recovered, RecoverError> {
     mark_unmarked_blobs(&place.dir, &identity.id, any_manifest).map_err(RecoverError::Place)?;
     let source = Source { place, store: &identity.id, batches: &contents.batches, key: &key };
     let database = place.dir.join("semel.db");
-    if place.database.is_some() || database.exists() {
+    let is_there = place.database.is_some() || database.exists();
+    if is_there && !source.is_damaged(&database).await? {
         let mut conn = place.open_database().connect().await?;
         refuse_foreign_database(place, schema::owner(&mut conn).await?.as_deref(), source.store)?;
         return source.extend(&mut conn).await;
@@ -87,20 +90,24 @@ pub async fn recover(place: &Place) -> Result<Recovered, RecoverError> {
     let recovered = source.extend(&mut conn).await?;
     // Closing writes the journal into the file, which is whole under its name from then on.
     conn.close().await?;
-    remove_journal(&place.dir).map_err(RecoverError::Place)?;
+    let aside = is_there.then(|| place.dir.join(durable::temporary_name("semel.db.damaged-")));
+    make_room(&place.dir, aside.as_deref()).map_err(RecoverError::Place)?;
     durable::rename_into_place(&temporary, &database).map_err(RecoverError::Place)?;
-    Ok(recovered)
+    Ok(Recovered { aside, ..recovered })
 }
 
-/// The journal of the lost database would be played into the new one.
-fn remove_journal(dir: &Path) -> std::io::Result<()> {
+/// Puts a damaged database aside. The journal of a lost or damaged one would be played into the new one.
+fn make_room(dir: &Path, aside: Option<&Path>) -> std::io::Result<()> {
     for name in ["semel.db-wal", "semel.db-shm"] {
         match std::fs::remove_file(dir.join(name)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
     }
-    durable::sync_dir(dir)
+    match aside {
+        Some(aside) => durable::rename_into_place(&dir.join("semel.db"), aside),
+        None => durable::sync_dir(dir),
+    }
 }
 
 /// What is recovered from, and for which store.
@@ -112,6 +119,38 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
+    /// Whether the database in the store's directory is no whole database, or does not say what was signed while the files
+    /// have all of it. One in a server is not ours to replace.
+    async fn is_damaged(&self, database: &Path) -> Result<bool, RecoverError> {
+        if self.place.database.is_some() {
+            return Ok(false);
+        }
+        match self.is_as_signed(database).await {
+            Ok(is_as_signed) => Ok(!is_as_signed),
+            Err(error) if error.is_damage() => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn is_as_signed(&self, database: &Path) -> Result<bool, SqlError> {
+        let mut conn = Db::at(database).connect().await?;
+        if !conn.has_whole_pages().await? {
+            return Ok(false);
+        }
+        let files_end = self.batches.last().map_or(0, Batch::end);
+        let is_own = schema::owner(&mut conn).await?.is_some_and(|owner| owner == self.store);
+        if !is_own || ledger::size(&mut conn).await? > files_end {
+            return Ok(true);
+        }
+        for batch in self.batches {
+            let here = ledger::leaves(&mut conn, batch.first, batch.end()).await?;
+            if !here.iter().zip(&batch.leaves).all(|(here, signed)| here == signed) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     async fn extend(&self, conn: &mut Conn) -> Result<Recovered, RecoverError> {
         conn.begin_defining().await?;
         let migrated = schema::apply_migrations(conn).await?;
@@ -129,7 +168,7 @@ impl Source<'_> {
         }
         conn.commit().await?;
         let entries = ledger::size(conn).await?;
-        Ok(Recovered { entries, taken: entries - before })
+        Ok(Recovered { entries, taken: entries - before, aside: None })
     }
 }
 

@@ -73,6 +73,16 @@ impl SqlError {
         Self { what, is_away: true, is_disk_full: false, source }
     }
 
+    /// Whether the file of the database is damaged, or no database.
+    pub fn is_damage(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        let code = match &*self.source {
+            DriverError::Sqlite(error) => error.sqlite_error_code(),
+            _ => None,
+        };
+        matches!(code, Some(DatabaseCorrupt | NotADatabase))
+    }
+
     /// Whether the database could not be reached, so that the same may succeed later.
     pub fn is_away(&self) -> bool {
         self.is_away
@@ -621,6 +631,11 @@ impl Conn {
             Line::Postgres(remote) => remote.held.close().await.map_err(DriverError::from),
         };
         closed.map_err(|error| SqlError::of("(close)", error))
+    }
+
+    /// Whether every page of a database that is a file is as it should be.
+    pub(crate) async fn has_whole_pages(&mut self) -> Result<bool, SqlError> {
+        Ok(self.row("PRAGMA integrity_check(1)", &[]).await?.is_some_and(|row| row.text(0) == "ok"))
     }
 
     /// Writes a consistent copy of a database that is a file to a new file. Says whether it is one.

@@ -16,8 +16,9 @@ pub(super) async fn verify(session: &Session) -> Outcome {
             format!("the store does not verify: {} problems", report.problems.len()),
         )
         .because(report.problems.clone())
+        .hint("to mend entries that the ledger's files still have: semel recover")
         .hint("to mend tables: semel rebuild")
-        .hint("a backup mends blobs and entry files; nothing mends the ledger itself")
+        .hint("a backup mends blobs and entry files")
         .answer(&report));
     }
     if output.is_json() {

@@ -1,6 +1,6 @@
 //! `semel backup` and `semel restore`
 
-use semel_store::backup as copies;
+use semel_store::backup::{self as copies, Copied};
 use serde_json::json;
 
 use super::Outcome;
@@ -24,10 +24,19 @@ pub(super) async fn backup(args: &BackupArgs, cli: &Cli, settings: &Settings, ou
     ));
     output.next(format!("semel restore {} --store NEW-DIR", to.display()));
     if output.is_json() {
-        output
-            .json(&json!({"entries": copied.entries, "blobs": copied.blobs, "kept": copied.kept, "to": to}));
+        output.json(&json!({
+            "entries": copied.entries,
+            "blobs": copied.blobs,
+            "kept": copied.kept,
+            "damaged": copied.damaged,
+            "to": to,
+        }));
     }
-    Ok(Exit::Done)
+    require_whole(
+        &copied,
+        "store",
+        "semel scrub   puts them aside, so that a push of the same bytes heals the store",
+    )
 }
 
 pub(super) async fn restore(args: &RestoreArgs, cli: &Cli, settings: &Settings, output: Output) -> Outcome {
@@ -42,9 +51,24 @@ pub(super) async fn restore(args: &RestoreArgs, cli: &Cli, settings: &Settings, 
     ));
     output.next(format!("semel audit verify --store {}", place.dir.display()));
     if output.is_json() {
-        output.json(&json!({"entries": copied.entries, "blobs": copied.blobs, "store": place.dir}));
+        output.json(&json!({
+            "entries": copied.entries,
+            "blobs": copied.blobs,
+            "damaged": copied.damaged,
+            "store": place.dir,
+        }));
     }
-    Ok(Exit::Done)
+    require_whole(&copied, "backup", "push the same bytes into the restored store: that heals it")
+}
+
+/// What is damaged is not copied: the copy lacks it, and says so.
+fn require_whole(copied: &Copied, source: &str, hint: &str) -> Outcome {
+    if copied.damaged.is_empty() {
+        return Ok(Exit::Done);
+    }
+    let what = format!("{} blobs of the {source} are damaged and were not copied", copied.damaged.len());
+    let which = copied.damaged.iter().map(ToString::to_string);
+    Err(Failure::new(Exit::Verification, what).because(which).hint(hint))
 }
 
 fn failure(error: &copies::BackupError) -> Failure {

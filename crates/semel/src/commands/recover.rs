@@ -28,9 +28,16 @@ pub(super) async fn run(cli: &Cli, settings: &Settings, output: Output) -> Outco
             recovered.entries
         )),
     }
+    if let Some(aside) = &recovered.aside {
+        output.warn(format!("the database was damaged and is kept as {}", aside.display()));
+    }
     output.next("semel audit verify");
     if output.is_json() {
-        output.json(&json!({"entries": recovered.entries, "taken": recovered.taken}));
+        output.json(&json!({
+            "entries": recovered.entries,
+            "taken": recovered.taken,
+            "aside": recovered.aside,
+        }));
     }
     Ok(Exit::Done)
 }

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use semel_model::digest::Digest;
 use semel_model::entry::{Change, HoldReleased, Leaf};
 use semel_model::note::Checkpoint;
 use semel_store::ledger::{self, AppendError};
 use semel_store::projections;
-use semel_store::{OpenError, Store, audit, backup, recover};
+use semel_store::{OpenError, Place, Store, audit, backup, recover};
 
 use super::world;
 use crate::{actor, fill, now};
@@ -14,6 +15,11 @@ use crate::{actor, fill, now};
 #[expect(clippy::disallowed_methods, reason = "the tests damage stores on purpose")]
 fn write(path: &Path, bytes: &[u8]) {
     std::fs::write(path, bytes).unwrap();
+}
+
+#[expect(clippy::disallowed_methods, reason = "the tests damage stores on purpose")]
+fn rename(from: &Path, to: &Path) {
+    std::fs::rename(from, to).unwrap();
 }
 
 async fn dump(store: &Store) -> Vec<(&'static str, Vec<String>)> {
@@ -116,7 +122,7 @@ async fn the_memory_of_the_key_is_not_replaced_by_another_history() {
     let store = world.new_store().await;
     fill(&store, 1).await;
     let other = Checkpoint { origin: store.origin().to_owned(), size: 2, root: [7; 32] };
-    let other = other.sign(&store.keys().ledger_key().unwrap());
+    let other = other.sign(&store.keys().ledger_key(store.ledger_key().as_ref()).unwrap());
     store.keys().remember_checkpoint(&other).unwrap();
     store.close().await;
     let store = Store::open(&world.place()).await.unwrap();
@@ -174,7 +180,7 @@ async fn every_damage_to_what_is_stored_is_named() {
             let store = world.new_store().await;
             fill(&store, 4).await;
             let path = match what {
-                "blob" => store.blobs().path(&semel_model::digest::Digest::of(&crate::manifest(2))),
+                "blob" => store.blobs().path(&third()),
                 _ => entry_file(&store),
             };
             match damage(&std::fs::read(&path).unwrap()) {
@@ -223,4 +229,89 @@ async fn a_backup_made_while_others_record_goes_on_where_it_was_made() {
     let who = actor(&restored).await;
     restored.turn().await.unwrap().record(&who, now(), vec![release()]).await.unwrap();
     assert_eq!(audit::verify(&restored).await.unwrap().problems, Vec::<String>::new());
+}
+
+/// The third blob that [`fill`] stores.
+fn third() -> Digest {
+    Digest::of(&crate::manifest(2))
+}
+
+#[tokio::test]
+async fn a_restore_that_was_broken_off_is_no_store_and_goes_on() {
+    let Some(world) = world() else { return };
+    let store = world.new_store().await;
+    fill(&store, 3).await;
+    let saved = world.path().join("backup");
+    backup::backup(&store, &saved, now()).await.unwrap();
+    let other = world.elsewhere();
+    let Place { dir, keys, .. } = other.place();
+    backup::restore(&saved, &other.place()).await.unwrap();
+    // As it is when half of the keys and of the blobs are there, and a file is being written.
+    rename(&dir.join("store.json"), &dir.join("restoring.json"));
+    drop(std::fs::remove_file(dir.join("semel.db")));
+    std::fs::remove_file(dir.join(store.blobs().path(&third()).strip_prefix(store.dir()).unwrap())).unwrap();
+    rename(&keys.join(store.id()), &keys.join(format!(".tmp-{}", store.id())));
+    std::fs::remove_file(keys.join(format!(".tmp-{}/ledger", store.id()))).unwrap();
+    write(&dir.join("ledger/.tmp-copy-1"), b"half of it");
+
+    let opened = Store::open_or_create(&other.place(), now()).await;
+    assert!(matches!(opened, Err(OpenError::HalfRestored(_))), "{opened:?}");
+    let copied = backup::restore(&saved, &other.place()).await.unwrap();
+    assert_eq!((copied.blobs, copied.kept), (1, 2));
+    let restored = Store::open(&other.place()).await.unwrap();
+    let who = actor(&restored).await;
+    restored.turn().await.unwrap().record(&who, now(), vec![release()]).await.unwrap();
+    assert_eq!(audit::verify(&restored).await.unwrap().problems, Vec::<String>::new());
+    assert_eq!(
+        std::fs::read_dir(dir.join("ledger")).unwrap().count(),
+        1,
+        "nothing is left of the first attempt"
+    );
+    assert!(matches!(backup::restore(&saved, &other.place()).await, Err(backup::BackupError::NotEmpty(_))));
+}
+
+#[tokio::test]
+async fn a_backup_that_was_broken_off_leaves_the_one_before_it_whole() {
+    let Some(world) = world() else { return };
+    let store = world.new_store().await;
+    fill(&store, 2).await;
+    let saved = world.path().join("backup");
+    let entries = backup::backup(&store, &saved, now()).await.unwrap().entries;
+    let who = actor(&store).await;
+    store.turn().await.unwrap().record(&who, now(), vec![release()]).await.unwrap();
+    // The disk fails in the middle of the blobs.
+    let path = store.blobs().path(&third());
+    std::fs::create_dir_all(&path).unwrap();
+    backup::backup(&store, &saved, now()).await.unwrap_err();
+    let other = world.elsewhere();
+    assert_eq!(backup::restore(&saved, &other.place()).await.unwrap().entries, entries);
+    let restored = Store::open(&other.place()).await.unwrap();
+    assert_eq!(audit::verify(&restored).await.unwrap().problems, Vec::<String>::new());
+
+    std::fs::remove_dir(&path).unwrap();
+    backup::backup(&store, &saved, now()).await.unwrap();
+    let left =
+        std::fs::read_dir(saved.join("store")).unwrap().chain(std::fs::read_dir(saved.join("keys")).unwrap());
+    let left: Vec<_> = left.map(|item| item.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().starts_with(".tmp-")), "{left:?}");
+}
+
+#[tokio::test]
+async fn what_is_damaged_is_named_and_not_copied_as_if_it_were_whole() {
+    let Some(world) = world() else { return };
+    let store = world.new_store().await;
+    fill(&store, 4).await;
+    let path = store.blobs().path(&third());
+    let whole = std::fs::read(&path).unwrap();
+    let damaged: Vec<u8> = whole.iter().map(|byte| byte ^ 1).collect();
+    write(&path, &damaged);
+    let saved = world.path().join("backup");
+    assert_eq!(backup::backup(&store, &saved, now()).await.unwrap().damaged, [third()]);
+    write(&path, &whole);
+    let copied = backup::backup(&store, &saved, now()).await.unwrap();
+    assert_eq!((copied.blobs, copied.damaged), (1, Vec::new()), "what was healed is copied");
+
+    write(&saved.join("store").join(path.strip_prefix(store.dir()).unwrap()), &damaged);
+    let restored = backup::restore(&saved, &world.elsewhere().place()).await.unwrap();
+    assert_eq!(restored.damaged, [third()]);
 }

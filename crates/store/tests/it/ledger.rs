@@ -6,6 +6,7 @@ use std::task::Poll;
 use semel_model::entry::{Change, ComponentCreated, HoldReleased, Leaf};
 use semel_model::merkle;
 use semel_model::version::TagPolicy;
+use semel_store::keys::{KeyError, KeyRing};
 use semel_store::ledger::{self, AppendError};
 use semel_store::projections::{artefact, component, deployment};
 use semel_store::{OpenError, Store, audit};
@@ -169,6 +170,20 @@ async fn a_change_is_made_durable_also_when_nobody_waits_for_it_any_more() {
         }
     }
     assert_eq!(store.turn().await.unwrap().size(), before + 1);
+    assert_eq!(audit::verify(&store).await.unwrap().problems, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn nothing_is_signed_with_a_key_that_is_not_the_stores() {
+    let Some(world) = world() else { return };
+    let store = world.new_store().await;
+    let who = actor(&store).await;
+    let file = world.place().keys.join(store.id()).join("ledger");
+    let change = || vec![created(&store, 1)];
+    std::fs::remove_file(&file).unwrap();
+    KeyRing::at(&world.place().keys, store.id()).create_ledger_key().unwrap();
+    let refused = store.turn().await.unwrap().record(&who, now(), change()).await;
+    assert!(matches!(refused, Err(AppendError::Key(KeyError::Foreign(_)))), "{refused:?}");
     assert_eq!(audit::verify(&store).await.unwrap().problems, Vec::<String>::new());
 }
 
