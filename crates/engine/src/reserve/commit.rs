@@ -24,9 +24,8 @@ use semel_store::projections::build::{Build, Part};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{
-    Built, BuiltPart, Holding, built, held_build, leased, parts, refuse_foreign_home, require_log, taken_over,
-};
+use super::holding::{held_build, leased, require_log, taken_over};
+use super::{Built, BuiltPart, Holding, built, parts, refuse_foreign_home};
 use crate::artefact;
 use crate::batch::Batch;
 use crate::build_log;
