@@ -265,11 +265,8 @@ async fn by_number(
 
 /// Why a reserved version is not there yet, and who goes on with it.
 async fn unfinished(conn: &mut Conn, reserved: &build::Build) -> Result<EngineError, EngineError> {
-    let build::Build { component, number, version, platforms, reason, .. } = reserved;
-    let parts = build::parts(conn, component, *number).await?;
-    let is_built =
-        |platform: &Platform| parts.iter().any(|part| part.platform == *platform && part.digest.is_some());
-    let missing: Vec<&Platform> = platforms.iter().filter(|platform| !is_built(platform)).collect();
+    let build::Build { component, number, version, reason, .. } = reserved;
+    let missing = missing_parts(conn, reserved).await?;
     let log = format!("semel build log {number} -c {component}");
     let (why, hint) = match (reason, missing.first()) {
         (Some(reason), _) => (format!("its build failed: {reason}"), log),
@@ -282,6 +279,17 @@ async fn unfinished(conn: &mut Conn, reserved: &build::Build) -> Result<EngineEr
     };
     let what = format!("{component} {version} (build {number}) is reserved, but {why}");
     Ok(EngineError::not_found(what).with_hint(hint))
+}
+
+/// The platforms that a build has no part for yet.
+pub(crate) async fn missing_parts(
+    conn: &mut Conn,
+    reserved: &build::Build,
+) -> Result<Vec<Platform>, EngineError> {
+    let parts = build::parts(conn, &reserved.component, reserved.number).await?;
+    let is_built =
+        |platform: &Platform| parts.iter().any(|part| part.platform == *platform && part.digest.is_some());
+    Ok(reserved.platforms.iter().filter(|platform| !is_built(platform)).cloned().collect())
 }
 
 /// The artefact of a digest that something in the ledger names.

@@ -6,12 +6,15 @@ use semel_model::deployment::{Drift, Observed, drift};
 use semel_model::digest::Digest;
 use semel_model::name::{ComponentName, EnvironmentName};
 use semel_model::pipeline::Target;
+use semel_model::platform::Platform;
+use semel_model::version::Version;
 use semel_store::Store;
-use semel_store::projections::{artefact as artefacts, deployment, pipeline as pipelines};
+use semel_store::projections::build::{self, BuildState};
+use semel_store::projections::{artefact as artefacts, component, deployment, pipeline as pipelines};
 use semel_store::sql::Conn;
 use serde::{Deserialize, Serialize};
 
-use crate::artefact::Artefact;
+use crate::artefact::{self, Artefact};
 use crate::error::EngineError;
 use crate::observe::{TIME_TO_LIVE_MILLIS, desired};
 use crate::pipeline;
@@ -63,6 +66,22 @@ impl StatusLine {
     }
 }
 
+/// The newest build of a component, when its version waits for parts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Waiting {
+    /// Which component.
+    pub component: ComponentName,
+    /// The version that the whole will have.
+    pub version: Version,
+    /// The build number.
+    pub number: u64,
+    /// The platforms whose parts are to come.
+    pub missing: Vec<Platform>,
+    /// Why the last attempt at one of them failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
 /// Every environment of every component that has a pipeline, or of one component, in the order of the pipelines.
 pub async fn status(
     store: &Store,
@@ -70,12 +89,8 @@ pub async fn status(
     now: Timestamp,
 ) -> Result<Vec<StatusLine>, EngineError> {
     let mut conn = store.reader().await?;
-    let components = match component {
-        Some(one) => vec![one.clone()],
-        None => pipelines::components(&mut conn).await?,
-    };
     let mut lines = Vec::new();
-    for name in components {
+    for name in components(&mut conn, component).await? {
         let in_force = pipeline::get(store, &mut conn, &name).await?;
         for environment in in_force.pipeline.in_order() {
             let target = in_force.pipeline.environments[environment].target.clone();
@@ -83,6 +98,33 @@ pub async fn status(
         }
     }
     Ok(lines)
+}
+
+async fn components(
+    conn: &mut Conn,
+    component: Option<&ComponentName>,
+) -> Result<Vec<ComponentName>, EngineError> {
+    Ok(match component {
+        Some(one) => vec![one.clone()],
+        None => pipelines::components(conn).await?,
+    })
+}
+
+/// The newest builds of the same components, as far as they wait for parts. What waits behind a newer build is not waited for.
+pub async fn waiting(store: &Store, component: Option<&ComponentName>) -> Result<Vec<Waiting>, EngineError> {
+    let mut conn = store.reader().await?;
+    let mut waiting = Vec::new();
+    for name in components(&mut conn, component).await? {
+        let Some(known) = component::get(&mut conn, &name).await? else { continue };
+        let Some(newest) = build::by_number(&mut conn, &name, known.last_build).await? else { continue };
+        if newest.platforms.is_empty() || newest.state == BuildState::Published {
+            continue;
+        }
+        let missing = artefact::missing_parts(&mut conn, &newest).await?;
+        let build::Build { component, version, number, reason, .. } = newest;
+        waiting.push(Waiting { component, version, number, missing, reason });
+    }
+    Ok(waiting)
 }
 
 async fn line(

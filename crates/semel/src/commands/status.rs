@@ -1,6 +1,6 @@
 //! `semel status`: what runs where, exceptions first. Targets on this machine are observed now.
 
-use semel_engine::look::status::StatusLine;
+use semel_engine::look::status::{StatusLine, Waiting};
 use semel_engine::observe::Observation;
 use semel_model::deployment::{HealthState, RunState};
 use semel_server::api::calls::{Status, StatusList};
@@ -74,6 +74,20 @@ fn show(status: &StatusList, session: &Session) {
     ));
     if let Some(line) = status.environments.iter().find(|line| line.is_exception()) {
         output.next(format!("semel why {} -c {}", line.environment, line.component));
+    }
+    status.waiting.iter().for_each(|one| show_waiting(one, session));
+}
+
+fn show_waiting(waiting: &Waiting, session: &Session) {
+    let Waiting { component, version, number, missing, reason } = waiting;
+    let failed = reason.as_ref().map(|reason| format!("; its build failed: {reason}")).unwrap_or_default();
+    let names: Vec<String> = missing.iter().map(ToString::to_string).collect();
+    session.output.data(&format!(
+        "{component} {version} (build {number}) is not complete: {} to come{failed}",
+        names.join(", ")
+    ));
+    if let Some(first) = names.first() {
+        session.output.next(format!("where that can be built: semel build --platform {first}"));
     }
 }
 

@@ -361,8 +361,18 @@ fn each_part_has_a_log_of_its_own_and_an_unfinished_version_says_what_is_missing
     assert!(unfinished.stderr.contains("its parts are not complete: linux/amd64 to come"), "{unfinished:?}");
     assert!(unfinished.stderr.contains("semel build --platform linux/amd64"), "{unfinished:?}");
 
+    let status = environment.ok(&["status"]);
+    let incomplete = "tiny/service 0.1.0 (build 1) is not complete: linux/amd64 to come";
+    assert!(status.stdout.contains(incomplete), "{status:?}");
+    assert!(
+        status.stderr.contains("next: where that can be built: semel build --platform linux/amd64"),
+        "{status:?}"
+    );
+
     let failed = environment.semel(&["build", "--platform", "linux/amd64"]);
     assert_eq!(failed.code, 10, "{failed:?}");
+    let status = environment.ok(&["status"]).stdout;
+    assert!(status.contains(&format!("{incomplete}; its build failed: ")), "{status}");
     let hint = "semel build log 1 -c tiny/service --platform linux/amd64";
     assert!(failed.stderr.contains(hint), "{failed:?}");
     let ran = log(&["--platform", "linux/amd64"]);

@@ -557,10 +557,15 @@ question!(
 pub struct StatusList {
     /// By component, in the order of its pipeline.
     pub environments: Vec<status::StatusLine>,
+    /// What is not published yet, because parts of it are to come.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<status::Waiting>,
 }
 
 call!(Status => StatusList, GET "/status", "What runs where", |this, app, who, now| {
-    Ok(StatusList { environments: status::status(app.store(), this.component.as_ref(), now).await? })
+    let (store, component) = (app.store(), this.component.as_ref());
+    let environments = status::status(store, component, now).await?;
+    Ok(StatusList { environments, waiting: status::waiting(store, component).await? })
 });
 
 question!(
