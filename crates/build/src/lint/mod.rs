@@ -111,11 +111,15 @@ impl Report {
         self.findings.iter().filter(|finding| finding.severity == Severity::Error)
     }
 
-    /// What a person should know of a build that is published all the same. Of many warnings the first are said; all are
-    /// in the claim.
+    /// What a person should know of a build that is published all the same. Of the warnings of one rule in one file the first
+    /// is said, and of many the first few; all are in the claim.
     pub fn notes(&self) -> impl Iterator<Item = String> {
-        let warnings = self.findings.iter().take(WARNINGS_SAID).map(|finding| format!("lint: {finding}"));
-        let more = self.findings.len().saturating_sub(WARNINGS_SAID);
+        let alike = |a: &Finding, b: &Finding| (&a.rule, &a.path) == (&b.rule, &b.path);
+        let warnings = self.findings.chunk_by(alike).take(WARNINGS_SAID).map(|group| match group {
+            [one] => format!("lint: {one}"),
+            group => format!("lint: {}, and {} more like it in this file", group[0], group.len() - 1),
+        });
+        let more: usize = self.findings.chunk_by(alike).skip(WARNINGS_SAID).map(<[Finding]>::len).sum();
         let more =
             (more > 0).then(|| format!("lint: {more} more warnings; the report that is signed has all"));
         warnings.chain(more).chain(self.judgements())

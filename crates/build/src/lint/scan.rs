@@ -158,10 +158,11 @@ impl Scanner {
     }
 }
 
-/// The beginning of a secret and its length: enough to find it, too little to use it.
+/// The beginning of a secret and its length: enough to find it, too little to use it. Of a short one it is less.
 fn shown(secret: &[u8]) -> String {
+    let most = (secret.len() / 5).min(4);
     let head: String =
-        secret.iter().take(4).map(|byte| char::from(*byte)).filter(char::is_ascii_graphic).collect();
+        secret.iter().take(most).map(|byte| char::from(*byte)).filter(char::is_ascii_graphic).collect();
     format!("{head}…, {} characters", secret.len())
 }
 
@@ -249,6 +250,18 @@ mod tests {
                     "{before} before, {after} after"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn of_a_secret_a_fifth_is_shown_at_most() {
+        let cases = [
+            ("AKIAQWERTYUIOP234567", "AKIA…, 20 characters"),
+            ("hunter2hunter2", "hu…, 14 characters"),
+            ("abc", "…, 3 characters"),
+        ];
+        for (secret, words) in cases {
+            assert_eq!(shown(secret.as_bytes()), words);
         }
     }
 

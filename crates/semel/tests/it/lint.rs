@@ -57,6 +57,19 @@ fn a_build_never_asks_for_the_secrets_of_an_environment() {
 }
 
 #[test]
+fn warnings_of_one_rule_in_one_file_are_one_line() {
+    let environment = TestEnvironment::project();
+    let settings = ["password", "secret", "token"].map(|name| format!("{name} = \"hG7kQ9zLm2XpvR4tYw8\"\n"));
+    environment.write("settings.ini", &settings.concat());
+    let both = "files = [{ from = \"settings.ini\", to = \"/settings.ini\" }, ";
+    environment.edit("semel.toml", "files = [", both);
+    environment.commit("feat: settings");
+    let said = environment.ok(&["build"]).stderr;
+    let lines: Vec<&str> = said.lines().filter(|line| line.contains("lint: ")).collect();
+    assert!(lines.len() == 1 && lines[0].ends_with(", and 2 more like it in this file"), "{said}");
+}
+
+#[test]
 fn files_a_layout_and_a_stored_version_are_looked_at_alike() {
     let environment = TestEnvironment::project();
     let key = format!("{}{}", "AK", "IAQWERTYUIOP234567");
