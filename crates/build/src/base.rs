@@ -21,6 +21,7 @@ use semel_oci::copy::{CopyError, Endpoint, Progress, Source, copy_found};
 use semel_oci::descriptor::Descriptor;
 use semel_oci::layout::{Layout, LayoutError, Select};
 use semel_oci::manifest::{InvalidManifest, ParsedManifest};
+use semel_oci::media_type;
 use semel_oci::reference::{InvalidReference, Place, Reference, TagOrDigest, registry_base};
 use semel_oci::sign_in::Logins;
 use semel_oci::transport::Transport;
@@ -113,7 +114,15 @@ pub enum BaseError {
         #[source]
         source: InvalidManifest,
     },
-    /// It is no image, or none for this platform.
+    /// What is there is something else than an image.
+    #[error("{name} holds no container image: it is of type {kind}")]
+    NoImage {
+        /// As the project file names it.
+        name: String,
+        /// What it says it is.
+        kind: String,
+    },
+    /// It is no whole image, or none for this platform.
     #[error("the base {name} {problem}")]
     Unusable {
         /// As the project file names it.
@@ -470,6 +479,10 @@ impl Reader<'_> {
 
     async fn config(&self, manifest: &ParsedManifest) -> Result<Value, BaseError> {
         let config = manifest.config.as_ref().ok_or_else(|| self.unusable("has no image configuration"))?;
+        if !media_type::is_image_config(&config.media_type) {
+            let kind = manifest.artifact_type.as_ref().unwrap_or(&config.media_type).clone();
+            return Err(BaseError::NoImage { name: self.name.to_owned(), kind });
+        }
         let bytes =
             self.layout.read_blob(&config.digest).await.map_err(|source| unreadable(self.name, source))?;
         serde_json::from_slice(&bytes)

@@ -8,6 +8,8 @@ pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// The configuration of an OCI image.
 pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// The configuration of a Docker image (image manifest version 2, schema 2).
+pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 /// An uncompressed layer.
 pub const OCI_LAYER_TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 /// A layer compressed with gzip.
@@ -42,6 +44,11 @@ pub const DSSE_ENVELOPE: &str = "application/vnd.dsse.envelope.v1+json";
 
 /// The manifest types that Semel reads, in the order in which a client prefers them.
 pub const MANIFEST_TYPES: [&str; 4] = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_MANIFEST_LIST];
+
+/// Whether the type is one of the configuration of a container image.
+pub fn is_image_config(media_type: &str) -> bool {
+    matches!(media_type, OCI_CONFIG | DOCKER_CONFIG)
+}
 
 /// Whether the type is one of a manifest or an index.
 pub fn is_manifest(media_type: &str) -> bool {

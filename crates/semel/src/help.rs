@@ -30,7 +30,7 @@ somebody else imports for the same commit, it ends with exit 75.
 
 Examples:
   semel import oci-archive:image.tar --commit $(git rev-parse HEAD)
-  semel import zip:handler.zip --commit 4f1c2ab… -c shop/handler --branch release/1.4";
+  semel import zip:handler.zip --commit $CI_COMMIT_SHA -c shop/handler --branch release/1.4";
 
 /// `semel build`
 pub(crate) const BUILD: &str = "\

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use semel_build::base::BaseError;
 use semel_build::files::{self, FilesRequest};
 use semel_build::finished::{self, FinishedError};
 use semel_build::provenance::{self, ImportFacts};
@@ -327,8 +328,8 @@ async fn take_file(
 
 fn finished_failure(error: &FinishedError) -> Failure {
     let exit = if error.is_callers() { Exit::Usage } else { Exit::Fault };
-    let other =
-        matches!(error, FinishedError::Image(_)).then_some("semel push stores what is no container image");
+    let other = matches!(error, FinishedError::Image(BaseError::NoImage { .. }))
+        .then_some("to store what is no container image: semel push FROM COMPONENT@VERSION");
     Failure::from_error(exit, error).hints(error.hint()).hints(other.map(str::to_owned))
 }
 

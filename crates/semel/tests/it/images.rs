@@ -128,6 +128,12 @@ fn what_is_imported_is_its_commits_artefact_once() {
 
     let bad = import("image.tar", &[]);
     assert_eq!(bad.code, 2, "{bad:?}");
+    environment.ok(&["push", "share/b/text", "tiny/text@1.0.0"]);
+    environment.ok(&["pull", "tiny/text@1.0.0", "oci:../text"]);
+    let text = import("oci:../text", &[]);
+    let said = "text holds no container image: it is of type application/vnd.semel.file.v1";
+    assert!(text.code == 2 && text.stderr.contains(said), "{text:?}");
+    assert!(text.stderr.contains("hint: to store what is no container image: semel push"), "{text:?}");
     let missing = import("zip:../nothing.zip", &[]);
     assert_eq!(missing.code, 4, "{missing:?}");
 }

@@ -16,9 +16,6 @@ use serde::Deserialize;
 /// The media type of an archive's configuration blob.
 pub const ARCHIVE_CONFIG: &str = "application/vnd.semel.archive.config.v1+json";
 
-/// The media type of a Docker image's configuration blob (image manifest version 2, schema 2).
-const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
-
 /// How large a configuration blob may be.
 pub(crate) const CONFIG_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
@@ -165,7 +162,7 @@ fn kind_of(manifest: &ParsedManifest) -> Result<Kind, InvalidRelease> {
     let artifact_type = manifest.artifact_type.as_deref().unwrap_or(config);
     match (artifact_type, config) {
         (media_type::SEMEL_ARCHIVE, _) | (_, ARCHIVE_CONFIG) => Ok(Kind::Archive),
-        (_, media_type::OCI_CONFIG | DOCKER_CONFIG) => Ok(Kind::Image),
+        (_, config) if media_type::is_image_config(config) => Ok(Kind::Image),
         (found, _) => Err(InvalidRelease::Kind { found: found.to_owned() }),
     }
 }
