@@ -158,7 +158,7 @@ async fn drafted(store: &Store, request: &PublishDraft, now: Timestamp) -> Resul
 /// Hashes everything that an artefact needs.
 async fn verify(store: &Store, digest: &Digest) -> Result<(), EngineError> {
     let mut conn = store.reader().await?;
-    if let Some(missing) = content::first_missing(&mut conn, store.blobs(), digest).await? {
+    if let Some(missing) = content::first_missing(&mut conn, store.blobs(), [digest]).await? {
         return Err(EngineError::Verification {
             what: format!("{digest} cannot be published: it needs {missing}, which is not here"),
             hint: Some("push it again: what is missing is sent".to_owned()),

@@ -1,5 +1,7 @@
 //! Publish: bind a name to a digest. A version is bound once and for ever; a channel moves and keeps its history.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use semel_model::actor::Actor;
@@ -10,7 +12,6 @@ use semel_model::entry::{
 };
 use semel_model::name::{CommitId, ComponentName, Tag};
 use semel_model::version::{TagMeaning, TagPolicy, Version, meaning_of};
-use semel_oci::descriptor::Descriptor;
 use semel_store::ledger::Turn;
 use semel_store::projections::artefact::{self, Published};
 use semel_store::projections::component::Component;
@@ -182,7 +183,7 @@ impl<'a> Giving<'a> {
             let what = format!("{component} has no manifest {digest} in this store");
             return Err(EngineError::not_found(what).with_hint("push the manifest first"));
         }
-        match content::first_missing(self.turn.db(), self.store.blobs(), digest).await? {
+        match content::first_missing(self.turn.db(), self.store.blobs(), [digest]).await? {
             Some(gone) => Err(EngineError::Verification {
                 what: format!("{digest} needs {gone}, which is not in this store any more"),
                 hint: Some("push it again: what is missing is sent".to_owned()),
@@ -460,8 +461,8 @@ async fn attach(
         let before = crate::artefact::parse(store, &bound, None)?;
         // It is recorded in this turn, so that only its bytes are there yet.
         let after = crate::artefact::parse(store, &request.digest, None)?;
-        let kept = |layer: &Descriptor| after.layers.iter().any(|one| one.digest == layer.digest);
-        if !before.layers.iter().all(kept) {
+        let kept: BTreeSet<_> = after.layers.iter().map(|layer| &layer.digest).collect();
+        if !before.layers.iter().all(|layer| kept.contains(&layer.digest)) {
             let reason = format!("{tag} holds attachments, which can be added to, not taken away");
             return Ok(Bound::Refused(refusal(request, Some(bound), None, reason)));
         }

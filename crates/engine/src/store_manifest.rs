@@ -1,7 +1,7 @@
 //! Store a manifest: its bytes exactly as they came, once everything that it needs is there, and with the names that it is to
 //! get.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use semel_model::actor::Actor;
@@ -171,8 +171,9 @@ pub async fn push(
     let bound = give_names(&mut giving, &manifest, &digest, names).await?;
     if bound.is_empty() || bound.iter().any(|one| !matches!(one, Bound::Refused(_))) {
         giving.revive(manifest.component, &digest).await?;
-        for part in parsed.required_manifests() {
-            giving.revive(manifest.component, &part.digest).await?;
+        let parts: BTreeSet<_> = parsed.required_manifests().iter().map(|part| &part.digest).collect();
+        for part in parts {
+            giving.revive(manifest.component, part).await?;
         }
         if row.is_none() {
             giving.batch.change_first(recorded);
@@ -240,49 +241,57 @@ async fn put_bytes(store: &Store, digest: &Digest, bytes: &[u8]) -> Result<(), E
 }
 
 /// Everything that the manifest needs is here, and this component may read it: who names the digest of other people's bytes
-/// does not get them.
+/// does not get them. What it names several times is looked up once: a manifest has room for tens of thousands.
 async fn require_contents(
     conn: &mut Conn,
     store: &Store,
     manifest: &Manifest<'_>,
     parsed: &ParsedManifest,
 ) -> Result<(), StoreManifestError> {
+    let component = manifest.component;
+    let mut sizes = BTreeMap::new();
     for needed in parsed.required_blobs() {
-        let here = needed.embedded().is_some()
-            || content::is_readable(conn, manifest.component, &needed.digest).await?
+        if needed.embedded().is_some() {
+            continue;
+        }
+        if !sizes.contains_key(&needed.digest) {
+            let here = content::is_readable(conn, component, &needed.digest).await?
                 && store.blobs().hold(&needed.digest)?;
-        if !here {
-            return Err(missing(manifest.component, &needed.digest));
+            if !here {
+                return Err(missing(component, &needed.digest));
+            }
+            sizes.insert(&needed.digest, store.blobs().size(&needed.digest)?);
         }
-        if needed.embedded().is_none() {
-            require_size(needed, store.blobs().size(&needed.digest)?)?;
-        }
+        require_size(needed, sizes[&needed.digest])?;
     }
+    let mut children = BTreeMap::new();
     for child in parsed.required_manifests() {
-        let row = artefact::manifest(conn, manifest.component, &child.digest).await?;
-        match row {
+        if !children.contains_key(&child.digest) {
+            children.insert(&child.digest, artefact::manifest(conn, component, &child.digest).await?);
+        }
+        match &children[&child.digest] {
             Some(row) => {
-                require_type(child, row.media_type)?;
+                require_type(child, &row.media_type)?;
                 require_size(child, row.size)?;
             }
             None if child.embedded().is_some() => {}
-            None => return Err(missing(manifest.component, &child.digest)),
-        }
-        // An artefact whose bytes expired is no part of a new one.
-        if let Some(gone) = content::first_missing(conn, store.blobs(), &child.digest).await? {
-            return Err(missing(manifest.component, &gone));
+            None => return Err(missing(component, &child.digest)),
         }
     }
-    Ok(())
+    // An artefact whose bytes expired is no part of a new one.
+    match content::first_missing(conn, store.blobs(), children.into_keys()).await? {
+        Some(gone) => Err(missing(component, &gone)),
+        None => Ok(()),
+    }
 }
 
-fn require_type(descriptor: &Descriptor, found: String) -> Result<(), StoreManifestError> {
+fn require_type(descriptor: &Descriptor, found: &str) -> Result<(), StoreManifestError> {
     match descriptor.media_type == found {
         true => Ok(()),
         false => Err(StoreManifestError::WrongType {
             digest: descriptor.digest.clone(),
             said: descriptor.media_type.clone(),
-            found,
+            found: found.to_owned(),
         }),
     }
 }

@@ -188,13 +188,14 @@ pub async fn needed_by(
     Ok(rows.into_iter().map(|row| parsed(row.text(0))).collect())
 }
 
-/// The first digest that an artefact needs and that is not in the store, looking through its parts.
+/// The first digest that artefacts need and that is not in the store, looking through their parts. Each is looked at once,
+/// however often it is named: an index of indexes could name more than anybody can count.
 pub async fn first_missing(
     conn: &mut Conn,
     blobs: &Blobs,
-    manifest: &Digest,
+    manifests: impl IntoIterator<Item = &Digest>,
 ) -> Result<Option<Digest>, SqlError> {
-    let (mut open, mut seen) = (vec![manifest.clone()], BTreeSet::new());
+    let (mut open, mut seen): (Vec<_>, _) = (manifests.into_iter().cloned().collect(), BTreeSet::new());
     while let Some(manifest) = open.pop() {
         if !seen.insert(manifest.clone()) {
             continue;

@@ -305,6 +305,27 @@ async fn a_manifest_without_its_content() {
     }
 }
 
+/// "Billion laughs": each level names the one below many times, and who follows every name is not done in a year. This one
+/// takes seconds when each artefact is looked at once, and half an hour otherwise, with the store locked.
+#[tokio::test]
+async fn an_index_that_names_one_index_again_and_again() {
+    let house = House::new().await;
+    let index = |manifests: Vec<Descriptor>| {
+        Index { artifact_type: None, manifests, subject: None, annotations: Annotations::new() }.encode()
+    };
+    let mut images = Vec::new();
+    for number in 0..64 {
+        let image = house.push(&format!("c{number}"), &number.to_string()).await;
+        images.push(image.descriptor);
+    }
+    let one = index(images);
+    assert_eq!(house.put("one", &one).await.status, 201);
+    let many = index(vec![one.descriptor.clone(); 24_000]);
+    assert!((MAX_MANIFEST_BYTES / 2..=MAX_MANIFEST_BYTES).contains(&many.bytes.len()), "{}", many.bytes.len());
+    assert_eq!(house.put("many", &many).await.status, 201);
+    assert_eq!(house.get("/v2/shop/api/manifests/many").await.body, many.bytes);
+}
+
 /// CVE-2023-2253 (distribution): the server made room for as many entries as the client asked for.
 #[tokio::test]
 async fn a_page_of_a_billion_entries() {
