@@ -52,7 +52,24 @@ pub struct Start {
     /// The generation that this goes back from, for a rollback.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback_of: Option<u64>,
+    /// The newest that was ever switched on at the target, where the caller has entered it. A store that was restored from an
+    /// older backup may not know it, and the target refuses what does not come after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest: Option<SwitchedOn>,
 }
+
+/// What was switched on at a target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SwitchedOn {
+    /// Its place in the order of its binding.
+    pub generation: u64,
+    /// Its deployment key.
+    pub key: Digest,
+}
+
+/// The highest generation that a target may tell of.
+const GENERATION_MAX: u64 = 1 << 53;
 
 /// The configuration that a deployment would run with.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -428,23 +445,29 @@ struct PlaceInOrder {
     unsettled: Option<Deployment>,
 }
 
-/// Deployments of a binding are totally ordered (invariant I17). The same key as the newest one is the same deployment.
+/// Deployments of a binding are totally ordered (invariant I17). The same key as the newest one is the same deployment, unless
+/// the target has come further than the store knows.
 async fn place_in_order(turn: &mut Turn, request: &Start, key: &Digest) -> Result<PlaceInOrder, EngineError> {
     let newest = deployment::list(turn.db(), &request.component, &request.environment, 1).await?.pop();
+    let further = unknown_here(request, newest.as_ref())?;
     let Some(newest) = newest else {
-        return Ok(PlaceInOrder { generation: 1, fresh: true, current: false, unsettled: None });
+        let generation = further.map_or(1, |there| there + 1);
+        return Ok(PlaceInOrder { generation, fresh: true, current: false, unsettled: None });
     };
+    let next = newest.generation.max(further.unwrap_or(0)) + 1;
     let running = running_generation(turn, request, &newest).await?;
-    let next = newest.generation + 1;
+    let is_same = newest.key == *key && newest.rollback_of == request.rollback_of && further.is_none();
     match newest.state {
-        DeploymentState::Started if newest.key == *key && newest.rollback_of == request.rollback_of => {
+        DeploymentState::Started if is_same => {
             Ok(PlaceInOrder { generation: newest.generation, fresh: false, current: false, unsettled: None })
         }
         DeploymentState::Started => {
             Ok(PlaceInOrder { generation: next, fresh: true, current: false, unsettled: Some(newest) })
         }
         _ => match running {
-            Some(running) if running.key == *key && running.generation == newest.generation => {
+            Some(running)
+                if running.key == *key && running.generation == newest.generation && further.is_none() =>
+            {
                 Ok(PlaceInOrder {
                     generation: running.generation,
                     fresh: false,
@@ -455,6 +478,19 @@ async fn place_in_order(turn: &mut Turn, request: &Start, key: &Digest) -> Resul
             _ => Ok(PlaceInOrder { generation: next, fresh: true, current: false, unsettled: None }),
         },
     }
+}
+
+/// The generation that the target has come to, if this store gave it to something else or to nothing.
+fn unknown_here(request: &Start, newest: Option<&Deployment>) -> Result<Option<u64>, EngineError> {
+    let Some(there) = &request.newest else { return Ok(None) };
+    if there.generation > GENERATION_MAX {
+        return Err(EngineError::invalid(format!("{} is no generation", there.generation)));
+    }
+    let is_known = newest.is_some_and(|newest| {
+        (there.generation, &there.key) == (newest.generation, &newest.key)
+            || there.generation < newest.generation
+    });
+    Ok((!is_known).then_some(there.generation))
 }
 
 async fn running_generation(

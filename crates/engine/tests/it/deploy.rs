@@ -1,7 +1,9 @@
 //! An intent before the effect, an outcome after it.
 
 use proptest::prelude::*;
-use semel_engine::deploy::{Config, Finish, Outcome, Start, Started, finish, plan, start as begin};
+use semel_engine::deploy::{
+    Config, Finish, Outcome, Start, Started, SwitchedOn, finish, plan, start as begin,
+};
 use semel_engine::error::EngineError;
 use semel_model::config::Problem;
 use semel_model::deployment::Observed;
@@ -205,6 +207,30 @@ async fn another_deployment_settles_the_one_that_was_broken_off() {
     assert!(body.reason.starts_with("broken off"), "{}", body.reason);
     assert_eq!(is_held(&world, "dev").await, None);
     world.assert_sound().await;
+}
+
+/// As after the restore of an older backup: the target has come further than the store knows.
+#[tokio::test]
+async fn what_a_target_came_to_without_the_store_is_passed() {
+    let world = with_versions().await;
+    let first = world.deployed("1.0.0", "dev").await;
+    let at = |generation, key: &Digest| Some(SwitchedOn { generation, key: key.clone() });
+    let same = world.order(Start { newest: at(1, &first.key), ..start("1.0.0", "dev") }).await;
+    assert_eq!((same.generation, same.current), (1, true));
+
+    let elsewhere = Digest::of(b"another deployment");
+    let other = world.order(Start { newest: at(1, &elsewhere), ..start("1.0.0", "dev") }).await;
+    assert_eq!((other.generation, other.current), (2, false), "the target means something else by it");
+    world.finish(&other, succeeded()).await;
+    let further = world.order(Start { newest: at(8, &elsewhere), ..start("1.0.0", "dev") }).await;
+    assert_eq!((further.generation, further.current), (9, false));
+    // It was broken off before the target switched.
+    let again = world.order(Start { newest: at(8, &elsewhere), ..start("1.0.0", "dev") }).await;
+    assert_eq!((again.generation, again.key), (9, further.key));
+    world.assert_sound().await;
+    let beyond = Start { newest: at(u64::MAX, &elsewhere), ..start("1.0.0", "dev") };
+    let refused = begin(&world.store, &world.who, beyond, world.now()).await;
+    assert!(matches!(refused, Err(EngineError::Invalid { .. })), "{refused:?}");
 }
 
 #[tokio::test]

@@ -409,6 +409,7 @@ fn start_with(version: &str, place: &str, values: &[(&str, &str)]) -> Start {
         restart: 0,
         expect: None,
         rollback_of: None,
+        newest: None,
     }
 }
 

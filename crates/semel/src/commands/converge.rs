@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use semel_engine::deploy::{Config, Finish, Finished, Order, Outcome as Recorded, Refusal, Start, Started};
+use semel_engine::deploy::{
+    Config, Finish, Finished, Order, Outcome as Recorded, Refusal, Start, Started, SwitchedOn,
+};
 use semel_model::config::{self, Contract, Offered, Snapshot, Source};
 use semel_model::deployment::{Observed, Plan};
 use semel_model::digest::Digest;
@@ -14,7 +16,7 @@ use semel_oci::reference::TagOrDigest;
 use semel_store::secrets::Vault;
 use semel_targets::directory::stage::{BlobFuture, BlobSource};
 use semel_targets::directory::{
-    self, Depth, Facts, Generation, Host, Progress, Sought, SpawnSupervisor, Values, WhenFound,
+    self, Depth, Entered, Facts, Generation, Host, Progress, Sought, SpawnSupervisor, Values, WhenFound,
 };
 
 use super::{naming, promote};
@@ -170,16 +172,23 @@ pub(super) fn refuse_secrets_in_health(contract: &Contract, target: &Target) -> 
     }
 }
 
-/// Asks for the deployment, makes the target run it, and records how it came out.
+/// Enters the target, asks for the deployment, makes the target run it, and records how it came out. Of two that deploy at once
+/// the second one waits before it records anything: it would take the first for broken off.
 pub(super) async fn deploy(
     session: &Session,
-    start: Start,
+    mut start: Start,
     mut supplied: Supplied,
+    target: Option<&Target>,
 ) -> Result<Deployed, Failure> {
     if start.rollback_of.is_some() {
         // It ran here before: to refuse the way back would make an incident longer and keep no secret.
         supplied.sought.values_mut().for_each(|when| *when = WhenFound::Warn);
     }
+    let entered = match target {
+        Some(target) => Some(enter(session, &start, target).await?),
+        None => None,
+    };
+    start.newest = entered.as_ref().map(|place| newest(&place.entered)).transpose()?.flatten();
     let order = match session.client.call(&start).await? {
         Started::Go(order) => order,
         Started::Refused(refusal) => return Err(refused(&refusal)),
@@ -187,8 +196,12 @@ pub(super) async fn deploy(
     if order.promoted {
         session.output.done(format!("{} may run in {}", order.artefact.name(), order.environment));
     }
-    let root = root(session, &start.component, &start.environment, &order.target).await?;
-    let outcome = match converge(session, &order, &root, supplied).await {
+    let Place { root, entered } = match entered {
+        Some(place) if target == Some(&order.target) => place,
+        // Another pipeline was put in force meanwhile.
+        _ => enter(session, &start, &order.target).await?,
+    };
+    let outcome = match converge(session, &order, &root, &entered, supplied).await {
         // The target could not be asked at all: what was intended has an outcome all the same.
         Err(failure) if failure.exit == Exit::Fault && !order.current => {
             let recorded = Recorded::Errored { reason: failure.message.clone(), restored: None };
@@ -222,6 +235,29 @@ pub(super) async fn deploy(
     };
     let finished = finish(session, &order, recorded, observed).await?;
     Err(not_running(session, &order, &ended, &finished))
+}
+
+/// The root of a binding, where nobody else is at work.
+struct Place {
+    root: PathBuf,
+    entered: Entered,
+}
+
+async fn enter(session: &Session, start: &Start, target: &Target) -> Result<Place, Failure> {
+    let root = root(session, &start.component, &start.environment, target).await?;
+    let entered = directory::enter(&root).await.map_err(|error| not_taken(&error))?;
+    Ok(Place { root, entered })
+}
+
+fn newest(entered: &Entered) -> Result<Option<SwitchedOn>, Failure> {
+    let newest = entered.newest().map_err(|error| not_taken(&error))?;
+    Ok(newest.map(|(generation, key)| SwitchedOn { generation: generation.ledger, key }))
+}
+
+/// A target that takes no order now, or not this one.
+fn not_taken(refused: &directory::Refused) -> Failure {
+    let exit = if matches!(refused, directory::Refused::Busy { .. }) { Exit::TryAgain } else { Exit::Usage };
+    Failure::from_error(exit, refused)
 }
 
 /// A deployment that runs.
@@ -325,6 +361,7 @@ async fn converge(
     session: &Session,
     order: &Order,
     root: &Path,
+    entered: &Entered,
     supplied: Supplied,
 ) -> Result<directory::Outcome, Failure> {
     let registry = session.client.registry();
@@ -333,7 +370,6 @@ async fn converge(
     let manifest = registry.get_manifest(&component, &reference).await;
     let manifest = manifest.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
     let wanted = directory::Order {
-        root: root.to_owned(),
         generation: Generation::of(order.generation),
         desired: semel_model::deployment::Desired {
             key: order.key.clone(),
@@ -380,11 +416,7 @@ async fn converge(
         }
     };
     let source = FromRegistry { registry, component };
-    directory::converge(&wanted, &host, &source, &tell).await.map_err(|refused| {
-        let exit =
-            if matches!(refused, directory::Refused::Busy { .. }) { Exit::TryAgain } else { Exit::Usage };
-        Failure::from_error(exit, &refused)
-    })
+    directory::converge(entered, &wanted, &host, &source, &tell).await.map_err(|refused| not_taken(&refused))
 }
 
 /// What runs at a root; what cannot be read counts as absent.

@@ -46,8 +46,9 @@ pub(super) async fn run(args: &DeployArgs, cli: &Cli, session: &Session) -> Outc
         restart: restarts(args, &wanted, session).await?,
         expect: digest(args.expect.as_ref())?,
         rollback_of: None,
+        newest: None,
     };
-    let deployed = converge::deploy(session, start, resolved.supplied).await?;
+    let deployed = converge::deploy(session, start, resolved.supplied, plan.target.as_ref()).await?;
     let output = session.output;
     let (name, environment) = (plan.artefact.name(), &wanted.environment);
     let word = match deployed.plan {

@@ -53,8 +53,9 @@ pub(super) async fn run(args: &RollbackArgs, cli: &Cli, session: &Session) -> Ou
         restart: 0,
         expect: None,
         rollback_of: Some(candidate.from_generation),
+        newest: None,
     };
-    let deployed = converge::deploy(session, start, resolved.supplied).await?;
+    let deployed = converge::deploy(session, start, resolved.supplied, Some(&candidate.target)).await?;
     output.done(format!(
         "{} runs in {} again (generation {})",
         candidate.to.name(),

@@ -15,12 +15,14 @@ use crate::environment::{Ran, TestEnvironment};
 use crate::layout::Layout;
 use crate::random::Random;
 
-/// How often each verb is killed: 210 times in all.
+/// How often each verb is killed: 234 times in all.
 const BUILDS: u64 = 60;
 const PUSHES: u64 = 50;
 const ATTESTS: u64 = 35;
 const PROMOTES: u64 = 35;
 const DEPLOYS: u64 = 30;
+const BACKUPS: u64 = 12;
+const RESTORES: u64 = 12;
 
 /// After how many kills everything is verified.
 const VERIFY_EVERY: u64 = 10;
@@ -134,6 +136,73 @@ fn killed_deployments_are_completed() {
     }
     killer.was_in_time(DEPLOYS);
     environment.ok(&["audit", "verify"]);
+}
+
+#[test]
+fn killed_backups_and_restores_are_completed_and_leave_nothing_half_done() {
+    let environment = TestEnvironment::project();
+    environment.build();
+    let (to, other) = (environment.beside("backup"), TestEnvironment::empty());
+    let backup = ["backup", to.to_str().unwrap()];
+    let restore = ["restore", to.to_str().unwrap()];
+    let mut killer = Killer::new(6, &environment, &backup);
+    for number in 1..=BACKUPS {
+        environment.write("run.sh", &format!("#!/bin/sh\necho {number}\n"));
+        environment.commit("fix: count");
+        environment.build();
+        killer.kill(&environment, &backup);
+        // What is there is a whole store at any moment.
+        forget(&other);
+        other.ok(&restore);
+        other.ok(&["audit", "verify"]);
+    }
+    killer.was_in_time(BACKUPS);
+    environment.ok(&backup);
+    forget(&other);
+    let mut killer = Killer::new(7, &other, &restore);
+    for number in 1..=RESTORES {
+        forget(&other);
+        let killed = killer.kill(&other, &restore);
+        if killed.code == -1 {
+            let was_done = other.store().join("store.json").exists();
+            let again = other.semel(&restore);
+            assert_eq!(again.code, if was_done { 2 } else { 0 }, "after kill {number}: {again:?}");
+        }
+        other.ok(&["attest", "tiny/service@0.1.0", "--type", "smoke", "--result", "pass"]);
+        other.ok(&["audit", "verify"]);
+    }
+    killer.was_in_time(RESTORES);
+}
+
+/// A machine that never had a store.
+fn forget(environment: &TestEnvironment) {
+    for dir in ["data", "config"] {
+        drop(fs::remove_dir_all(environment.beside(dir)));
+    }
+}
+
+/// A store on a new machine that was restored from an older backup, while the target went on.
+#[test]
+fn a_target_that_is_ahead_of_a_restored_store_is_deployed_to_all_the_same() {
+    let environment = TestEnvironment::project();
+    environment.build();
+    environment.edit("run.sh", "hello", "welcome");
+    environment.commit("fix: greet warmly");
+    environment.build();
+    environment.ok(&["deploy", "0.1.0", "dev"]);
+    let backup = environment.beside("backup").display().to_string();
+    environment.ok(&["backup", &backup]);
+    for version in ["0.1.1", "0.1.0", "0.1.1"] {
+        environment.ok(&["deploy", version, "dev"]);
+    }
+    forget(&environment);
+    environment.ok(&["restore", &backup]);
+    for (version, generation) in [("0.1.0", 5), ("0.1.0", 5), ("0.1.1", 6)] {
+        let deployed = environment.ok(&["--json", "deploy", version, "dev"]).json();
+        assert_eq!(deployed["order"]["generation"], generation, "{version}: {deployed:#}");
+    }
+    let status = environment.ok(&["--json", "status"]).json();
+    assert_eq!(status["environments"][0]["drift"], serde_json::json!([]), "{status:#}");
 }
 
 /// The moment that a random kill seldom meets: the database has the entry, the entry files do not.

@@ -116,6 +116,23 @@ fn deployments_of_one_environment_follow_each_other() {
 }
 
 #[test]
+fn of_two_deployments_at_once_neither_takes_the_other_for_broken_off() {
+    let environment = TestEnvironment::project();
+    environment.build();
+    environment.edit("run.sh", "hello", "welcome");
+    environment.commit("fix: greet warmly");
+    environment.build();
+    for _ in 0..3 {
+        let both = [words(&["deploy", "0.1.0", "dev"]), words(&["deploy", "0.1.1", "dev"])];
+        let ended = at_once(&environment, &both);
+        assert!(ended.iter().all(|ran| [0, 75].contains(&ran.code)), "{ended:?}");
+    }
+    let history = environment.ok(&["history", "dev", "-n", "1000"]).stdout;
+    assert!(!history.contains("broken off"), "{history}");
+    environment.ok(&["audit", "verify"]);
+}
+
+#[test]
 fn verification_is_not_disturbed_by_others_who_record() {
     let environment = TestEnvironment::project();
     environment.build();

@@ -301,6 +301,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("x".repeat(200));
         let layout = Layout::create(&root).unwrap();
+        layout.make_directories().unwrap();
         assert!(ask(&layout, Request::Status).await.unwrap().is_none());
         let listener = listen(&layout).unwrap();
         let status = Status {

@@ -6,13 +6,13 @@
 //!                                  └ it carries a secret of this environment → refused, nothing was touched
 //! ```
 //!
-//! One converge at a time per root. Everything may be repeated: what runs already is verified and left alone; what a
+//! One converge at a time per root: whoever wants one [`enter`]s the root first, and records what he intends only then. Everything may be repeated: what runs already is verified and left alone; what a
 //! crash cut short is done again. It decides nothing about promotions and records nothing in the ledger; the caller does.
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use semel_model::deployment::{self, Desired, Drift, HealthState, Observed, Plan};
@@ -51,8 +51,6 @@ const TAIL_LINES: usize = 20;
 /// What to converge to.
 #[derive(Debug, Clone)]
 pub struct Order {
-    /// The root of this binding, absolute.
-    pub root: PathBuf,
     /// The place of this deployment in the order of the binding.
     pub generation: Generation,
     /// What is to run.
@@ -216,18 +214,49 @@ impl From<FileError> for Refused {
     }
 }
 
+/// A root that nobody else changes while this is there.
+#[derive(Debug)]
+pub struct Entered {
+    layout: Layout,
+    _lock: Lock,
+}
+
+/// Waits until nobody else changes a root, for a few seconds.
+///
+/// # Errors
+/// [`Refused::Busy`] when somebody is still at work; else that this is no root for a binding.
+pub async fn enter(root: &Path) -> Result<Entered, Refused> {
+    let layout = Layout::create(root)?;
+    let until = Instant::now() + LOCK_WITHIN;
+    loop {
+        match durable::try_lock(&layout.lock_file())? {
+            Some(lock) => return Ok(Entered { layout, _lock: lock }),
+            None if Instant::now() > until => return Err(Refused::Busy { root: layout.root().to_owned() }),
+            None => tokio::time::sleep(LOOK_EVERY).await,
+        }
+    }
+}
+
+impl Entered {
+    /// The newest generation that was ever switched on here, and its deployment key.
+    pub fn newest(&self) -> Result<Option<(Generation, Digest)>, Refused> {
+        Ok(switch::read_fence(&self.layout)?.newest.map(|stamp| (stamp.generation, stamp.key)))
+    }
+}
+
 /// Makes a root run what an order says.
 ///
 /// The same order again verifies, and changes nothing if nothing differs. A release that fails is replaced by the last
 /// one that succeeded, unless it is one that succeeded itself and only had to be started again.
 pub async fn converge(
+    entered: &Entered,
     order: &Order,
     host: &Host,
     source: &dyn BlobSource,
     progress: &(dyn Fn(Progress) + Send + Sync),
 ) -> Result<Outcome, Refused> {
-    let layout = Layout::create(&order.root)?;
-    let _lock = take_turn(&layout).await?;
+    let layout = entered.layout.clone();
+    layout.make_directories()?;
     layout.claim(&order.facts.environment, &order.facts.component)?;
     refuse_older(&layout, order)?;
     let run = Run { layout, order, host, source, progress };
@@ -242,17 +271,6 @@ pub async fn converge(
     match run.carry_out(plan, observed).await {
         Ok(Done { needs, warnings, observed }) => Ok(Outcome::Succeeded { plan, needs, warnings, observed }),
         Err(stop) => Ok(run.give_up(plan, stop, before).await),
-    }
-}
-
-async fn take_turn(layout: &Layout) -> Result<Lock, Refused> {
-    let until = Instant::now() + LOCK_WITHIN;
-    loop {
-        match durable::try_lock(&layout.lock_file())? {
-            Some(lock) => return Ok(lock),
-            None if Instant::now() > until => return Err(Refused::Busy { root: layout.root().to_owned() }),
-            None => tokio::time::sleep(LOOK_EVERY).await,
-        }
     }
 }
 

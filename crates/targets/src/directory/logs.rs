@@ -195,6 +195,7 @@ mod tests {
     fn a_log_is_followed_across_its_rotation() {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::create(dir.path()).unwrap();
+        layout.make_directories().unwrap();
         layout.claim(&"dev".parse().unwrap(), &"api".parse().unwrap()).unwrap();
         let mut log = RotatedLog::open_with(&layout.app_log(), 12).unwrap();
         log.write(b"one\n").unwrap();

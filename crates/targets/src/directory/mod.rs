@@ -53,7 +53,7 @@ use semel_model::name::{ComponentName, EnvironmentName};
 use serde::{Deserialize, Serialize};
 
 pub use control::{SpawnSupervisor, Status};
-pub use converge::{Facts, Host, Order, Outcome, Progress, Refused, Values, converge};
+pub use converge::{Entered, Facts, Host, Order, Outcome, Progress, Refused, Values, converge, enter};
 pub use durable::FileError;
 pub use journal::{JournalLine, journal};
 pub use observe::{Depth, observe};
@@ -173,8 +173,9 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Opens a root to deploy to, making its directories if they are not there. Whose it is, is settled by
-    /// [`claim`](Self::claim), under the lock: what is written without it, the one who holds it would sweep away.
+    /// Opens a root to deploy to, making it if it is not there. Its directories and whose it is, are settled by
+    /// [`make_directories`](Self::make_directories) and [`claim`](Self::claim), under the lock: what is written without it,
+    /// the one who holds it would sweep away.
     fn create(root: &Path) -> Result<Self, RootError> {
         durable::create_dirs(root, 0o755)?;
         if Self::find(root)?.is_none() {
@@ -184,9 +185,7 @@ impl Layout {
                 foreign?;
             }
         }
-        let layout = Self { root: canonical_root(root)? };
-        layout.make_directories()?;
-        Ok(layout)
+        Ok(Self { root: canonical_root(root)? })
     }
 
     /// Makes the root this binding's, unless it is another's.

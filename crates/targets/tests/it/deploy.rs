@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use semel_model::deployment::{FilesState, HealthState, Plan, RunState};
 use semel_model::duration::Span;
 use semel_model::pipeline::Health;
-use semel_targets::directory::{Depth, Generation, Outcome, Progress, Refused, generations, logs};
+use semel_targets::directory::{
+    Depth, Generation, Outcome, Progress, Refused, converge, enter, generations, logs,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::place::{Place, Shelf, archive, image, is_alive, layer, other_service, service};
@@ -230,8 +232,8 @@ async fn needs_that_are_met_are_recorded() {
     order.generation = Generation::of(1);
     let mut host = place.host();
     host.path = format!("{}:{}", bin.path().display(), place.path);
-    let outcome =
-        semel_targets::directory::converge(&order, &host, &Shelf::of(&artefact), &|_| {}).await.unwrap();
+    let entered = enter(&place.root).await.unwrap();
+    let outcome = converge(&entered, &order, &host, &Shelf::of(&artefact), &|_| {}).await.unwrap();
     let Outcome::Succeeded { needs, .. } = outcome else { panic!("{outcome:?}") };
     assert_eq!(needs, ["git 2.47.3", "sh"]);
     assert_eq!(generations(&place.root).unwrap()[0].deployed.needs, needs);
@@ -287,6 +289,20 @@ async fn what_no_generation_needs_any_more_is_removed() {
     let left: Vec<u64> =
         generations(&place.root).unwrap().iter().map(|past| past.deployed.generation.ledger).collect();
     assert_eq!(left, [7, 6, 5, 4, 3]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_entered_a_root_is_alone_there_and_knows_how_far_it_has_come() {
+    let place = Place::new();
+    let artefact = service(true);
+    let entered = enter(&place.root).await.unwrap();
+    assert_eq!(entered.newest().unwrap(), None);
+    let refused = place.converge(&place.order(7, &artefact, &[]), &Shelf::of(&artefact)).await;
+    assert!(matches!(refused, Err(Refused::Busy { .. })), "{refused:?}");
+    drop(entered);
+    place.deploy(7, &artefact, &[]).await;
+    let key = place.order(7, &artefact, &[]).desired.key;
+    assert_eq!(enter(&place.root).await.unwrap().newest().unwrap(), Some((Generation::of(7), key)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,7 +18,7 @@ use semel_oci::media_type;
 use semel_targets::directory::stage::BlobFuture;
 use semel_targets::directory::{
     BlobSource, Depth, Facts, Generation, Host, Order, Outcome, Progress, Refused, SpawnSupervisor, Timing,
-    Values, control, converge, observe,
+    Values, control, converge, enter, observe,
 };
 
 /// The variable that makes the test binary a supervisor.
@@ -191,7 +191,6 @@ impl Place {
             restart: 0,
         };
         Order {
-            root: self.root.clone(),
             generation: Generation::of(generation),
             desired: Desired { key: inputs.key(), artefact: artefact.digest.clone(), config },
             target,
@@ -234,7 +233,8 @@ impl Place {
         source: &dyn BlobSource,
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<Outcome, Refused> {
-        converge(order, &self.host(), source, progress).await
+        let entered = enter(&self.root).await?;
+        converge(&entered, order, &self.host(), source, progress).await
     }
 
     /// Deploys and expects success.
