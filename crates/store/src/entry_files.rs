@@ -130,21 +130,26 @@ impl EntryFiles {
 
     /// How many leaves the files hold, read from the newest file alone.
     pub fn size(&self) -> io::Result<u64> {
-        self.newest().map(|(size, _)| size)
+        Ok(self.last()?.map_or(0, |last| last.end()))
     }
 
-    /// How many leaves the files hold, and the torn tail of the newest file, if it has one.
-    fn newest(&self) -> io::Result<(u64, Option<(PathBuf, u64)>)> {
+    /// The last batch that the files hold, read from the newest file alone.
+    pub fn last(&self) -> io::Result<Option<Batch>> {
+        self.newest().map(|(last, _)| last)
+    }
+
+    /// The last batch that the files hold, and the torn tail of the newest file, if it has one.
+    fn newest(&self) -> io::Result<(Option<Batch>, Option<(PathBuf, u64)>)> {
         let mut torn = None;
         for file in self.files()?.iter().rev() {
             let mut contents = Contents::default();
             read_file(file, &mut contents)?;
             torn = torn.or(contents.torn);
-            if let Some(last) = contents.batches.last() {
-                return Ok((last.end(), torn));
+            if let Some(last) = contents.batches.pop() {
+                return Ok((Some(last), torn));
             }
         }
-        Ok((0, torn))
+        Ok((None, torn))
     }
 
     /// Appends batches and makes them durable; says where the files end then. A torn tail is to be cut off before. Who knows
@@ -172,11 +177,11 @@ impl EntryFiles {
 
     /// Cuts off what a crash left behind the last whole batch. Says how many leaves the files hold.
     pub fn repair(&self) -> io::Result<u64> {
-        let (size, torn) = self.newest()?;
+        let (last, torn) = self.newest()?;
         if let Some((path, length)) = torn {
             durable::truncate(&path, length)?;
         }
-        Ok(size)
+        Ok(last.map_or(0, |last| last.end()))
     }
 
     /// Reads everything.

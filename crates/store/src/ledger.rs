@@ -89,6 +89,17 @@ pub enum AppendError {
         /// How many entries were signed.
         signed: u64,
     },
+    /// The entry files are ahead of the database, or another store's.
+    #[error(
+        "the entry files of this store end at entry {files}, and the database, which holds {found}, knows nothing of that: \
+         it is an older copy, or they belong to another store; run `semel recover`"
+    )]
+    OtherFiles {
+        /// How many entries the database has.
+        found: u64,
+        /// How many the files have.
+        files: u64,
+    },
     /// The changes that were to become durable together did not.
     #[error(transparent)]
     Together(Arc<Self>),
@@ -304,10 +315,10 @@ impl Turn {
         if self.group().key.is_some() {
             return Ok(());
         }
-        let (keys, base) = (self.store.keys().clone(), self.group().base);
-        let key = keys.ledger_key(self.store.ledger_key().as_ref())?;
-        let remembered = keys.last_checkpoint()?.and_then(|note| Checkpoint::read_unverified(&note).ok());
-        if let Some(signed) = remembered {
+        let (store, base) = (self.store.clone(), self.group().base);
+        let key = store.keys().ledger_key(store.ledger_key().as_ref())?;
+        let remembered = store.keys().last_checkpoint()?;
+        if let Some(signed) = remembered.and_then(|note| Checkpoint::read_unverified(&note).ok()) {
             if signed.size > base {
                 return Err(AppendError::Behind { found: base, signed: signed.size });
             }
@@ -317,9 +328,23 @@ impl Turn {
                 return Err(AppendError::Forked { signed: signed.size });
             }
         }
+        // A writer that knows where the files end has written that end.
+        if self.writer.tail.is_none()
+            && let Some(files) = other_files(&store, self.db()).await?
+        {
+            return Err(AppendError::OtherFiles { found: base, files });
+        }
         self.group_mut().key = Some(key);
         Ok(())
     }
+}
+
+/// Where the entry files end, if that is no end that this ledger ever had: what they hold was signed too, and is not here.
+async fn other_files(store: &Store, conn: &mut Conn) -> Result<Option<u64>, AppendError> {
+    let failed = |source| AppendError::Io { what: "the entry files", source };
+    let Some(last) = store.entry_files().last().map_err(failed)? else { return Ok(None) };
+    let here = conn.row("SELECT note FROM checkpoint WHERE size = $1", &[last.end().into()]).await?;
+    Ok((here.map(|row| row.text(0)).as_ref() != Some(&last.note)).then(|| last.end()))
 }
 
 /// A turn that changes operational tables alone: it records nothing, and is kept while this machine has power.
@@ -536,6 +561,9 @@ async fn finish_broken_append(store: &Store, conn: &mut Conn, size: u64) -> Resu
     if let Some(signed) = finished
         && root(conn, known).await.map_err(read_to_append)? != signed.root
     {
+        return Ok(());
+    }
+    if other_files(store, conn).await?.is_some() {
         return Ok(());
     }
     if have < size {

@@ -95,6 +95,53 @@ async fn an_older_copy_refuses_to_sign_and_catches_up_from_the_newer_files() {
     assert_eq!(audit::verify(&old).await.unwrap().problems, Vec::<String>::new());
 }
 
+/// As when database and keys are brought back from a backup, and the entry files were not lost.
+#[tokio::test]
+async fn an_older_copy_with_keys_as_old_is_told_by_its_files_that_it_is_one() {
+    let Some(world) = world() else { return };
+    let store = world.new_store().await;
+    fill(&store, 3).await;
+    let saved = world.path().join("backup");
+    backup::backup(&store, &saved, now()).await.unwrap();
+    let who = actor(&store).await;
+    store.turn().await.unwrap().record(&who, now(), vec![release()]).await.unwrap();
+    let newer = std::fs::read(entry_file(&store)).unwrap();
+
+    let other = world.elsewhere();
+    backup::restore(&saved, &other.place()).await.unwrap();
+    let old = Store::open(&other.place()).await.unwrap();
+    write(&entry_file(&old), &newer);
+    let refused = old.turn().await.unwrap().record(&who, now(), vec![release()]).await;
+    assert!(matches!(refused, Err(AppendError::OtherFiles { .. })), "{refused:?}");
+    assert_eq!(std::fs::read(entry_file(&old)).unwrap(), newer);
+    assert_eq!(recover::recover(&other.place()).await.unwrap().taken, 1);
+    old.turn().await.unwrap().record(&who, now(), vec![release()]).await.unwrap();
+    assert_eq!(audit::verify(&old).await.unwrap().problems, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn nothing_is_added_to_the_entry_files_of_another_store() {
+    let Some(world) = world() else { return };
+    for theirs in [1, 5] {
+        let (store, other) = (world.new_store().await, world.elsewhere());
+        let foreign = other.new_store().await;
+        fill(&foreign, theirs).await;
+        let file = entry_file(&store);
+        let own = std::fs::read(&file).unwrap();
+        let bytes = std::fs::read(entry_file(&foreign)).unwrap();
+        write(&file, &bytes);
+        let who = actor(&foreign).await;
+        // Another process, which does not know where the files end.
+        let store = Store::open(&world.place()).await.unwrap();
+        let refused = store.turn().await.unwrap().record(&who, now(), vec![release()]).await;
+        assert!(matches!(refused, Err(AppendError::OtherFiles { .. })), "{refused:?}");
+        assert_eq!(std::fs::read(&file).unwrap(), bytes);
+        write(&file, &own);
+        store.turn().await.unwrap().record(&who, now(), vec![release()]).await.unwrap();
+        assert_eq!(audit::verify(&store).await.unwrap().problems, Vec::<String>::new());
+    }
+}
+
 /// Power went before the newest checkpoint beside the keys was on the disk.
 #[tokio::test]
 async fn the_memory_of_the_key_catches_up_with_the_ledger() {
