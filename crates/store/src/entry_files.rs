@@ -122,6 +122,13 @@ pub struct Contents {
     pub torn: Option<(PathBuf, u64)>,
 }
 
+/// Where the files end.
+struct Newest {
+    last: Option<Batch>,
+    /// As in [`Contents`], of the newest file.
+    torn: Option<(PathBuf, u64)>,
+}
+
 impl EntryFiles {
     /// The files in a directory.
     pub fn at(dir: PathBuf) -> Self {
@@ -135,21 +142,20 @@ impl EntryFiles {
 
     /// The last batch that the files hold, read from the newest file alone.
     pub fn last(&self) -> io::Result<Option<Batch>> {
-        self.newest().map(|(last, _)| last)
+        Ok(self.newest()?.last)
     }
 
-    /// The last batch that the files hold, and the torn tail of the newest file, if it has one.
-    fn newest(&self) -> io::Result<(Option<Batch>, Option<(PathBuf, u64)>)> {
+    fn newest(&self) -> io::Result<Newest> {
         let mut torn = None;
         for file in self.files()?.iter().rev() {
             let mut contents = Contents::default();
             read_file(file, &mut contents)?;
             torn = torn.or(contents.torn);
             if let Some(last) = contents.batches.pop() {
-                return Ok((Some(last), torn));
+                return Ok(Newest { last: Some(last), torn });
             }
         }
-        Ok((None, torn))
+        Ok(Newest { last: None, torn })
     }
 
     /// Appends batches and makes them durable; says where the files end then. A torn tail is to be cut off before. Who knows
@@ -177,7 +183,7 @@ impl EntryFiles {
 
     /// Cuts off what a crash left behind the last whole batch. Says how many leaves the files hold.
     pub fn repair(&self) -> io::Result<u64> {
-        let (last, torn) = self.newest()?;
+        let Newest { last, torn } = self.newest()?;
         if let Some((path, length)) = torn {
             durable::truncate(&path, length)?;
         }

@@ -321,7 +321,11 @@ async fn an_index_that_names_one_index_again_and_again() {
     let one = index(images);
     assert_eq!(house.put("one", &one).await.status, 201);
     let many = index(vec![one.descriptor.clone(); 24_000]);
-    assert!((MAX_MANIFEST_BYTES / 2..=MAX_MANIFEST_BYTES).contains(&many.bytes.len()), "{}", many.bytes.len());
+    assert!(
+        (MAX_MANIFEST_BYTES / 2..=MAX_MANIFEST_BYTES).contains(&many.bytes.len()),
+        "{}",
+        many.bytes.len()
+    );
     assert_eq!(house.put("many", &many).await.status, 201);
     assert_eq!(house.get("/v2/shop/api/manifests/many").await.body, many.bytes);
 }
