@@ -590,14 +590,21 @@ impl Session {
     /// back. The running hash is kept for the next piece of the same upload.
     fn append_buffers(
         mut self,
-        to_write: tokio::sync::mpsc::Receiver<Vec<u8>>,
+        mut to_write: tokio::sync::mpsc::Receiver<Vec<u8>>,
         spare: tokio::sync::mpsc::Sender<Vec<u8>>,
     ) -> Result<Self, BlobError> {
+        let first = to_write.blocking_recv().unwrap_or_default();
+        let Some(second) = to_write.blocking_recv() else {
+            // What fits into one buffer is not worth a second thread.
+            self.append(&first)?;
+            return Ok(self);
+        };
+        let buffers = [first, second].into_iter().chain(std::iter::from_fn(|| to_write.blocking_recv()));
         let hasher = self.running.resume(&self.path, self.size);
         let (written, to_hash) = mpsc::sync_channel(BUFFERS);
         let result = std::thread::scope(|scope| {
             let hashing = scope.spawn(move || hash_buffers(hasher, to_hash, &spare));
-            let size = write_buffers(&mut self.file, self.size, to_write, &written);
+            let size = write_buffers(&mut self.file, self.size, buffers, &written);
             drop(written);
             let hasher = hashing.join().unwrap_or(None);
             size.map(|size| (size, hasher))
@@ -668,10 +675,10 @@ impl Buffers {
 fn write_buffers(
     file: &mut File,
     mut size: u64,
-    mut to_write: tokio::sync::mpsc::Receiver<Vec<u8>>,
+    buffers: impl Iterator<Item = Vec<u8>>,
     written: &mpsc::SyncSender<Vec<u8>>,
 ) -> io::Result<u64> {
-    while let Some(buffer) = to_write.blocking_recv() {
+    for buffer in buffers {
         file.write_all(&buffer)?;
         let before = size / FLUSH_BYTES;
         size += buffer.len() as u64;
