@@ -4,6 +4,7 @@
 //! refers to. Every byte is hashed where it arrives. What is there already is not sent again, so a copy that broke off
 //! is completed by repeating it.
 
+use std::error::Error;
 use std::fmt;
 use std::io::{self, SeekFrom};
 use std::pin::Pin;
@@ -23,6 +24,7 @@ use crate::bundle::{Bundle, BundleError};
 use crate::client::{ClientError, Pushed, RegistryClient};
 use crate::closure::{self, Closure, ManifestSource, ReadManifest, TooManyManifests};
 use crate::descriptor::Descriptor;
+use crate::error::cause;
 use crate::layout::{Layout, LayoutError, Select};
 use crate::reference::TagOrDigest;
 use crate::source::BlobSource;
@@ -155,6 +157,15 @@ pub enum CopyError {
         #[source]
         source: InvalidName,
     },
+}
+
+/// The registry's part in an error of a copy, or of [`crate::files`] and [`crate::chunked`]; none if bytes, layouts or files are
+/// to blame.
+pub fn registry_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a ClientError> {
+    match error.downcast_ref() {
+        Some(CopyError::Registry(found)) => Some(found),
+        _ => cause(error),
+    }
 }
 
 impl Progress {

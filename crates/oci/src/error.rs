@@ -1,7 +1,8 @@
 //! Errors as a registry says them (distribution-spec 1.1, "Error Codes").
 
-use std::fmt;
+use std::error::Error;
 use std::str::FromStr;
+use std::{fmt, io};
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -174,6 +175,22 @@ impl fmt::Display for ErrorEntry {
             false => write!(f, "{}: {}", self.code, self.message),
         }
     }
+}
+
+/// The first cause of one kind behind an error, or the error itself. Errors that travelled through readers and writers are
+/// found inside the [`io::Error`] that carried them, which does not name them as its source.
+pub(crate) fn cause<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    None
 }
 
 #[cfg(test)]

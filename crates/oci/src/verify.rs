@@ -7,6 +7,8 @@ use std::task::{Context, Poll};
 use semel_model::digest::{Digest, Hasher};
 use tokio::io::{AsyncRead, ReadBuf};
 
+use crate::error::cause;
+
 /// Bytes are not what their digest and size say. The text names what was read, what was expected and what was found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -50,17 +52,7 @@ impl Mismatch {
 
     /// Finds the mismatch in an error of a [`VerifyingReader`], also after it travelled through other readers.
     pub fn of(error: &io::Error) -> Option<&Self> {
-        let mut cause: Option<&(dyn std::error::Error + 'static)> = error.get_ref().map(|inner| inner as _);
-        while let Some(error) = cause {
-            if let Some(found) = error.downcast_ref::<Self>() {
-                return Some(found);
-            }
-            cause = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-                Some(inner) => Some(inner),
-                None => error.source(),
-            };
-        }
-        None
+        cause(error)
     }
 
     /// Checks bytes that are already in memory.

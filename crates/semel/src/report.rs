@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use semel_oci::client::ClientError;
+use semel_oci::copy;
 use semel_server::api::ErrorClass;
 use semel_server::client::CallError;
 use serde_json::json;
@@ -113,6 +115,22 @@ impl Failure {
         let message = error.to_string();
         because.retain(|cause| *cause != message);
         Self { because, ..Self::new(exit, message) }
+    }
+
+    /// Bytes did not come or go. A registry that is away may be back later, and one that says no is obeyed; whatever else it
+    /// is, there are no such bytes as were asked for.
+    pub(crate) fn not_copied(error: &(dyn std::error::Error + 'static)) -> Self {
+        let exit = match copy::registry_error(error) {
+            Some(registry) if registry.is_passing() => Exit::TryAgain,
+            Some(ClientError::SignIn { .. }) => Exit::NotAllowed,
+            Some(ClientError::Refused { status, .. }) => match status.as_u16() {
+                401 | 403 => Exit::NotAllowed,
+                404 => Exit::Verification,
+                _ => Exit::Fault,
+            },
+            _ => Exit::Verification,
+        };
+        Self::from_error(exit, error)
     }
 
     pub(crate) fn because(mut self, reasons: impl IntoIterator<Item = String>) -> Self {

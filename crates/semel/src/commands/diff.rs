@@ -269,7 +269,7 @@ async fn fetch(
     let fetched =
         files::write(&wanted, &Source::Endpoint(from), Overwrite::Refused, &transfer.listener()).await;
     transfer.finish();
-    fetched.map(drop).map_err(|error| Failure::from_error(Exit::Verification, &error))
+    fetched.map(drop).map_err(|error| Failure::not_copied(&error))
 }
 
 /// Lays the layers that both have over one another once, then what is left of each.

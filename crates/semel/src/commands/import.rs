@@ -506,7 +506,7 @@ async fn store(
     let transfer = Transfer::told(&session.output, "store");
     for digest in [&imported.digest].into_iter().chain(&imported.attached) {
         let copied = copy(&imported.source, &to, digest, None, &transfer.listener()).await;
-        copied.map_err(|error| Failure::from_error(Exit::Verification, &error))?;
+        copied.map_err(|error| Failure::not_copied(&error))?;
     }
     transfer.finish();
     let predicate = provenance::imported(&ImportFacts {

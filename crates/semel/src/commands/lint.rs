@@ -122,7 +122,7 @@ async fn of_version(
     let to = Endpoint::Layout(layout.clone());
     let copied = copy(&from, &to, digest, None, &transfer.listener()).await;
     transfer.finish();
-    copied.map_err(|error| Failure::from_error(Exit::Verification, &error))?;
+    copied.map_err(|error| Failure::not_copied(&error))?;
     let mut subject = Subject::of(project.filter(|found| found.project.component == component));
     subject.stored = Stored::open(&layout, digest).await.map_err(|error| fault(&error))?;
     subject.contract = found.contract.clone();

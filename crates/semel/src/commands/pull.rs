@@ -127,8 +127,7 @@ pub(super) fn not_fetched(error: &CopyError) -> Failure {
     match error {
         CopyError::Registry(refused) if refused.is_denied() => Failure::from_error(Exit::NotAllowed, error)
             .hint("who rejected it can let it be fetched again: semel accept VERSION"),
-        _ => Failure::from_error(Exit::Verification, error)
-            .hint("run it again: what arrived is not fetched again"),
+        _ => Failure::not_copied(error).hint("run it again: what arrived is not fetched again"),
     }
 }
 

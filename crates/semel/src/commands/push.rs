@@ -238,10 +238,13 @@ pub(super) async fn open(text: &str, session: &Session) -> Result<From, Failure>
                 .map_err(|error| Failure::from_error(Exit::Usage, &error))?;
             let client = RegistryClient::new(transport);
             let target = reference.target().unwrap_or_else(latest);
-            let manifest = client.get_manifest(&reference.name, &target).await.map_err(|error| {
-                let exit = if error.is_not_found() { Exit::NotFound } else { Exit::Fault };
-                Failure::from_error(exit, &error)
-            })?;
+            let manifest =
+                client.get_manifest(&reference.name, &target).await.map_err(|error| {
+                    match error.is_not_found() {
+                        true => Failure::from_error(Exit::NotFound, &error),
+                        false => Failure::not_copied(&error),
+                    }
+                })?;
             let digest = manifest.descriptor.digest;
             Ok(From {
                 source: Source::Endpoint(Endpoint::Registry { client, name: reference.name.clone() }),
@@ -321,8 +324,7 @@ pub(super) async fn copy_in(
     };
     transfer.finish();
     let copied = copied.map_err(|error| {
-        Failure::from_error(Exit::Verification, &error)
-            .hint("nothing was named; what arrived whole stays and is not sent again")
+        Failure::not_copied(&error).hint("nothing was named; what arrived whole stays and is not sent again")
     })?;
     session.output.done(format!("{}{}", summary(&copied), with_attached(attached?)));
     Ok(copied)
@@ -341,7 +343,7 @@ pub(super) async fn copy_attached(
     }
     let attached = attached::copy_attached(from, to, &copied.descriptor, &transfer.listener()).await;
     attached.map_err(|error| {
-        Failure::from_error(Exit::Verification, &error)
+        Failure::not_copied(&error)
             .because([format!("it is attached to {}", copied.descriptor.digest)])
             .hint("--alone leaves out what is attached")
     })

@@ -93,7 +93,7 @@ async fn fetch(
     let fetched =
         files::write(&wanted, &Source::Endpoint(from), Overwrite::Refused, &transfer.listener()).await;
     transfer.finish();
-    fetched.map(drop).map_err(|error| Failure::from_error(Exit::Verification, &error))
+    fetched.map(drop).map_err(|error| Failure::not_copied(&error))
 }
 
 /// Where the source goes.

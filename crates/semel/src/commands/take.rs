@@ -77,7 +77,7 @@ async fn chunked(
     session: &Session,
 ) -> Result<Taken, Failure> {
     let file = ChunkedFile::read(parsed, &wanted.from).await;
-    let file = file.map_err(|error| Failure::from_error(Exit::Verification, &error))?;
+    let file = file.map_err(|error| Failure::not_copied(&error))?;
     let into_directory = text.ends_with('/') || place.is_dir();
     let place = if into_directory { place.join(&file.name) } else { place.to_owned() };
     let overwrite = if wanted.force { Overwrite::Forced } else { Overwrite::Refused };
@@ -134,8 +134,9 @@ async fn fetch(
 fn failed(error: FilesError) -> Failure {
     match error {
         FilesError::Differ { paths } => in_the_way(&paths),
-        FilesError::Fetch { .. } => Failure::from_error(Exit::Verification, &error)
-            .hint("run it again: what arrived is not fetched again"),
+        FilesError::Fetch { .. } => {
+            Failure::not_copied(&error).hint("run it again: what arrived is not fetched again")
+        }
         _ => Failure::from_error(Exit::Usage, &error),
     }
 }

@@ -41,6 +41,20 @@ fn stocked() -> (TestEnvironment, Vec<(&'static str, &'static str)>) {
 }
 
 #[test]
+fn a_server_that_went_away_is_to_be_tried_again_and_bytes_are_not_blamed() {
+    let (environment, _) = stocked();
+    let serving = environment.serve();
+    let server = format!("http://{}", serving.address);
+    environment.ok(&["--server", &server, "push", "report.txt", "shop/thing@1.0.0"]);
+    let image = format!("{}/shop/thing:1.0.0", serving.address);
+    drop(serving);
+    for words in [&["push", "report.txt", "shop/thing@1.0.1"][..], &["push", &image, "shop/copy@1.0.0"]] {
+        let ran = environment.semel(&[&["--server", &server][..], words].concat());
+        assert_eq!(ran.code, 75, "{ran:?}");
+    }
+}
+
+#[test]
 fn files_of_every_kind_come_back_the_same_from_a_store_and_from_a_server() {
     let (environment, kinds) = stocked();
     let serving = environment.serve();
