@@ -104,6 +104,12 @@ pub enum CollectError {
         /// Its path in the artefact.
         path: String,
     },
+    /// A name that no directory target can lay out.
+    #[error("`{path}` has a name that is no UTF-8; a directory target knows the files of an archive by text")]
+    NoText {
+        /// Its path in the artefact, as far as it is text.
+        path: String,
+    },
     /// A pattern of what stays out cannot be understood.
     #[error("`exclude` has a pattern that cannot be understood")]
     Pattern {
@@ -156,6 +162,7 @@ impl CollectError {
             Self::Outside { .. } | Self::Link { .. } => {
                 "put the file itself there instead of a link".to_owned()
             }
+            Self::NoText { .. } => "rename it, or leave it out with [artefact] exclude".to_owned(),
             Self::Special { .. } | Self::Whiteout { .. } => "leave it out of [artefact] files".to_owned(),
             Self::Twice { .. } => "give one of them another `to` in [artefact] files".to_owned(),
             Self::Pattern { .. } => {
@@ -184,6 +191,16 @@ pub fn collect(tree: &Path, spec: &ArtefactSpec) -> Result<Vec<PackFile>, Collec
     found.check_parents()?;
     found.check_links(spec)?;
     Ok(found.entries.into_values().map(|(file, _)| file).collect())
+}
+
+/// Whether a target can lay the files out by their names. An image has runtimes that take any bytes; an archive has
+/// directory targets alone, so whatever they would refuse is refused before there is a version of it.
+pub(crate) fn check_names(files: &[PackFile], kind: Kind) -> Result<(), CollectError> {
+    let unreadable = files.iter().find(|file| std::str::from_utf8(&file.path).is_err());
+    match unreadable.filter(|_| kind == Kind::Archive) {
+        Some(file) => Err(CollectError::NoText { path: file.shown() }),
+        None => Ok(()),
+    }
 }
 
 /// Whether what stays out is said in a way that can be understood: worth knowing before a long build, not after it.

@@ -31,6 +31,7 @@ use crate::base::{Base, BaseError};
 use crate::chunks;
 use crate::collect::{PackFile, PackKind, Stamp, stamp};
 use crate::disk::InvalidDisk;
+use crate::layer;
 use crate::planned::Planned;
 use crate::zip;
 
@@ -132,6 +133,16 @@ pub enum PackageError {
         #[source]
         source: io::Error,
     },
+    /// A layer that nobody would unpack.
+    #[error(
+        "`{}` makes a layer that unpacks to more than {most} bytes; no target lays out what becomes more than 200 times its size", .path.display()
+    )]
+    Growth {
+        /// The largest file of the layer.
+        path: PathBuf,
+        /// How much a layer of its size may become.
+        most: u64,
+    },
     /// The disk image is not one that can be kept.
     #[error("{path} cannot be packaged as it is")]
     Disk {
@@ -159,6 +170,10 @@ impl PackageError {
         match self {
             Self::Disk { source, .. } => source.hint().map(str::to_owned),
             Self::Changed { .. } => Some("let [build] run wait for everything that it starts".to_owned()),
+            Self::Growth { .. } => Some(
+                "let the program make a file of zeros when it starts, and leave it out with [artefact] exclude"
+                    .to_owned(),
+            ),
             Self::Unfit { .. } => Some("rename it, or leave it out with [artefact] exclude".to_owned()),
             Self::Base(error) => error.hint(),
             Self::Read { .. } | Self::Write { .. } | Self::Layout { .. } => None,
@@ -317,7 +332,12 @@ async fn write_layer(plan: LayerPlan, layout: &Layout) -> Result<PackagedLayer, 
 
 async fn write_plan(plan: LayerPlan) -> Result<PackagedLayer, PackageError> {
     let path = plan.scratch.clone();
-    let written = tokio::task::spawn_blocking(move || write_entries(&plan)).await;
+    let write = move || {
+        let layer = write_entries(&plan)?;
+        check_growth(&plan.planned, layer.size)?;
+        Ok(layer)
+    };
+    let written = tokio::task::spawn_blocking(write).await;
     written.unwrap_or_else(|panic| Err(PackageError::Write { path, source: io::Error::other(panic) }))
 }
 
@@ -349,6 +369,22 @@ fn write_entries(plan: &LayerPlan) -> Result<PackagedLayer, PackageError> {
         size: done.size,
         files,
     })
+}
+
+/// Whether whoever unpacks the layer, ourselves included, will take it for what it is and not for an attack.
+fn check_growth(planned: &Planned, size: u64) -> Result<(), PackageError> {
+    let files = || {
+        planned.entries().filter_map(|(_, kind)| match kind {
+            PackKind::File { size, from, .. } => Some((*size, from)),
+            PackKind::Symlink { .. } | PackKind::Dir => None,
+        })
+    };
+    let most = layer::most_bytes(size);
+    let unpacked: u64 = files().map(|(size, _)| size).sum();
+    match files().max().filter(|_| unpacked > most) {
+        Some((_, largest)) => Err(PackageError::Growth { path: largest.to_path_buf(), most }),
+        None => Ok(()),
+    }
 }
 
 /// Reads a file that must be as it was found, before and after.

@@ -295,7 +295,9 @@ impl BuildError {
             | Self::Smoke(SmokeError::Stopped)
             | Self::Boot(BootError::Stopped) => Blame::Stopped,
             Self::Smoke(SmokeError::Failed { .. }) | Self::Boot(BootError::Failed { .. }) => Blame::Command,
-            Self::Package(PackageError::Unfit { .. } | PackageError::Disk { .. }) => Blame::Caller,
+            Self::Package(
+                PackageError::Unfit { .. } | PackageError::Disk { .. } | PackageError::Growth { .. },
+            ) => Blame::Caller,
             Self::Lint(LintError::Waiver(_) | LintError::Committed(CommittedError::Values { .. })) => {
                 Blame::Caller
             }
@@ -457,7 +459,9 @@ impl Build {
         }
         let files = self
             .step(Step::Collect, |request, _, _| {
-                let files = collect::collect(&request.tree(), &request.source.project.definition.artefact)?;
+                let spec = &request.source.project.definition.artefact;
+                let files = collect::collect(&request.tree(), spec)?;
+                collect::check_names(&files, spec.kind)?;
                 Ok(Arc::new(files))
             })
             .await?;

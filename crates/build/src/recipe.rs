@@ -98,6 +98,28 @@ pub struct RunReport {
     pub log_digest: Digest,
 }
 
+/// What a sandbox keeps from a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lack {
+    /// `/tmp`.
+    Tmp,
+    /// The network.
+    Network,
+}
+
+/// What programs say when there is no network: the words of `getaddrinfo(3)`, curl, Node.js, Go and Rust.
+const NO_NETWORK: [&str; 9] = [
+    "Could not resolve host",
+    "Temporary failure in name resolution",
+    "Name or service not known",
+    "Network is unreachable",
+    "network is unreachable",
+    "EAI_AGAIN",
+    "ENOTFOUND",
+    "failed to lookup address",
+    "NameResolutionError",
+];
+
 /// Why the commands did not get to their end.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -120,8 +142,8 @@ pub enum RunError {
         ending: String,
         /// Of what it printed, the first and the last lines.
         excerpt: Vec<String>,
-        /// Whether it spoke of `/tmp`, which its sandbox keeps from it.
-        wants_tmp: bool,
+        /// What it spoke of, and its sandbox keeps from it.
+        lacks: Option<Lack>,
     },
     /// A command took too long and was ended.
     #[error("{phase}: `{command}` took longer than {limit} and was ended")]
@@ -176,12 +198,16 @@ impl RunError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::NoProgram { program, .. } => format!("install {program}, or put its directory on the PATH"),
-            Self::Failed { wants_tmp: true, .. } => {
+            Self::Failed { lacks: Some(Lack::Tmp), .. } => {
                 "behind Landlock there is no /tmp: write to $TMPDIR, or install bubblewrap (semel doctor)"
                     .to_owned()
             }
+            Self::Failed { lacks: Some(Lack::Network), .. } => {
+                "`run` has no network: get what it needs in [build] fetch; or say network = true, which is recorded"
+                    .to_owned()
+            }
             Self::TimedOut { .. } => "raise [build] timeout, such as timeout = \"60m\"".to_owned(),
-            Self::Failed { .. } | Self::Stopped { .. } | Self::Start { .. } | Self::Log { .. } => {
+            Self::Failed { lacks: None, .. } | Self::Stopped { .. } | Self::Start { .. } | Self::Log { .. } => {
                 return None;
             }
         })
@@ -394,14 +420,24 @@ impl OneCommand<'_> {
         match ended {
             Ended::With(status) if status.success() => Ok(()),
             Ended::With(status) => {
-                let wants_tmp =
-                    !self.request.sandbox.has_tmp() && excerpt.iter().any(|line| line.contains("/tmp"));
-                Err(RunError::Failed { phase, command, ending: watch::ending(*status), excerpt, wants_tmp })
+                let lacks = self.lacks(&excerpt);
+                Err(RunError::Failed { phase, command, ending: watch::ending(*status), excerpt, lacks })
             }
             Ended::TooLate => {
                 Err(RunError::TimedOut { phase, command, limit: self.request.build.timeout, excerpt })
             }
             Ended::Stopped => Err(RunError::Stopped { phase }),
+        }
+    }
+
+    /// By what it printed, what it failed for that its sandbox keeps from it.
+    fn lacks(&self, excerpt: &[String]) -> Option<Lack> {
+        let (sandbox, permit) = (&self.request.sandbox, permit(self.phase, self.request.build));
+        let said = |words: &str| excerpt.iter().any(|line| line.contains(words));
+        if !sandbox.reaches_network(permit) && NO_NETWORK.into_iter().any(said) {
+            Some(Lack::Network)
+        } else {
+            (!sandbox.has_tmp() && said("/tmp")).then_some(Lack::Tmp)
         }
     }
 

@@ -149,6 +149,7 @@ pub fn cause_of(detail: &Detail, marks: &Marks) -> Option<Cause> {
         What::MemberOwner(_) => return Some(Cause::MemberOwner),
         What::LineOrder | What::MemberOrder => return Some(Cause::Order),
         What::Metadata(_) | What::Compression => return None,
+        _ if !detail.is_text => return None,
         _ => {}
     }
     let texts = Texts { committed: &detail.committed, built: &detail.built };
@@ -392,6 +393,12 @@ mod tests {
             let detail = Detail::new(What::Line(1), committed, built);
             assert_eq!(cause_of(&detail, &marks()), expected, "{committed} → {built}");
         }
+        let code = Detail::new(What::Offset(1), "05 ac e7 ff", "64 ac e7 ff");
+        assert_eq!(
+            cause_of(&Detail { is_text: false, ..code }, &marks()),
+            None,
+            "digits of bytes are no words"
+        );
     }
 
     #[test]

@@ -24,12 +24,27 @@ pub struct Detail {
     pub committed: String,
     /// What the second has there, in part.
     pub built: String,
+    /// Whether both are text, and no bytes in hexadecimal digits, which look like anything.
+    pub is_text: bool,
 }
 
 impl Detail {
     #[expect(clippy::needless_pass_by_value, reason = "texts, numbers and digests are told alike")]
     pub(super) fn new(what: What, committed: impl ToString, built: impl ToString) -> Self {
-        Self { what, committed: committed.to_string(), built: built.to_string() }
+        Self { what, committed: committed.to_string(), built: built.to_string(), is_text: true }
+    }
+
+    /// What lies around the places at which two files begin to differ.
+    fn at(
+        what: What,
+        (one, offset): (&mut dyn Seekable, u64),
+        (other, twin_offset): (&mut dyn Seekable, u64),
+    ) -> io::Result<Self> {
+        let (here, there) = (Surroundings::of(one, offset)?, Surroundings::of(other, twin_offset)?);
+        Ok(match (here.text(), there.text()) {
+            (Some(text), Some(twin)) if text != twin => Self::new(what, text, twin),
+            _ => Self { is_text: false, ..Self::new(what, here.hex(), there.hex()) },
+        })
     }
 }
 
@@ -171,7 +186,7 @@ impl Files<'_> {
             Vec::new()
         };
         if details.is_empty() {
-            return Ok(vec![Detail::new(What::Offset(first), around(one, first)?, around(other, first)?)]);
+            return Ok(vec![Detail::at(What::Offset(first), (one, first), (other, first))?]);
         }
         Ok(details)
     }
@@ -328,7 +343,7 @@ fn pyc(one: &mut dyn Seekable, other: &mut dyn Seekable, ends: (u64, u64)) -> io
     let (head, twin) = (read_at(one, 0, 16)?, read_at(other, 0, 16)?);
     let mut details = Vec::new();
     if let Some(first) = first_difference(one, (16, ends.0), other, (16, ends.1))? {
-        details.push(Detail::new(What::Offset(first), around(one, first)?, around(other, first)?));
+        details.push(Detail::at(What::Offset(first), (one, first), (other, first))?);
     }
     if let (Some(0), Some(0), Some(time), Some(twin)) =
         (u32_at(&head, 4), u32_at(&twin, 4), u32_at(&head, 8), u32_at(&twin, 8))
@@ -355,15 +370,15 @@ fn elf(one: &mut dyn Seekable, other: &mut dyn Seekable) -> io::Result<Vec<Detai
     let mut build_id = None;
     for (name, section) in &sections {
         let Some(twin) = by_name.get(name) else { continue };
-        let range = (section.range.start, section.range.end);
-        let other_range = (twin.range.start, twin.range.end);
-        let Some(offset) = first_difference(one, range, other, other_range)? else { continue };
-        let twin_offset = offset - range.0 + other_range.0;
-        let (sample, twin_sample) = (around(one, offset)?, around(other, twin_offset)?);
+        let Some(places) = Differing::of(one, &section.range, other, &twin.range)? else { continue };
         if name == ".note.gnu.build-id" {
-            build_id = Some(Detail::new(What::BuildId, sample, twin_sample));
+            let (offset, twin_offset) = places.first;
+            build_id = Some(Detail::at(What::BuildId, (one, offset), (other, twin_offset))?);
         } else if details.len() < DETAILS_MAX {
-            details.push(Detail::new(What::Section { name: name.clone(), offset }, sample, twin_sample));
+            let (offset, twin_offset) =
+                if has_text(name) { places.in_text(one, other)? } else { places.first };
+            let what = What::Section { name: name.clone(), offset };
+            details.push(Detail::at(what, (one, offset), (other, twin_offset))?);
         }
     }
     // Data says why; code only that addresses have moved.
@@ -376,6 +391,52 @@ fn has_text(section: &str) -> bool {
         .iter()
         .any(|name| section.starts_with(name))
 }
+
+/// Where the bytes of two sections differ.
+struct Differing {
+    /// The first place, in either file.
+    first: (u64, u64),
+    /// How many bytes behind it the sections have in common.
+    common: u64,
+}
+
+impl Differing {
+    /// None: they are the same.
+    fn of(
+        one: &mut dyn Seekable,
+        range: &Range<u64>,
+        other: &mut dyn Seekable,
+        twin: &Range<u64>,
+    ) -> io::Result<Option<Self>> {
+        let offset = first_difference(one, (range.start, range.end), other, (twin.start, twin.end))?;
+        Ok(offset.map(|offset| {
+            let twin_offset = offset - range.start + twin.start;
+            let common = range.end.saturating_sub(offset).min(twin.end.saturating_sub(twin_offset));
+            Self { first: (offset, twin_offset), common }
+        }))
+    }
+
+    /// The first place where both have text. Before it there are tables of addresses, which move with whatever grows.
+    fn in_text(&self, one: &mut dyn Seekable, other: &mut dyn Seekable) -> io::Result<(u64, u64)> {
+        let length = self.common.min(TEXT_SEARCHED_MAX);
+        let (bytes, twins) = (read_at(one, self.first.0, length)?, read_at(other, self.first.1, length)?);
+        let text_around = |bytes: &[u8], at: usize| text_at(bytes, at).len() >= TELLING_TEXT;
+        let found = bytes.iter().zip(&twins).enumerate().find(|(at, (byte, twin))| {
+            byte != twin
+                && printable(byte)
+                && printable(twin)
+                && text_around(&bytes, *at)
+                && text_around(&twins, *at)
+        });
+        let ahead = found.map_or(0, |(at, _)| at as u64);
+        Ok((self.first.0 + ahead, self.first.1 + ahead))
+    }
+}
+
+/// So many bytes of a section are searched for text that differs.
+const TEXT_SEARCHED_MAX: u64 = 16 << 20;
+/// Fewer printable bytes in a row are no text.
+const TELLING_TEXT: usize = 8;
 
 /// The sections that have bytes in the file, by name, in their order. An object without a table of sections has none.
 fn sections(file: &mut dyn Seekable) -> io::Result<Vec<(String, Section)>> {
@@ -494,18 +555,42 @@ fn first_difference(
     }
 }
 
-/// The printable text around a byte; where there is none, the bytes from there on.
-fn around(file: &mut dyn Seekable, offset: u64) -> io::Result<String> {
-    let start = offset.saturating_sub(SAMPLE as u64);
-    let bytes = read_at(file, start, 2 * SAMPLE as u64)?;
-    let at = usize::try_from(offset - start).unwrap_or(0).min(bytes.len());
-    let printable = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
-    let before = bytes[..at].iter().rev().take_while(|byte| printable(byte)).count();
-    let after = bytes[at..].iter().take_while(|byte| printable(byte)).count();
-    if before + after >= 4 {
-        return Ok(String::from_utf8_lossy(&bytes[at - before..at + after]).into_owned());
+/// What lies around a byte of a file.
+struct Surroundings {
+    bytes: Vec<u8>,
+    /// The byte itself.
+    at: usize,
+}
+
+impl Surroundings {
+    fn of(file: &mut dyn Seekable, offset: u64) -> io::Result<Self> {
+        let start = offset.saturating_sub(SAMPLE as u64);
+        let bytes = read_at(file, start, 2 * SAMPLE as u64)?;
+        let at = usize::try_from(offset - start).unwrap_or(0).min(bytes.len());
+        Ok(Self { bytes, at })
     }
-    Ok(hex(&bytes[at..bytes.len().min(at + 16)]))
+
+    /// The printable text around it, if there is any.
+    fn text(&self) -> Option<String> {
+        let text = text_at(&self.bytes, self.at);
+        (text.len() >= 4).then(|| String::from_utf8_lossy(text).into_owned())
+    }
+
+    /// The bytes from there on.
+    fn hex(&self) -> String {
+        hex(&self.bytes[self.at..self.bytes.len().min(self.at + 16)])
+    }
+}
+
+/// The printable bytes before and behind a place.
+fn text_at(bytes: &[u8], at: usize) -> &[u8] {
+    let before = bytes[..at].iter().rev().take(SAMPLE).take_while(|byte| printable(byte)).count();
+    let after = bytes[at..].iter().take(SAMPLE).take_while(|byte| printable(byte)).count();
+    &bytes[at - before..at + after]
+}
+
+fn printable(byte: &u8) -> bool {
+    byte.is_ascii_graphic() || *byte == b' '
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -1,7 +1,7 @@
 //! Script: the first line of a text that says which program runs it (execve(2), "Interpreter scripts").
 
 use super::report::{Finding, Rule, Severity};
-use super::{Check, ignore_hint, is_executable, shown, text};
+use super::{Check, USUAL_PATH, ignore_hint, is_executable, shown, text};
 
 /// A first line: the program, and the words behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +84,18 @@ fn on_host(check: &mut Check<'_>, place: &Place<'_>, shebang: &Shebang) {
             format!("needs = [\"{name}\"] in [artefact]"),
         );
         report(check, place, program, explanation, fix);
+    } else if program.strip_suffix(name).is_some_and(|dir| !dir.is_empty() && !is_usual(dir)) {
+        let (explanation, fix) = (
+            format!("is run by {program}, a place that no other host has"),
+            format!("begin it with #!/usr/bin/env {name}, or start it as an argument of {name}"),
+        );
+        report(check, place, program, explanation, fix);
     }
+}
+
+/// Whether a directory, with a slash behind it, is one of those where hosts have their programs.
+fn is_usual(dir: &str) -> bool {
+    USUAL_PATH.split(':').any(|usual| Some(usual) == dir.strip_suffix('/'))
 }
 
 fn relative(check: &mut Check<'_>, place: &Place<'_>, program: &str) {
@@ -93,18 +104,37 @@ fn relative(check: &mut Check<'_>, place: &Place<'_>, program: &str) {
 }
 
 fn missing(check: &mut Check<'_>, place: &Place<'_>, program: &str) {
-    let explanation = if program.ends_with('\r') {
-        "has a first line that ends with CR LF, so the kernel looks for a program whose name ends with CR"
-            .to_owned()
+    let (explanation, fix) = if program.ends_with('\r') {
+        (
+            "has a first line that ends with CR LF, so the kernel looks for a program whose name ends with CR"
+                .to_owned(),
+            "write it with LF alone, such as with `* text=auto eol=lf` in .gitattributes".to_owned(),
+        )
+    } else if let Some(there) = elsewhere(check, program) {
+        (
+            format!("is run by {program}, which is not in the artefact; {there} is"),
+            format!("begin it with #!{there}, or start it as an argument of {there}"),
+        )
     } else {
-        format!("is run by {program}, which is not in the artefact, or cannot be executed")
-    };
-    let fix = if program.ends_with('\r') {
-        "write it with LF alone, such as with `* text=auto eol=lf` in .gitattributes".to_owned()
-    } else {
-        format!("put it into [artefact] files or the base, or say why not: {}", ignore_hint(program))
+        (
+            format!("is run by {program}, which is not in the artefact, or cannot be executed"),
+            format!("put it into [artefact] files or the base, or say why not: {}", ignore_hint(program)),
+        )
     };
     report(check, place, program.trim_end_matches('\r'), explanation, fix);
+}
+
+/// The program where it is in the artefact, for a script that was installed for another place: of those with its name and
+/// that of its directory (`/build/venv/bin/python`, `/app/venv/bin/python`) the one whose path ends most alike.
+fn elsewhere(check: &Check<'_>, program: &str) -> Option<String> {
+    let parts = |path: &[u8]| path.split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec).collect::<Vec<_>>();
+    let wanted = parts(program.as_bytes());
+    let alike = |path: &[u8]| parts(path).iter().zip(&wanted).take_while(|(part, twin)| part == twin).count();
+    let name = wanted.first()?;
+    let named = check.rootfs().entries().map(|(path, _)| path).filter(|path| path.ends_with(name));
+    let best = named.map(|path| (alike(path), path)).filter(|(alike, _)| *alike >= 2).max()?.1;
+    let found = check.rootfs().resolve_file(best)?;
+    is_executable(found.node).then(|| shown(best))
 }
 
 fn report(check: &mut Check<'_>, place: &Place<'_>, program: &str, explanation: String, fix: String) {

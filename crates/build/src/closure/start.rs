@@ -3,6 +3,7 @@
 use semel_model::project::{Kind, words};
 use semel_model::runtime::Language;
 
+use super::format::Format;
 use super::report::{Finding, Rule, Severity};
 use super::{Check, Node, is_executable, shown};
 
@@ -24,6 +25,7 @@ pub(super) fn find<'a>(check: &mut Check<'a>) -> Vec<Start<'a>> {
         starts.extend(find_program(check, program, &[]));
         for argument in arguments.iter().filter(|argument| argument.starts_with('/')) {
             let found = check.rootfs().resolve_file(argument.as_bytes());
+            let found = found.filter(|found| !reads_script(check, program, found.path));
             starts.extend(found.map(|found| Start { path: found.path, by: vec![program.clone()] }));
         }
     }
@@ -45,6 +47,19 @@ pub(super) fn find<'a>(check: &mut Check<'a>) -> Vec<Start<'a>> {
     }
     starts
 }
+
+/// Whether a program reads a script itself: then its first line, which is for the kernel, is a comment.
+fn reads_script(check: &Check<'_>, program: &str, script: &[u8]) -> bool {
+    let name = program.rsplit('/').next().unwrap_or(program);
+    let language = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
+    INTERPRETERS.contains(&language) && matches!(check.formats.get(script), Some(Format::Script(_)))
+}
+
+/// Programs that read scripts, by their names without a version.
+const INTERPRETERS: [&str; 14] = [
+    "sh", "ash", "bash", "dash", "ksh", "zsh", "python", "pypy", "node", "nodejs", "perl", "ruby", "php",
+    "lua",
+];
 
 /// A first word with a slash in front is a path inside the artefact, or, for an archive, of the host; a bare word is
 /// looked up on the `PATH`, for an archive on the host's, which it may rely on if it says what it `needs`.

@@ -59,6 +59,15 @@ pub enum DetectError {
     },
 }
 
+impl DetectError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        let alone = "semel init -C DIR, the directory of one program; of what is no program, such as the pages of a front \
+                     end, say in semel.toml what the build leaves: files = [{ from = \"dist\", to = \"/public\" }]";
+        matches!(self, Self::NoProgram { .. }).then_some(alone)
+    }
+}
+
 /// What one kind of project needs.
 #[derive(Debug, Default)]
 struct Recipe {
@@ -83,7 +92,8 @@ pub fn propose(dir: &Path, host: &Host) -> Result<Proposal, DetectError> {
     let contract = contract::of_example(&mut look)?;
     let health = contract.has_port.then(|| health_path(&recipe));
     let semel_toml = render(&component_of(dir), &recipe, &contract.lines, health);
-    let warnings = contract::warnings(&look);
+    let mut warnings = contract::warnings(&look);
+    warnings.extend(unbuilt(&look, &recipe));
     Ok(Proposal { semel_toml, looked_at: look.looked_at, warnings, to_add: to_add(dir) })
 }
 
@@ -145,6 +155,32 @@ fn plain(look: &mut Look<'_>) -> Recipe {
         source: script.map(|name| look.dir.join(name)),
         ..Recipe::default()
     }
+}
+
+/// Files of build tools whose projects are not understood here, and what makes an artefact of one.
+const OTHERS: [(&str, &str); 12] = [
+    ("go.mod", RUN),
+    ("pom.xml", RUN),
+    ("build.gradle", RUN),
+    ("build.gradle.kts", RUN),
+    ("CMakeLists.txt", RUN),
+    ("meson.build", RUN),
+    ("Makefile", RUN),
+    ("Gemfile", RUN),
+    ("composer.json", RUN),
+    ("mix.exs", RUN),
+    ("Dockerfile", IMAGE),
+    ("Containerfile", IMAGE),
+];
+const RUN: &str = "write the command that builds it as [build] run, and what it leaves as `files`";
+const IMAGE: &str =
+    "let [build] run write an OCI archive, and take that with kind = \"image\" and from = \"image.oci\"";
+
+/// What the proposal leaves to its reader, where it packages the files as they are.
+fn unbuilt(look: &Look<'_>, recipe: &Recipe) -> Option<String> {
+    let built = recipe.fetch.is_some() || recipe.run.is_some();
+    let (file, how) = OTHERS.iter().find(|(file, _)| !built && look.has(file))?;
+    Some(format!("nothing here is built by {file} yet: {how}"))
 }
 
 fn everything() -> String {

@@ -87,6 +87,20 @@ impl Finding {
     }
 }
 
+impl Finding {
+    /// The finding as it counts in what other people wrote: what looks like a secret there is mostly an example, and what
+    /// is set or named there is not about environments of the project.
+    pub(super) fn in_example(self) -> Option<Self> {
+        match self.rule.as_str() {
+            "shape/contract-value" | "inlined/address" | "secret/assignment" => None,
+            rule if rule.starts_with("secret/") || rule.starts_with("shape/") => {
+                Some(Self { severity: Severity::Warning, ..self })
+            }
+            _ => Some(self),
+        }
+    }
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} [{}]", self.shown_place(), self.what, self.rule)

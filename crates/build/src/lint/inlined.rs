@@ -118,23 +118,36 @@ impl Values {
             for found in search.find_iter(bytes) {
                 let Pair { name, from, .. } = &self.pairs[found.pattern().as_usize()];
                 let what = format!("the value that `{name}` ({from}) had during the build");
-                findings.push(inlined("inlined/variable", path, lines.line_at(found.start()), what));
+                findings.push(inlined("inlined/variable", path, lines.line_at(found.start()), what, PAGE));
             }
         }
         if !is_example(path) {
-            let mut lines = Lines::of(bytes);
-            for found in self.schemes.find_iter(bytes) {
-                if let Some(host) = environment_host(bytes, found.start(), found.end()) {
-                    let what = format!("the address `{host}`, which belongs to one environment");
-                    findings.push(inlined("inlined/address", path, lines.line_at(found.start()), what));
-                }
-            }
+            findings.extend(self.addresses(path, bytes, PAGE));
         }
         findings
     }
+
+    /// Looks at a variable of an image, `NAME=value`.
+    pub(super) fn variable(&self, path: &str, text: &str) -> Vec<Finding> {
+        let fix = "declare the variable in [config], and give its value to each environment";
+        let found = self.addresses(path, text.as_bytes(), fix);
+        found.map(|finding| Finding { place: None, ..finding }).collect()
+    }
+
+    fn addresses(&self, path: &str, bytes: &[u8], fix: &str) -> impl Iterator<Item = Finding> {
+        let mut lines = Lines::of(bytes);
+        self.schemes.find_iter(bytes).filter_map(move |found| {
+            let host = environment_host(bytes, found.start(), found.end())?;
+            let what = format!("the address `{host}`, which belongs to one environment");
+            Some(inlined("inlined/address", path, lines.line_at(found.start()), what, fix))
+        })
+    }
 }
 
-fn inlined(rule: &str, path: &str, line: u64, what: String) -> Finding {
+/// What to do about a value in a front end.
+const PAGE: &str = "read it when the page is loaded: serve a small file, such as /env.js, that the server writes from its configuration";
+
+fn inlined(rule: &str, path: &str, line: u64, what: String, fix: &str) -> Finding {
     Finding {
         severity: Severity::Error,
         rule: rule.to_owned(),
@@ -142,7 +155,7 @@ fn inlined(rule: &str, path: &str, line: u64, what: String) -> Finding {
         place: Some(Place::Line(line)),
         layer: None,
         what,
-        fix: "read it when the page is loaded: serve a small file, such as /env.js, that the server writes from its configuration".to_owned(),
+        fix: fix.to_owned(),
     }
 }
 

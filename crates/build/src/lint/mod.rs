@@ -13,6 +13,7 @@
 mod committed;
 mod finding;
 mod inlined;
+mod installed;
 mod scan;
 mod secrets;
 mod shapes;
@@ -40,6 +41,7 @@ pub use stored::{Stored, StoredError};
 pub use waiver::InvalidWaiver;
 
 use committed::Committed;
+use installed::Installed;
 use stored::{Packing, StoredLayer};
 
 use crate::chunks::Joined;
@@ -206,6 +208,7 @@ pub fn lint(request: LintRequest<'_>) -> Result<Report, LintError> {
         inlined: inlined::Values::of(request.front_end)?,
         committed: Committed::new(request.values_files, request.contract).map_err(too_many)?,
         scanner: Scanner::new(),
+        installed: Installed::default(),
         findings: Vec::new(),
         files: 0,
         bytes: 0,
@@ -219,7 +222,8 @@ pub fn lint(request: LintRequest<'_>) -> Result<Report, LintError> {
     if let Some(config) = request.config {
         linter.config(config);
     }
-    let Linter { mut findings, files, bytes, .. } = linter;
+    let Linter { findings, installed, files, bytes, .. } = linter;
+    let mut findings = installed.judge(findings);
     findings.sort();
     findings.dedup();
     let judged = waiver::judge(findings, request.waivers, request.today)?;
@@ -267,6 +271,7 @@ struct Linter {
     inlined: inlined::Values,
     committed: Committed,
     scanner: Scanner,
+    installed: Installed,
     findings: Vec<Finding>,
     files: u64,
     bytes: u64,
@@ -359,6 +364,7 @@ impl Linter {
             let mut whole = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
             searched.by_ref().take(TEXT_BYTES_MAX).read_to_end(&mut whole)?;
             self.bytes += whole.len() as u64;
+            self.installed.read(path, &whole);
             self.whole(path, &whole, &mut found);
         }
         found.extend(self.committed.findings(path, searched.stream));
@@ -386,6 +392,9 @@ impl Linter {
             stream.feed(text.as_bytes());
             self.findings.extend(self.committed.findings(&path, stream));
             self.findings.extend(self.shapes.text(&path, text.as_bytes()));
+            if place.starts_with("Env ") {
+                self.findings.extend(self.inlined.variable(&path, text));
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use semel_build::checkout;
 use semel_build::collect::{self, PackFile};
 use semel_build::package::{self, PackageRequest, Packaged};
-use semel_build::pipeline::BuildError;
+use semel_build::pipeline::{Blame, BuildError};
 use semel_model::digest::Digest;
 use semel_model::project::{Definition, Project};
 use semel_oci::descriptor::{Annotations, Descriptor};
@@ -19,7 +19,7 @@ use semel_oci::manifest::Index;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{COMMITTED, PLAIN, Repo, request, runtime, told};
+use crate::support::{COMMITTED, PLAIN, Repo, build, host_with_toolchains, request, runtime, told};
 
 const IMAGE: &str = r#"format = 1
 component = "shop/api"
@@ -450,6 +450,30 @@ fn pack(files: &[PackFile], definition: &Definition, into: &Path) -> Result<Pack
         layout_dir: &into.join("layout"),
         threads: NonZeroUsize::new(3).unwrap(),
     }))
+}
+
+#[test]
+fn what_no_target_would_lay_out_has_no_version() {
+    for (run, problem) in [
+        (
+            r#"mkdir out; touch "$(printf 'out/bad\377name')""#,
+            "`/app/bad\u{fffd}name` has a name that is no UTF-8; a directory target knows the files of an archive by text",
+        ),
+        (
+            "mkdir out; truncate -s 300M out/zeros",
+            "/out/zeros` makes a layer that unpacks to more than 268435456 bytes; no target lays out what becomes more than 200 times its size",
+        ),
+    ] {
+        let project = format!(
+            "format = 1\ncomponent = \"a\"\n[build]\nrun = {run:?}\n[artefact]\nkind = \"archive\"\n\
+             files = [{{ from = \"out\", to = \"/app\" }}]\n"
+        );
+        let repo = Repo::with(&project, &[("a", "a")]).committed();
+        let refused = build(repo.source(), host_with_toolchains()).map(drop).unwrap_err();
+        assert!(refused.to_string().ends_with(problem), "{refused}");
+        assert!(refused.hint().is_some_and(|hint| hint.contains("exclude")), "{refused}");
+        assert_eq!(refused.blame(), Blame::Caller);
+    }
 }
 
 #[test]

@@ -169,6 +169,9 @@ fn the_order_of_a_directory_is_named_where_the_file_system_keeps_one() {
 fn what_languages_write_by_themselves_is_named_as_the_cause() {
     let node =
         "node -e \"require('fs').writeFileSync('out', 'const built = ' + JSON.stringify(new Date()))\"";
+    // The number comes first, and says nothing; the text behind it does.
+    let stamped = "t=$(date +%s); printf 'const unsigned n[] = { %s, 7 }; const char at[] = \"built at %s\"; \
+        int main(void) { return n[0] == at[0]; }' $t $t | cc -x c -o out -";
     let zip = "cp src/a a; touch a; python3 -m zipfile -c out.zip a; mv out.zip out";
     for (programs, run, expected) in [
         (vec!["python3"], "python3 -c \"print(set('abcdefghijkl'))\" > out", Cause::Order),
@@ -177,6 +180,7 @@ fn what_languages_write_by_themselves_is_named_as_the_cause() {
         (vec!["node", "faketime"], node, Cause::Clock),
         (vec!["cc"], "cc -o out \"$PWD/main.c\"", Cause::Path),
         (vec!["rustc"], "rustc --edition 2024 -o out \"$PWD/main.rs\"", Cause::Path),
+        (vec!["cc", "faketime"], stamped, Cause::Clock),
     ] {
         if has_all(&programs) {
             assert_cause(run, expected, &checked(run, &std::env::temp_dir()));

@@ -408,6 +408,49 @@ fn scripts_are_run_by_programs_that_are_inside() {
 }
 
 #[test]
+fn a_script_that_was_installed_for_another_place_is_told_where_its_program_is() {
+    let tree = |start: &str| {
+        Tree::image(start)
+            .executable("app/venv/bin/serve", "#!/build/venv/bin/python3\n")
+            .executable("app/venv/bin/python3", "")
+            .executable("usr/bin/python3", "")
+    };
+    let report = tree("entrypoint = [\"/app/venv/bin/serve\"]").check();
+    let [finding] = report.findings.as_slice() else { panic!("{report:?}") };
+    assert_eq!(
+        shown(finding),
+        "error: /app/venv/bin/serve is run by /build/venv/bin/python3, which is not in the artefact; /app/venv/bin/python3 is"
+    );
+    assert_eq!(
+        finding.fix,
+        "begin it with #!/app/venv/bin/python3, or start it as an argument of /app/venv/bin/python3"
+    );
+    // As an argument of its interpreter it is read, and its first line is a comment.
+    for start in [
+        "entrypoint = [\"/usr/bin/python3\", \"/app/venv/bin/serve\"]",
+        "entrypoint = [\"python3\", \"/app/venv/bin/serve\"]",
+    ] {
+        assert_eq!(tree(start).check().findings[0].severity, Severity::Warning, "{start}");
+    }
+    let wrapped = tree("entrypoint = [\"/init\", \"/app/venv/bin/serve\"]").executable("init", "");
+    assert_eq!(wrapped.check().findings[0].severity, Severity::Error, "another program executes it");
+
+    for (line, problem) in [
+        ("#!/usr/bin/python3\n", None),
+        ("#!/usr/bin/env python3\n", None),
+        (
+            "#!/build/venv/bin/python3\n",
+            Some("error: /app/bin/serve is run by /build/venv/bin/python3, a place that no other host has"),
+        ),
+    ] {
+        let start = "entrypoint = [\"/app/bin/serve\"]\nneeds = [\"python3\"]";
+        let tree = Tree::archive(start).executable("app/bin/serve", line);
+        let expected: Vec<String> = problem.map(str::to_owned).into_iter().collect();
+        assert_eq!(tree.found(), expected, "{line:?}");
+    }
+}
+
+#[test]
 fn an_archive_says_what_it_takes_from_its_host() {
     if !has_all(&["gcc"]) {
         return;

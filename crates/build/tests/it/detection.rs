@@ -57,6 +57,27 @@ fn a_plain_project_is_an_archive_of_its_files() {
 }
 
 #[test]
+fn what_nobody_here_can_build_is_said() {
+    for (files, said) in [
+        (vec![("go.mod", "module x\n")], Some("nothing here is built by go.mod yet: write the command")),
+        (
+            vec![("Dockerfile", "FROM scratch\n")],
+            Some("nothing here is built by Dockerfile yet: let [build] run"),
+        ),
+        (vec![("index.html", "hello")], None),
+        // A Makefile beside what is understood is for people.
+        (vec![("Makefile", "x:\n"), ("app.py", ""), ("requirements.txt", "flask\n")], None),
+    ] {
+        let warnings = propose(repo(&files).path(), &DYNAMIC).unwrap().warnings;
+        assert_eq!(warnings.len(), said.iter().count(), "{warnings:?}");
+        assert!(said.is_none_or(|said| warnings[0].starts_with(said)), "{warnings:?}");
+    }
+    let front_end = repo(&[("package.json", r#"{"scripts":{"build":"vite build"}}"#)]);
+    let refused = propose(front_end.path(), &DYNAMIC).unwrap_err();
+    assert!(refused.hint().is_some_and(|hint| hint.contains("from = \"dist\"")), "{refused}");
+}
+
+#[test]
 fn a_node_project_starts_what_npm_starts() {
     let server = "require('http').createServer((q, r) => r.end(q.url === '/healthz' ? 'ok' : '')).listen(process.env.PORT)";
     let manifest = r#"{"name":"api","scripts":{"start":"node server.js"},"engines":{"node":">=20.1"}}"#;

@@ -75,6 +75,24 @@ fn of_many_findings_in_one_file_the_first_are_told_and_the_rest_counted() {
 }
 
 #[test]
+fn what_pip_installed_is_other_peoples_wherever_it_lies() {
+    let documented = "\"\"\"amqp://guest:hunter2@broker.shop.net\"\"\"\n";
+    let record = ("app/lib/kombu-5.3.dist-info/RECORD", "kombu/transport/azure.py,sha256=x,1\n");
+    let files = [("app/lib/kombu/transport/azure.py", documented), record];
+    let done = Repo::with(&project(""), &files).committed().built();
+    let found = &report(&done)["findings"];
+    assert_eq!(
+        (&found[0]["severity"], &found[0]["rule"]),
+        (&json!("warning"), &json!("secret/password-in-url"))
+    );
+    let own = Repo::with(&project(""), &[files[0], record, ("app/lib/own.py", documented)]).committed();
+    assert_eq!(
+        forbidden(&own.build().map(|_| ()).unwrap_err()),
+        ["/app/lib/own.py:1: a password in a URL (hunt…, 7 characters) [secret/password-in-url]"]
+    );
+}
+
+#[test]
 fn a_front_end_with_an_inlined_address_is_not_published() {
     let build = "[build]\nrun = \"VITE_API=https://api.shop.net/v1 sh bundle.sh\"\n";
     let repo = Repo::with(
@@ -146,18 +164,8 @@ fn a_waiver_lets_its_finding_pass_until_it_runs_out_and_is_part_of_the_report() 
 
 #[test]
 fn a_secret_in_a_base_is_found_even_if_a_later_layer_deletes_it() {
-    let repo = Repo::with(
-        "format = 1\ncomponent = \"shop/api\"\n[artefact]\nkind = \"image\"\nfiles = [{ from = \"tool\", to = \"/tool\" }]\n",
-        &[("tool", "#!/bin/sh\n"), (".gitignore", "base\n")],
-    );
     let layers = [layer("srv/key.txt", secret().as_bytes()), layer("srv/.wh.key.txt", b"")];
-    let base = write_base(&repo, &layers);
-    let text = fs::read_to_string(repo.path().join("semel.toml")).unwrap();
-    repo.write(
-        "semel.toml",
-        &text.replace("kind = \"image\"", &format!("kind = \"image\"\nbase = \"base@{base}\"")),
-    );
-    repo.commit("feat: base");
+    let repo = on_base(&layers, &[]);
     let found = forbidden(&repo.build().map(|_| ()).unwrap_err());
     assert_eq!(
         found,
@@ -165,6 +173,33 @@ fn a_secret_in_a_base_is_found_even_if_a_later_layer_deletes_it() {
             "/srv/key.txt:1: an AWS access key (AKIA…, 20 characters), deleted by a later layer and still in the bytes [secret/aws-access-key]"
         ]
     );
+}
+
+#[test]
+fn an_address_of_one_environment_in_the_variables_of_a_base_is_found() {
+    let repo = on_base(&[layer("srv/x", b"x")], &["PATH=/bin", "API_URL=https://api.staging.shop.net"]);
+    let error = repo.build().map(|_| ()).unwrap_err();
+    assert_eq!(
+        forbidden(&error),
+        [
+            "image configuration: Env API_URL: the address `api.staging.shop.net`, which belongs to one environment [inlined/address]"
+        ]
+    );
+    assert!(error.problems()[0].1.contains("[config]"), "{:?}", error.problems());
+}
+
+/// A project with one file, on a base of these layers with these variables.
+fn on_base(layers: &[(Vec<u8>, Digest)], env: &[&str]) -> Repo {
+    let repo = Repo::with("", &[("tool", "#!/bin/sh\n"), (".gitignore", "base\n")]);
+    let base = write_base(&repo, layers, env);
+    repo.write(
+        "semel.toml",
+        &format!(
+            "format = 1\ncomponent = \"shop/api\"\n[artefact]\nkind = \"image\"\nbase = \"base@{base}\"\n\
+             files = [{{ from = \"tool\", to = \"/tool\" }}]\n"
+        ),
+    );
+    repo.committed()
 }
 
 /// A compressed layer of one file, and the digest of its tar bytes.
@@ -182,7 +217,7 @@ fn layer(path: &str, content: &[u8]) -> (Vec<u8>, Digest) {
 }
 
 /// Writes an OCI layout `base` into the project, and gives the digest of its manifest.
-fn write_base(repo: &Repo, layers: &[(Vec<u8>, Digest)]) -> Digest {
+fn write_base(repo: &Repo, layers: &[(Vec<u8>, Digest)], env: &[&str]) -> Digest {
     let dir = repo.path().join("base");
     fs::create_dir_all(dir.join("blobs/sha256")).unwrap();
     let blob = |media_type: &str, bytes: &[u8]| {
@@ -192,7 +227,7 @@ fn write_base(repo: &Repo, layers: &[(Vec<u8>, Digest)]) -> Digest {
     };
     let diff_ids: Vec<_> = layers.iter().map(|(_, diff_id)| diff_id).collect();
     let config = json!({
-        "architecture": "amd64", "os": "linux", "rootfs": { "type": "layers", "diff_ids": diff_ids }
+        "architecture": "amd64", "os": "linux", "config": { "Env": env }, "rootfs": { "type": "layers", "diff_ids": diff_ids }
     });
     let config = blob("application/vnd.oci.image.config.v1+json", config.to_string().as_bytes());
     let layers: Vec<_> =

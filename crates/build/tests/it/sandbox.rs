@@ -397,6 +397,27 @@ fn a_command_has_a_temporary_directory_of_its_own_and_no_part_in_that_of_the_hos
 }
 
 #[test]
+fn a_command_that_misses_the_network_is_told_that_run_has_none() {
+    for level in isolating_levels() {
+        let lookup = "getent hosts example.org || { echo Temporary failure in name resolution >&2; exit 1; }";
+        for (table, hinted) in [
+            (format!("run = '{lookup}'"), true),
+            (
+                format!(
+                    "run = '{lookup}'\nnetwork = true\nenv = {{ RES_OPTIONS = \"timeout:1 attempts:1\" }}"
+                ),
+                false,
+            ),
+            ("run = 'exit 1'".to_owned(), false),
+        ] {
+            let Some(BuildError::Run(error)) = build(&project(&table), level, |_| {}).err() else { continue };
+            let hint = error.hint().unwrap_or_default();
+            assert_eq!(hint.contains("[build] fetch"), hinted, "{level}: {table}: {hint}");
+        }
+    }
+}
+
+#[test]
 fn toolchains_work_at_every_level() {
     let tried = [
         ("rustc", "rustc --version"),

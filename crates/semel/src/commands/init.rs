@@ -12,8 +12,10 @@ use crate::settings::Settings;
 
 pub(super) fn run(args: &InitArgs, settings: &Settings, output: Output) -> Outcome {
     let dir = settings.directory();
-    let proposal =
-        detect::propose(dir, &Host::look()).map_err(|error| Failure::from_error(Exit::Usage, &error))?;
+    let proposal = detect::propose(dir, &Host::look()).map_err(|error| {
+        let hint = error.hint().map(str::to_owned);
+        Failure::from_error(Exit::Usage, &error).hints(hint)
+    })?;
     let path = dir.join(FILE_NAME);
     if args.print {
         print(&proposal, output);
