@@ -88,7 +88,7 @@ fn what_pip_installed_is_other_peoples_wherever_it_lies() {
     let own = Repo::with(&project(""), &[files[0], record, ("app/lib/own.py", documented)]).committed();
     assert_eq!(
         forbidden(&own.build().map(|_| ()).unwrap_err()),
-        ["/app/lib/own.py:1: a password in a URL (hunt…, 7 characters) [secret/password-in-url]"]
+        ["/app/lib/own.py:1: a password in a URL (h…, 7 characters) [secret/password-in-url]"]
     );
 }
 
