@@ -133,11 +133,12 @@ fn read_result(store: &Store, request: &Attest) -> Result<Found, EngineError> {
         (Some(digest), reproducibility::NAME) => reproduction(store, digest, request),
         (attachment, _) => {
             let Some(result) = request.result else {
-                return Err(EngineError::precondition(format!(
-                    "a result of type {} cannot be read from a file",
-                    request.kind
-                ))
-                .with_hint("say it: --result pass, --result fail"));
+                let kind = &request.kind;
+                let what = match attachment {
+                    Some(_) => format!("a result of type {kind} cannot be read from a file"),
+                    None => format!("nothing says what the result of type {kind} is"),
+                };
+                return Err(EngineError::precondition(what).with_hint("say it: --result pass, --result fail"));
             };
             let predicate = json!({
                 "result": result,

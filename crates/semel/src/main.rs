@@ -49,9 +49,10 @@ fn main() -> ExitCode {
     let done = runtime.block_on(commands::run(cli, settings, output));
     // Work that nobody waits for any more, such as a blocking read, does not keep the program.
     runtime.shutdown_timeout(std::time::Duration::from_millis(50));
-    match done {
-        Ok(exit) => exit.into(),
-        Err(failure) => report::failure(&output, &failure),
+    match (done, output::loss()) {
+        (Ok(_), Some(error)) => report::loss(&output, error),
+        (Ok(exit), None) => exit.into(),
+        (Err(failure), _) => report::failure(&output, &failure),
     }
 }
 

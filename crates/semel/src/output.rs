@@ -1,10 +1,12 @@
 //! What is said: data on standard output, messages on standard error.
 //!
-//! A pipe that nobody reads any more ends the output, never the program. Colour only where a person looks and wants it; no
+//! A pipe that nobody reads any more ends the output, never the program; any other place that takes no data, such as a full
+//! disk, is a fault. Colour only where a person looks and wants it; no
 //! meaning by colour alone.
 
 use std::fmt::Display;
-use std::io::Write as _;
+use std::io::{self, Write as _};
+use std::sync::OnceLock;
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::Table;
@@ -42,13 +44,13 @@ impl Output {
 
     /// A line of data on standard output.
     pub(crate) fn data(&self, line: &str) {
-        drop(writeln!(anstream::stdout(), "{line}"));
+        note_loss(writeln!(anstream::stdout(), "{line}"));
     }
 
     /// Bytes on standard output, as they are.
     pub(crate) fn bytes(&self, bytes: &[u8]) {
         let mut stdout = std::io::stdout();
-        drop(stdout.write_all(bytes).and_then(|()| stdout.flush()));
+        note_loss(stdout.write_all(bytes).and_then(|()| stdout.flush()));
     }
 
     /// What is true now, or what happens: a line on standard error, unless the caller wants only the essential value.
@@ -82,6 +84,26 @@ impl Output {
     pub(crate) fn note(&self, word: &str, line: &str) {
         drop(writeln!(anstream::stderr(), "  {word}: {line}"));
     }
+}
+
+/// Why the process's one standard output did not take data, if it did not.
+static LOSS: OnceLock<io::Error> = OnceLock::new();
+
+fn note_loss(written: io::Result<()>) {
+    if let Err(error) = written {
+        // The first cause is told.
+        drop(LOSS.set(error));
+    }
+}
+
+/// Why data is missing on standard output.
+pub(crate) fn loss() -> Option<&'static io::Error> {
+    LOSS.get().filter(|error| error.kind() != io::ErrorKind::BrokenPipe)
+}
+
+/// Whether nothing more can be written to standard output, for who would write without end.
+pub(crate) fn is_over() -> bool {
+    LOSS.get().is_some()
 }
 
 fn painted(colour: AnsiColor, text: &str) -> String {

@@ -172,6 +172,12 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() }
 }
 
+/// Says that data is missing on standard output, where nothing more can be said.
+pub(crate) fn loss(output: &Output, error: &std::io::Error) -> ExitCode {
+    output.problem("error", &format!("cannot write to standard output: {error}"));
+    Exit::Fault.into()
+}
+
 /// Says why a command did not do what was asked.
 pub(crate) fn failure(output: &Output, failure: &Failure) -> ExitCode {
     if output.is_json() {

@@ -11,6 +11,7 @@ use tokio::io::AsyncReadExt as _;
 use super::Outcome;
 use super::live_log::{Following, PAUSE};
 use crate::cli::{BuildLogArgs, Cli};
+use crate::output;
 use crate::report::{Exit, Failure};
 use crate::session::Session;
 
@@ -89,6 +90,9 @@ async fn follow(
     let mut following = Following::new(component, number, platform);
     let show = |line: &Line<'_>| session.output.data(&shown(line));
     while following.step(session, show).await? {
+        if output::is_over() {
+            return Ok(Exit::Done);
+        }
         tokio::time::sleep(PAUSE).await;
     }
     following.finish(session, show).await?;

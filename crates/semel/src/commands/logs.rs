@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{Outcome, component, converge, naming, pipeline};
 use crate::cli::{Cli, LogsArgs};
+use crate::output;
 use crate::report::{Exit, Failure};
 use crate::session::Session;
 
@@ -53,6 +54,9 @@ pub(super) async fn run(args: &LogsArgs, cli: &Cli, session: &Session) -> Outcom
         }
         let (bytes, next) = logs::since(&root, mark).map_err(failed)?;
         session.output.bytes(&bytes);
+        if output::is_over() {
+            return Ok(Exit::Done);
+        }
         mark = next;
     }
 }

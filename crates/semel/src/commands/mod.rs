@@ -138,7 +138,7 @@ async fn dispatch(cli: &Cli, settings: Settings, output: Output) -> Outcome {
         Verb::Recover => recover::run(cli, &settings, output).await,
         Verb::Supervise(args) => supervise::run(args).await,
         Verb::Sample(verb) => sample::run(verb, &settings, output).await,
-        Verb::Completions(args) => Ok(shell::completions(args)),
+        Verb::Completions(args) => Ok(shell::completions(args, output)),
         Verb::Man(args) => shell::man(args, output),
         Verb::Build(args) => build::run(args, cli, settings, output).await,
         Verb::Version(args) => version::run(args, cli, settings, output).await,

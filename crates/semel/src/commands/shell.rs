@@ -7,11 +7,10 @@ use crate::cli::{self, CompletionsArgs, ManArgs};
 use crate::output::Output;
 use crate::report::{Exit, Failure};
 
-pub(super) fn completions(args: &CompletionsArgs) -> Exit {
+pub(super) fn completions(args: &CompletionsArgs, output: Output) -> Exit {
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut cli::whole(), "semel", &mut text);
-    // A pipe that nobody reads is no failure.
-    drop(std::io::Write::write_all(&mut std::io::stdout(), &text));
+    output.bytes(&text);
     Exit::Done
 }
 

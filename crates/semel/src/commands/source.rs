@@ -129,7 +129,9 @@ impl Place {
 
     /// Puts the source there, as a whole or not at all; gives the number of files of a directory.
     fn put(&self, layer: &Path) -> Result<Option<usize>, Failure> {
-        let failed = |error: io::Error| Failure::from_error(Exit::Fault, &error);
+        let failed = |error: io::Error| {
+            Failure::fault(format!("cannot write {}", self.shown())).because([error.to_string()])
+        };
         match self {
             Self::Directory(path) => {
                 let beside =
@@ -161,6 +163,13 @@ impl Place {
                     _ => Ok(None),
                 }
             }
+        }
+    }
+
+    fn shown(&self) -> String {
+        match self {
+            Self::Directory(path) | Self::Tar { file: path, .. } => path.display().to_string(),
+            Self::Output => "to standard output".to_owned(),
         }
     }
 

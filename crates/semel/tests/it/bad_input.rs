@@ -285,7 +285,7 @@ const CASES: &[Case] = &[
         setup: |_| {},
         command: &["attest", "0.1.0", "--type", "smoke"],
         code: 2,
-        says: &["--result"],
+        says: &["nothing says what the result of type smoke is", "--result"],
     },
     Case {
         what: "an address that others can reach",

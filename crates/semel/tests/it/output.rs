@@ -2,9 +2,10 @@
 //! fits a screen.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 
-use crate::environment::{COMPONENT, TestEnvironment, finish};
+use crate::environment::{COMPONENT, TestEnvironment, finish, met};
 
 /// Verbs in an order in which each has something to do, and the exit code that each ends with.
 const VERBS: &[(&[&str], i32)] = &[
@@ -223,6 +224,42 @@ fn a_pipe_that_nobody_reads_is_no_failure() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!said.contains("panicked"), "{words:?}: {said}");
         assert!(output.status.success(), "{words:?}: {:?} {said}", output.status);
+    }
+}
+
+#[test]
+fn who_follows_a_log_ends_with_its_reader() {
+    let environment = TestEnvironment::project();
+    environment.edit("run.sh", "do sleep 1", "do echo still here; sleep 0.1");
+    environment.commit("feat: go on greeting");
+    environment.ok(&["deploy", "dev"]);
+    let mut command = environment.command(&["logs", "dev", "--follow"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(child.wait().unwrap().success(), "{line}");
+}
+
+#[test]
+fn data_that_cannot_be_written_is_a_fault() {
+    const FULL: &str = "/dev/full";
+    if !met(std::path::Path::new(FULL).exists(), "there is no /dev/full") {
+        return;
+    }
+    let environment = TestEnvironment::project();
+    environment.build();
+    for words in [
+        &["versions"][..],
+        &["--json", "inspect", "0.1.0"],
+        &["evidence", "0.1.0", "sbom", "--raw"],
+        &["completions", "bash"],
+    ] {
+        let mut command = environment.command(words);
+        command.stdout(fs::File::create(FULL).unwrap());
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(3), "{words:?}: {said}");
+        assert!(said.contains("error: cannot write to standard output: "), "{words:?}: {said}");
     }
 }
 
