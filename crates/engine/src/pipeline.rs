@@ -85,10 +85,13 @@ pub async fn find(
 
 /// The pipeline in force, which must be there.
 pub async fn get(store: &Store, conn: &mut Conn, component: &ComponentName) -> Result<InForce, EngineError> {
-    find(store, conn, component).await?.ok_or_else(|| {
-        EngineError::precondition(format!("{component} has no pipeline in this store"))
-            .with_hint("declare [environment.NAME] tables in semel.toml, then: semel pipeline apply")
-    })
+    find(store, conn, component).await?.ok_or_else(|| none_in_force(component))
+}
+
+/// A component has no pipeline, where one is needed.
+pub fn none_in_force(component: &ComponentName) -> EngineError {
+    EngineError::not_found(format!("{component} has no pipeline in this store"))
+        .with_hint("declare [environment.NAME] tables in semel.toml, then: semel pipeline apply")
 }
 
 /// Refuses an environment that the component does not have: a mistyped name must not look as if it had an effect.

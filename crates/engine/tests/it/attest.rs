@@ -67,7 +67,7 @@ async fn what_proves_nothing_is_refused_and_leaves_nothing() {
     }
     for (request, expected) in [
         (about("1.0.0", "junit"), "a junit result needs its report"),
-        (about("1.0.0", "manual"), "cannot be read from a file"),
+        (about("1.0.0", "manual"), "nothing says what the result of type manual is"),
         (about("1.0.0", "Not A Type"), "is no type of evidence"),
         (Attest { result: Some(EvidenceResult::Pass), ..about("9.9.9", "manual") }, "has no version 9.9.9"),
     ] {

@@ -89,9 +89,10 @@ async fn show(args: &EnvironmentArg, cli: &Cli, session: &Session) -> Outcome {
     .await?;
     let planned =
         PlanDeployment { component: component.clone(), version: None, environment: args.environment.clone() };
-    let contract = match session.client.call(&planned).await {
-        Ok(plan) => plan.contract,
-        Err(_) => found.map(|found| found.project.definition.config).unwrap_or_default(),
+    let contract = match (session.client.call(&planned).await, found) {
+        (Ok(plan), _) => plan.contract,
+        (Err(_), Some(found)) => found.project.definition.config,
+        (Err(error), None) => return Err(error.into()),
     };
     let mut rows = Vec::new();
     for (key, rule) in &contract.0 {

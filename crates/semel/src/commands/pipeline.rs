@@ -1,5 +1,6 @@
 //! `semel pipeline`: the file proposes, the store disposes.
 
+use semel_engine::error::EngineError;
 use semel_engine::pipeline::{self, Apply, InForce};
 use semel_model::name::{ComponentName, EnvironmentName};
 use semel_model::pipeline::{Binding, Health, Pipeline};
@@ -62,7 +63,7 @@ fn refuse_empty(pipeline: &Pipeline) -> Result<(), Failure> {
 async fn show(component: &ComponentName, session: &Session) -> Outcome {
     let Some(in_force) = session.client.call(&ShowPipeline { component: component.clone() }).await?.in_force
     else {
-        return Err(none_in_force(component));
+        return Err(not_found(&pipeline::none_in_force(component)));
     };
     let output = session.output;
     if output.is_json() {
@@ -90,9 +91,8 @@ async fn show(component: &ComponentName, session: &Session) -> Outcome {
     Ok(Exit::Done)
 }
 
-fn none_in_force(component: &ComponentName) -> Failure {
-    Failure::new(Exit::NotFound, format!("{component} has no pipeline in this store"))
-        .hint("semel pipeline apply")
+fn not_found(error: &EngineError) -> Failure {
+    Failure::from_error(Exit::NotFound, error).hints(error.hint().map(str::to_owned))
 }
 
 /// The binding of an environment. An environment that the pipeline does not have is refused; none: there is no pipeline.
@@ -103,10 +103,8 @@ pub(super) async fn find_binding(
 ) -> Result<Option<Binding>, Failure> {
     let in_force = session.client.call(&ShowPipeline { component: component.clone() }).await?.in_force;
     let Some(in_force) = in_force else { return Ok(None) };
-    match pipeline::binding(&in_force, environment) {
-        Ok(binding) => Ok(Some(binding.clone())),
-        Err(error) => Err(Failure::from_error(Exit::NotFound, &error).hints(error.hint().map(str::to_owned))),
-    }
+    let binding = pipeline::binding(&in_force, environment).map_err(|error| not_found(&error))?;
+    Ok(Some(binding.clone()))
 }
 
 /// The binding of an environment, which must be there.
@@ -115,7 +113,8 @@ pub(super) async fn binding(
     environment: &EnvironmentName,
     session: &Session,
 ) -> Result<Binding, Failure> {
-    find_binding(component, environment, session).await?.ok_or_else(|| none_in_force(component))
+    let found = find_binding(component, environment, session).await?;
+    found.ok_or_else(|| not_found(&pipeline::none_in_force(component)))
 }
 
 async fn diff(session: &Session) -> Outcome {

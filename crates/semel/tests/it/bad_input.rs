@@ -534,6 +534,14 @@ const CASES: &[Case] = &[
         says: &["has no environment stagging", "hint: did you mean staging?"],
     },
     Case {
+        what: "the configuration of a component that does not exist",
+        world: applied,
+        setup: |_| {},
+        command: &["config", "show", "dev", "-c", "tiny/servise"],
+        code: 4,
+        says: &["tiny/servise has no pipeline in this store"],
+    },
+    Case {
         what: "a key to forget in an environment that does not exist",
         world: applied,
         setup: |_| {},
