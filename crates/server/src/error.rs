@@ -76,7 +76,8 @@ fn status_of(error: &EngineError) -> StatusCode {
         }
         EngineError::NotAllowed { .. } => StatusCode::FORBIDDEN,
         EngineError::Blob(BlobError::BusyUpload(_)) => StatusCode::TOO_MANY_REQUESTS,
-        EngineError::TryAgain { .. } | EngineError::Append(AppendError::HeadMoved { .. }) => {
+        EngineError::TryAgain { .. }
+        | EngineError::Append(AppendError::HeadMoved { .. } | AppendError::Collected(_)) => {
             StatusCode::SERVICE_UNAVAILABLE
         }
         _ => StatusCode::INTERNAL_SERVER_ERROR,
@@ -191,7 +192,7 @@ fn code_of(error: &EngineError) -> Option<ErrorCode> {
         | EngineError::Conflict { .. }
         | EngineError::NotAllowed { .. } => ErrorCode::Denied,
         EngineError::TryAgain { .. }
-        | EngineError::Append(AppendError::HeadMoved { .. })
+        | EngineError::Append(AppendError::HeadMoved { .. } | AppendError::Collected(_))
         | EngineError::Blob(BlobError::BusyUpload(_)) => ErrorCode::TooManyRequests,
         _ => return None,
     })

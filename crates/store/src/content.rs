@@ -12,6 +12,7 @@ use semel_model::name::ComponentName;
 use semel_oci::manifest::{InvalidManifest, ParsedManifest};
 
 use crate::blobs::{BlobError, Blobs};
+use crate::ledger::AppendError;
 use crate::projections::{document, parsed};
 use crate::sql::{Conn, SqlError, Value, text};
 
@@ -41,16 +42,62 @@ pub enum ContentError {
     Sql(#[from] SqlError),
 }
 
+/// The documents that new leaves name for the first time are here. They were put here before the turn, and a collection may
+/// have had its own since.
+pub(crate) async fn require_documents(
+    conn: &mut Conn,
+    blobs: &Blobs,
+    leaves: &[Leaf],
+) -> Result<(), AppendError> {
+    for digest in changes(leaves).flat_map(document::of) {
+        if !is_here(blobs, &digest)? && !document::is_named(conn, &digest).await? {
+            return Err(AppendError::Collected(digest));
+        }
+    }
+    Ok(())
+}
+
+fn changes(leaves: &[Leaf]) -> impl Iterator<Item = &Change> {
+    leaves.iter().filter_map(|leaf| match leaf {
+        Leaf::Entry(entry) => Some(&entry.change),
+        Leaf::Signature(_) => None,
+    })
+}
+
+/// Whether a blob is in its place, also one that was on its way out. For whoever has the turn: it stays.
+fn is_here(blobs: &Blobs, digest: &Digest) -> Result<bool, AppendError> {
+    if blobs.contains(digest) {
+        return Ok(true);
+    }
+    blobs
+        .hold(digest)
+        .map_err(|error| AppendError::Io { what: "a blob", source: std::io::Error::other(error) })
+}
+
 /// Reads what the manifests of new leaves need. Their bytes are in the store before the leaves are.
-pub(crate) async fn read_leaves(conn: &mut Conn, blobs: &Blobs, leaves: &[Leaf]) -> Result<(), SqlError> {
-    for leaf in leaves {
-        let Leaf::Entry(entry) = leaf else { continue };
-        let Change::ManifestStored(body) = &entry.change else { continue };
+pub(crate) async fn read_leaves(conn: &mut Conn, blobs: &Blobs, leaves: &[Leaf]) -> Result<(), AppendError> {
+    for change in changes(leaves) {
+        let Change::ManifestStored(body) = change else { continue };
+        if !is_here(blobs, &body.digest)? {
+            return Err(AppendError::Collected(body.digest.clone()));
+        }
         match read(conn, blobs, &body.component, &body.digest, &body.media_type).await {
             // Whoever collects reads it again, and stops where that fails.
-            Err(ContentError::Sql(error)) => return Err(error),
+            Err(ContentError::Sql(error)) => return Err(error.into()),
             Err(error) => tracing::error!(%error, "A manifest cannot be read"),
-            Ok(()) => {}
+            Ok(()) => require_blobs(conn, blobs, &body.digest).await?,
+        }
+    }
+    Ok(())
+}
+
+/// The blobs of a new manifest are here.
+async fn require_blobs(conn: &mut Conn, blobs: &Blobs, manifest: &Digest) -> Result<(), AppendError> {
+    let statement = "SELECT digest FROM content WHERE manifest = $1 AND role = 'content' ORDER BY digest";
+    for row in conn.rows(statement, &[text(manifest)]).await? {
+        let digest = parsed(row.text(0));
+        if !is_here(blobs, &digest)? {
+            return Err(AppendError::Collected(digest));
         }
     }
     Ok(())

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use ed25519_dalek::SigningKey;
 use jiff::Timestamp;
 use semel_model::actor::Actor;
+use semel_model::digest::Digest;
 use semel_model::entry::{Change, Entry, InvalidLeaf, Leaf};
 use semel_model::merkle::{self, Frontier, Hash, Node};
 use semel_model::note::{Checkpoint, NoteError};
@@ -64,6 +65,9 @@ pub enum AppendError {
         /// What is there.
         found: u64,
     },
+    /// A collection took what the change names for unneeded, between its being stored and being named.
+    #[error("blob {0} was collected while it was recorded; try again")]
+    Collected(Digest),
     /// A leaf is too large or malformed.
     #[error("cannot record an entry")]
     Leaf(#[from] InvalidLeaf),
@@ -258,8 +262,9 @@ impl Turn {
         if !leaves.is_empty() {
             self.refuse_to_fork().await?;
             let mut grown = self.frontier().await?;
-            insert(self.db(), &mut grown, &leaves, &bytes).await?;
             let blobs = self.store.blobs().clone();
+            content::require_documents(self.db(), &blobs, &leaves).await?;
+            insert(self.db(), &mut grown, &leaves, &bytes).await?;
             content::read_leaves(self.db(), &blobs, &leaves).await?;
             frontier = Some(grown);
         }

@@ -101,7 +101,8 @@ impl ErrorClass {
             EngineError::Conflict { .. } => Self::Conflict,
             EngineError::NotAllowed { .. } => Self::NotAllowed,
             EngineError::Verification { .. } | EngineError::Blob(BlobError::Damaged(_)) => Self::Verification,
-            EngineError::TryAgain { .. } | EngineError::Append(AppendError::HeadMoved { .. }) => {
+            EngineError::TryAgain { .. }
+            | EngineError::Append(AppendError::HeadMoved { .. } | AppendError::Collected(_)) => {
                 Self::TryAgain
             }
             _ if crate::error::is_database_away(error) => Self::TryAgain,

@@ -3,7 +3,8 @@
 use std::pin::Pin;
 use std::task::Poll;
 
-use semel_model::entry::{Change, ComponentCreated, HoldReleased, Leaf};
+use semel_model::digest::Digest;
+use semel_model::entry::{BuildFailed, Change, ComponentCreated, HoldReleased, Leaf, ManifestStored};
 use semel_model::merkle;
 use semel_model::version::TagPolicy;
 use semel_store::keys::{KeyError, KeyRing};
@@ -12,7 +13,7 @@ use semel_store::projections::{artefact, component, deployment};
 use semel_store::{OpenError, Store, audit};
 
 use super::world;
-use crate::{actor, fill, now};
+use crate::{MEDIA_TYPE, actor, fill, now};
 
 #[tokio::test]
 async fn what_is_recorded_is_found_again_and_proved() {
@@ -143,6 +144,16 @@ async fn turns_that_wait_for_each_other_are_made_durable_together() {
     assert_eq!(audit::verify(&store).await.unwrap().problems, Vec::<String>::new());
 }
 
+fn stored(digest: &Digest, bytes: &[u8]) -> Change {
+    Change::ManifestStored(ManifestStored {
+        component: "shop/api".parse().unwrap(),
+        digest: digest.clone(),
+        media_type: MEDIA_TYPE.to_owned(),
+        size: bytes.len() as u64,
+        subject: None,
+    })
+}
+
 fn created(store: &Store, number: u32) -> Change {
     Change::ComponentCreated(ComponentCreated {
         component: format!("c{number}").parse().unwrap(),
@@ -170,6 +181,38 @@ async fn a_change_is_made_durable_also_when_nobody_waits_for_it_any_more() {
         }
     }
     assert_eq!(store.turn().await.unwrap().size(), before + 1);
+    assert_eq!(audit::verify(&store).await.unwrap().problems, Vec::<String>::new());
+}
+
+/// A collection may have its turn between the bytes and the entry that names them.
+#[tokio::test]
+async fn what_an_entry_names_is_there_when_it_is_recorded() {
+    let Some(world) = world() else { return };
+    let store = world.new_store().await;
+    fill(&store, 1).await;
+    let who = actor(&store).await;
+    let bytes = crate::manifest(7);
+    let digest = store.blobs().put(&bytes).unwrap().digest;
+    let log = store.blobs().put(b"what the build said").unwrap().digest;
+    let failed = BuildFailed {
+        component: "shop/api".parse().unwrap(),
+        number: 1,
+        reason: "it did not build".to_owned(),
+        log: Some(log.clone()),
+        platform: None,
+    };
+    let size = store.turn().await.unwrap().size();
+    for (named, change) in [(digest.clone(), stored(&digest, &bytes)), (log, Change::BuildFailed(failed))] {
+        store.blobs().discard(&named).unwrap();
+        store.blobs().purge(&named).unwrap();
+        let refused = store.turn().await.unwrap().record(&who, now(), vec![change.clone()]).await;
+        assert!(matches!(&refused, Err(AppendError::Collected(gone)) if *gone == named), "{refused:?}");
+        assert_eq!(store.turn().await.unwrap().size(), size, "nothing was recorded");
+    }
+    store.blobs().put(&bytes).unwrap();
+    store.blobs().discard(&digest).unwrap();
+    store.turn().await.unwrap().record(&who, now(), vec![stored(&digest, &bytes)]).await.unwrap();
+    assert!(store.blobs().contains(&digest), "what was on its way out comes back");
     assert_eq!(audit::verify(&store).await.unwrap().problems, Vec::<String>::new());
 }
 
