@@ -113,7 +113,7 @@ pub async fn backup(store: &Store, to: &Path, now: Timestamp) -> Result<Copied, 
     }
     create_private_dir(&keys).map_err(at(&keys))?;
     for dir in [&target, &target.join("ledger"), &keys] {
-        sweep(dir)?;
+        durable::sweep(dir).map_err(at(dir))?;
     }
     let turn = store.turn().await?;
     let mut conn = store.reader().await?;
@@ -131,21 +131,6 @@ pub async fn backup(store: &Store, to: &Path, now: Timestamp) -> Result<Copied, 
     let bytes = serde_json::to_vec_pretty(&manifest).expect("a manifest is JSON");
     durable::replace(&path, &bytes, Access::Shared).map_err(at(&path))?;
     Ok(Copied { entries, blobs: copied, kept, damaged })
-}
-
-/// Removes what a backup or a restore that was broken off left in a directory.
-fn sweep(dir: &Path) -> Result<(), BackupError> {
-    for item in fs::read_dir(dir).map_err(at(dir))? {
-        let path = item.map_err(at(dir))?.path();
-        if is_temporary(&path) {
-            fs::remove_file(&path).map_err(at(&path))?;
-        }
-    }
-    Ok(())
-}
-
-fn is_temporary(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".tmp-"))
 }
 
 /// A copy that is whole and durable under a temporary name.
@@ -206,7 +191,7 @@ pub async fn restore(from: &Path, place: &Place) -> Result<Copied, BackupError> 
         durable::create_dir(&place.dir.join(dir)).map_err(at(&place.dir))?;
     }
     for dir in [&place.dir, &place.dir.join("ledger")] {
-        sweep(dir)?;
+        durable::sweep(dir).map_err(at(dir))?;
     }
     let CopiedBlobs { copied, kept, damaged } = copy_blobs(&source, &place.dir)?;
     put_in_place(copy_all(&source.join("ledger"), &place.dir.join("ledger"))?)?;
@@ -238,7 +223,7 @@ fn restore_keys(from: &Path, place: &Place, store: &str) -> Result<(), BackupErr
     }
     let temporary = place.keys.join(format!(".tmp-{store}"));
     create_private_dir(&temporary).map_err(at(&temporary))?;
-    sweep(&temporary)?;
+    durable::sweep(&temporary).map_err(at(&temporary))?;
     put_in_place(copy_all(from, &temporary)?)?;
     put_in_place(vec![Ready { temporary, path: keys }])
 }
@@ -284,7 +269,7 @@ fn copy_all(from: &Path, to: &Path) -> Result<Vec<Ready>, BackupError> {
     let mut ready = Vec::new();
     for item in fs::read_dir(from).map_err(at(from))? {
         let item = item.map_err(at(from))?;
-        if item.file_type().map_err(at(from))?.is_file() && !is_temporary(&item.path()) {
+        if item.file_type().map_err(at(from))?.is_file() && !durable::is_temporary(&item.file_name()) {
             ready.push(copy_file(&item.path(), &to.join(item.file_name()))?);
         }
     }
@@ -313,7 +298,7 @@ fn copy_blobs(from: &Path, to: &Path) -> Result<CopiedBlobs, BackupError> {
         }
         let shard = copy.parent().unwrap_or(to);
         durable::create_dir(shard).map_err(at(shard))?;
-        sweep(shard)?;
+        durable::sweep(shard).map_err(at(shard))?;
         let ready = copy_file(&blob, &copy)?;
         match verify_file(&ready.temporary, &digest) {
             Ok(_) => {

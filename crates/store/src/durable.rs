@@ -3,6 +3,7 @@
 //! Nothing is visible under its final name before it is whole and on the disk: temporary name in the same file system,
 //! `fdatasync`, link or rename, `fsync` of the directory.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -188,6 +189,22 @@ pub fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_data()?;
     if fresh { sync_dir(parent(path)) } else { Ok(()) }
+}
+
+/// Removes what somebody who was killed left of writes in a directory. For whoever is the only one who writes there.
+pub fn sweep(dir: &Path) -> io::Result<()> {
+    for item in std::fs::read_dir(dir)? {
+        let item = item?;
+        if is_temporary(&item.file_name()) && item.file_type()?.is_file() {
+            std::fs::remove_file(item.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file has the name of a write that is not finished.
+pub fn is_temporary(name: &OsStr) -> bool {
+    name.to_string_lossy().starts_with(".tmp-")
 }
 
 /// Shortens a file to a length, for cutting off a torn tail.

@@ -295,6 +295,7 @@ impl Store {
         store.prepare_database(place).await?;
         store.require_own_blobs()?;
         // A store that cannot be written can still be read; who appends to it will hear why it cannot.
+        drop(create_empty(&place.dir));
         drop(store.finish_broken_append().await);
         Ok(store)
     }
@@ -597,7 +598,14 @@ pub(crate) fn mark_blobs(dir: &Path, id: &str) -> io::Result<()> {
 /// What a store is, while it is restored: it is none before everything is there.
 const RESTORING: &str = "restoring.json";
 
-const SUBDIRECTORIES: [&str; 2] = ["ledger", "trash"];
+/// The directories that hold nothing most of the time: not everything that copies a store keeps them.
+fn create_empty(dir: &Path) -> Result<(), OpenError> {
+    let trash = dir.join("trash");
+    durable::create_dir(&trash).map_err(io_error("create", &trash))?;
+    let uploads = Uploads::of(dir);
+    if uploads.dir().is_dir() { Ok(()) } else { create_apart(uploads.dir()) }
+}
+
 /// The directory whose subdirectories hold the blobs.
 const BLOBS: &str = "blobs/sha256";
 
@@ -628,11 +636,9 @@ fn prepare_directory(dir: &Path) -> Result<(), OpenError> {
         return Err(OpenError::NotAStore(dir.to_owned()));
     }
     create_apart(dir)?;
-    for name in SUBDIRECTORIES {
-        let path = dir.join(name);
-        durable::create_dir(&path).map_err(io_error("create", &path))?;
-    }
-    create_apart(Uploads::of(dir).dir())?;
+    let ledger = dir.join("ledger");
+    durable::create_dir(&ledger).map_err(io_error("create", &ledger))?;
+    create_empty(dir)?;
     create_apart(&dir.join(BLOBS))
 }
 

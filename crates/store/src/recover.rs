@@ -85,6 +85,7 @@ pub async fn recover(place: &Place) -> Result<Recovered, RecoverError> {
         refuse_foreign_database(place, schema::owner(&mut conn).await?.as_deref(), source.store)?;
         return source.extend(&mut conn).await;
     }
+    durable::sweep(&place.dir).map_err(RecoverError::Place)?;
     let temporary = place.dir.join(durable::temporary_name(".tmp-recover-"));
     let mut conn = Db::at(&temporary).connect().await?;
     let recovered = source.extend(&mut conn).await?;

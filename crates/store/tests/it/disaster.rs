@@ -318,6 +318,21 @@ async fn a_restore_that_was_broken_off_is_no_store_and_goes_on() {
 }
 
 #[tokio::test]
+async fn a_copy_without_its_empty_directories_is_a_store_all_the_same() {
+    let Some(world) = world() else { return };
+    let store = world.new_store().await;
+    fill(&store, 1).await;
+    store.close().await;
+    for name in ["trash", "uploads"] {
+        std::fs::remove_dir_all(store.dir().join(name)).unwrap();
+    }
+    let store = Store::open(&world.place()).await.unwrap();
+    let blob = store.blobs().put(b"something new").unwrap().digest;
+    store.blobs().discard(&blob).unwrap();
+    assert_eq!(store.blobs().trashed().unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn a_backup_that_was_broken_off_leaves_the_one_before_it_whole() {
     let Some(world) = world() else { return };
     let store = world.new_store().await;

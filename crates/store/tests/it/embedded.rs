@@ -78,7 +78,11 @@ async fn a_damaged_database_is_put_aside_and_made_anew() {
         let damaged = std::fs::read(&database).unwrap();
 
         let release = HoldReleased { environment: "production".parse().unwrap(), component: None };
+        // What one that was killed left.
+        let left = world.place().dir.join(".tmp-recover-1");
+        write(&left, b"half of it");
         let recovered = recover::recover(&world.place()).await.unwrap();
+        assert!(!left.exists(), "{how}");
         assert_eq!(recovered.taken, recovered.entries, "{how}");
         let aside = recovered.aside.unwrap_or_else(|| panic!("{how}: it is kept"));
         assert_eq!(std::fs::read(aside).unwrap(), damaged, "{how}");
