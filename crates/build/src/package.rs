@@ -176,9 +176,24 @@ impl PackageError {
             ),
             Self::Unfit { .. } => Some("rename it, or leave it out with [artefact] exclude".to_owned()),
             Self::Base(error) => error.hint(),
+            Self::Write { source, .. } if is_full(source) => {
+                Some("make room there, or let XDG_CACHE_HOME name a directory with more: semel doctor".to_owned())
+            }
             Self::Read { .. } | Self::Write { .. } | Self::Layout { .. } => None,
         }
     }
+
+    /// Files are read while what is made of them is written: no reading fills a disk.
+    pub(crate) fn of_writing(self, written: &Path) -> Self {
+        match self {
+            Self::Read { source, .. } if is_full(&source) => Self::Write { path: written.to_owned(), source },
+            other => other,
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Packages the files. What was written before an error stays behind in `layout_dir`, which is the caller's to remove.
@@ -356,7 +371,8 @@ fn write_entries(plan: &LayerPlan) -> Result<PackagedLayer, PackageError> {
             PackKind::Dir => layer.directory(path).map_err(unwritten)?,
             PackKind::Symlink { target } => layer.symlink(path, target).map_err(unwritten)?,
             PackKind::File { mode, size, from, stamp } => {
-                read_unchanged(from, *size, stamp, |file| layer.file(path, *mode, *size, file))?;
+                read_unchanged(from, *size, stamp, |file| layer.file(path, *mode, *size, file))
+                    .map_err(|error| error.of_writing(&plan.scratch))?;
                 files += 1;
             }
         }
@@ -548,4 +564,23 @@ fn annotations(request: &PackageRequest<'_>, created: &str) -> Annotations {
 /// RFC 3339 in UTC. A time before 1970 is written as 1970, as in the layers.
 pub(crate) fn timestamp(seconds: i64) -> String {
     Timestamp::from_second(seconds.max(0)).unwrap_or(Timestamp::UNIX_EPOCH).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_of_what_was_written_and_not_of_what_was_read() {
+        for (kind, is_of_layer) in [
+            (io::ErrorKind::StorageFull, true),
+            (io::ErrorKind::QuotaExceeded, true),
+            (io::ErrorKind::NotFound, false),
+        ] {
+            let error = PackageError::Read { path: "/tree/a".into(), source: kind.into() };
+            let error = error.of_writing(Path::new("/layout.layer0"));
+            assert_eq!(error.to_string() == "cannot write the layer /layout.layer0", is_of_layer, "{error}");
+            assert_eq!(error.hint().is_some(), is_of_layer, "{error}");
+        }
+    }
 }

@@ -73,7 +73,8 @@ fn write(planned: &Planned, seconds: i64, scratch: &Path) -> Result<PackagedLaye
             PackKind::Symlink { target } => zip.symlink(path, target).map_err(failed)?,
             PackKind::File { mode, size, from, stamp } => {
                 let add = |file: &std::fs::File| zip.file(path, *mode, *size, file);
-                package::read_unchanged(from, *size, stamp, add)?;
+                package::read_unchanged(from, *size, stamp, add)
+                    .map_err(|error| error.of_writing(scratch))?;
                 files += 1;
             }
         }

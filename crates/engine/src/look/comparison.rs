@@ -222,7 +222,7 @@ async fn results(conn: &mut Conn, artefact: &Artefact) -> Result<BTreeMap<String
     Ok(all.iter().map(|one| (predicate_name(&one.fact.predicate_type).to_owned(), result(one))).collect())
 }
 
-/// What an image configuration says about starting the image, one entry a variable, a label or a field.
+/// What the configuration says about starting the artefact, one entry a variable, a label or a field.
 fn configuration(store: &Store, manifest: &ParsedManifest) -> Result<BTreeMap<String, String>, EngineError> {
     let mut found = BTreeMap::new();
     if let Some(base) = manifest.annotations.get(BASE_DIGEST) {
@@ -233,8 +233,9 @@ fn configuration(store: &Store, manifest: &ParsedManifest) -> Result<BTreeMap<St
     let Ok(config) = serde_json::from_slice::<Value>(&store.blobs().read(&config.digest)?) else {
         return Ok(found);
     };
-    for key in ["os", "architecture", "variant"] {
-        found.extend(config[key].as_str().map(|value| (key.to_owned(), value.to_owned())));
+    for key in ["os", "architecture", "variant"].into_iter().chain(OF_OUR_KINDS) {
+        let value = config.get(key).filter(|value| !value.is_null());
+        found.extend(value.map(|value| (key.to_owned(), plain(value))));
     }
     for (key, value) in config["config"].as_object().into_iter().flatten() {
         match (key.as_str(), value) {
@@ -254,6 +255,9 @@ fn configuration(store: &Store, manifest: &ParsedManifest) -> Result<BTreeMap<St
     }
     Ok(found)
 }
+
+/// What starts an archive, what it needs of its host, and what starts a serverless package.
+const OF_OUR_KINDS: [&str; 4] = ["entrypoint", "needs", "runtime", "handler"];
 
 fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)

@@ -76,6 +76,7 @@ fn two_versions_differ_in_commits_files_packages_and_contract() {
         "[config]",
         "[config]\nGREETING = { type = \"string\", required = false }",
     );
+    environment.edit("semel.toml", "kind = \"archive\"", "kind = \"archive\"\nneeds = [\"sh\"]");
     environment.commit("fix: greet warmly");
     environment.build();
     let differ = environment.semel(&["diff", "0.1.0", "0.1.1"]);
@@ -88,6 +89,7 @@ fn two_versions_differ_in_commits_files_packages_and_contract() {
         "~ pkg:npm/left-pad 1.2.0 → 1.3.0",
         "+ pkg:npm/new 0.1.0",
         "+ GREETING",
+        "~ needs [] → [\"sh\"]",
     ] {
         assert!(differ.stdout.contains(line), "{line}: {}", differ.stdout);
     }
