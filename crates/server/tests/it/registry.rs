@@ -41,7 +41,7 @@ fn binding() -> Binding {
 }
 
 async fn deploy(house: &House, image: &EncodedManifest) {
-    let some = Digest::of(b"some document");
+    let some = house.store.blobs().put(b"some document").unwrap().digest;
     let started = DeploymentStarted {
         component: name(),
         environment: "production".parse().unwrap(),
@@ -82,7 +82,7 @@ async fn a_name_that_a_build_has_reserved_is_refused_with_a_free_one() {
         key: Digest::of(b"key"),
         commit: "a".repeat(40).parse().unwrap(),
         line: semel_model::build::Line::Main("main".to_owned()),
-        source: Digest::of(b"source"),
+        source: house.store.blobs().put(b"source").unwrap().digest,
         platforms: Vec::new(),
         again: None,
     };
