@@ -64,6 +64,7 @@ use semel_server::api::calls::Inspect;
 
 use crate::cli::{Cli, Verb};
 use crate::output::Output;
+use crate::process;
 use crate::project;
 use crate::report::{Exit, Failure};
 use crate::session::Session;
@@ -112,17 +113,24 @@ async fn keyboard() {
 }
 
 /// Waits until somebody wants this process to end: from the keyboard, from a service manager, or because the terminal is
-/// gone. From the first call on these signals end nothing by themselves.
+/// gone, unless `nohup` started it. From the first call on these signals end nothing by themselves.
 async fn stopped() {
     use tokio::signal::unix::{SignalKind, signal};
-    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-    let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)] = kinds.map(signal) else {
+    let (interrupt, terminate) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    let hangup = (!process::ignores_hangup()).then(|| signal(SignalKind::hangup())).transpose();
+    let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) = (interrupt, terminate, hangup) else {
         return std::future::pending().await;
+    };
+    let terminal_gone = async {
+        match &mut hangup {
+            Some(hangup) => drop(hangup.recv().await),
+            None => std::future::pending().await,
+        }
     };
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
-        _ = hangup.recv() => {}
+        () = terminal_gone => {}
     }
 }
 

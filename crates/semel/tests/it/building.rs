@@ -65,6 +65,14 @@ impl TestEnvironment {
         Watched::start(self.command(words))
     }
 
+    /// The same, whatever the tests themselves were started by: `--default-signal=HUP` or, as `nohup` does,
+    /// `--ignore-signal=HUP`.
+    fn begin_by_env(&self, hangup: &str, words: &[&str]) -> Watched {
+        let mut command = self.program("env");
+        command.args([hangup, env!("CARGO_BIN_EXE_semel")]).args(words);
+        Watched::start(command)
+    }
+
     /// The small project, whose build runs a command first.
     fn with_recipe(run: &str) -> Self {
         let environment = Self::project();
@@ -197,7 +205,8 @@ fn who_ends_gives_the_build_up_at_once_and_who_is_killed_is_found_gone() {
         [(1, Signal::TERM, 130), (2, Signal::INT, 130), (3, Signal::HUP, 130), (4, Signal::KILL, -1)]
     {
         // Nobody waits for a lease to lapse: it is free.
-        let holder = environment.begin(&["build", "--no-wait"]).says("reserved ");
+        let holder = environment.begin_by_env("--default-signal=HUP", &["build", "--no-wait"]);
+        let holder = holder.says("reserved ");
         assert!(attempt == 1 || holder.said.contains(&format!("attempt {attempt}")), "{}", holder.said);
         let waiting = environment.semel(&["build", "--no-wait"]);
         assert_eq!(waiting.code, 75, "{waiting:?}");
@@ -209,6 +218,14 @@ fn who_ends_gives_the_build_up_at_once_and_who_is_killed_is_found_gone() {
         versions.insert(name.to_owned());
     }
     assert_eq!(versions.len(), 1, "every attempt has the same number and version: {versions:?}");
+}
+
+#[test]
+fn a_build_that_nohup_started_goes_on_when_the_terminal_is_gone() {
+    let environment = TestEnvironment::with_recipe("sleep 0.5");
+    let holder = environment.begin_by_env("--ignore-signal=HUP", &["build"]).says("reserved ");
+    holder.signal(Signal::HUP);
+    assert_eq!(holder.ended().code, 0);
 }
 
 #[test]
