@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
-use crate::environment::{Ran, TestEnvironment, has};
+use crate::environment::{Ran, TestEnvironment, at_another_time, has};
 use crate::random::Random;
 
 /// A command that runs and is watched.
@@ -258,8 +258,8 @@ fn a_result_that_comes_too_late_is_compared_with_the_one_that_was_committed() {
         let environment = TestEnvironment::with_recipe(run);
         let late = environment.begin(&["build"]).says("reserved ");
         late.signal(Signal::STOP);
-        let mut heir = environment.program("faketime");
-        heir.args(["-f", "+60s", env!("CARGO_BIN_EXE_semel"), "build"]);
+        let mut heir = environment.program("sh");
+        heir.args(["-c", &at_another_time("+60s"), "sh", env!("CARGO_BIN_EXE_semel"), "build"]);
         let heir = Watched::start(heir).ended();
         assert_eq!(heir.code, 0, "{heir:?}");
         assert!(heir.stderr.contains("attempt 2"), "the lease has lapsed: {heir:?}");

@@ -358,6 +358,12 @@ pub(crate) fn taken_port() -> (TcpListener, u16) {
     (listener, port)
 }
 
+/// A script for a shell that runs its arguments at another time, such as `+60s` from now. Whoever was killed below libfaketime
+/// left shared memory behind, named by the number of its process, which may be this one's by now.
+pub(crate) fn at_another_time(offset: &str) -> String {
+    format!("rm -f /dev/shm/*faketime_s*_$$; exec faketime -f '{offset}' \"$@\"")
+}
+
 /// Whether a program is there. A CI run must have it; elsewhere its absence is said and the test is left out.
 pub(crate) fn has(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();

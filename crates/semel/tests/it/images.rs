@@ -6,7 +6,7 @@ use std::process::Command;
 
 use semel_oci::media_type;
 
-use crate::environment::{TestEnvironment, finish, has, has_all};
+use crate::environment::{TestEnvironment, at_another_time, finish, has, has_all};
 use crate::http;
 
 const IMAGE: &str = r#"format = 1
@@ -54,12 +54,12 @@ fn the_digest_depends_on_nobody_and_on_no_machine() {
         format!("cp -r . {0} && cd {0} && exec \"$@\"", environment.beside("elsewhere").display()),
     ];
     for (program, script) in [
-        ("taskset", "exec taskset -c 0 \"$@\""),
-        ("faketime", "exec faketime -f '+400d' \"$@\""),
-        ("setarch", "exec setarch -R \"$@\""),
+        ("taskset", "exec taskset -c 0 \"$@\"".to_owned()),
+        ("faketime", at_another_time("+400d")),
+        ("setarch", "exec setarch -R \"$@\"".to_owned()),
     ] {
         if has(program) {
-            scripts.push(script.to_owned());
+            scripts.push(script);
         }
     }
     let foreign =
