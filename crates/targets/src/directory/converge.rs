@@ -6,8 +6,9 @@
 //!                                  └ it carries a secret of this environment → refused, nothing was touched
 //! ```
 //!
-//! One converge at a time per root: whoever wants one [`enter`]s the root first, and records what he intends only then. Everything may be repeated: what runs already is verified and left alone; what a
-//! crash cut short is done again. It decides nothing about promotions and records nothing in the ledger; the caller does.
+//! One converge at a time per root: whoever wants one [`enter`]s the root first, and records what is intended only then.
+//! Everything may be repeated: what runs already is verified and left alone; what a crash cut short is done again. It decides
+//! nothing about promotions and records nothing in the ledger; the caller does.
 
 use std::collections::BTreeMap;
 use std::error::Error;
