@@ -1,7 +1,7 @@
 //! What packaging costs, beside others, in one run: `cargo run --release -p semel-build --example packaging -- TREE [RUNS]`.
 //!
 //! TREE is a directory, such as one of 1 GB with sources and programs. Each peer makes the same of it: a compressed layer with
-//! its digests. Where a peer is not installed, its row is left out. Times are medians; the processor time is that of all threads,
+//! its digests, once with gzip and once with Zstandard. Where a peer is not installed, its row is left out. Times are medians; the processor time is that of all threads,
 //! so a rate per core can be told on a machine with any number of them. Memory is the peak of this process.
 
 #![allow(clippy::print_stdout, reason = "this is a program")]
@@ -37,8 +37,10 @@ fn main() -> Result<(), Failed> {
     println!("{} with {megabytes:.0} MB, {runs} runs", tree.display());
     println!("{:<22} {:>8} {:>10} {:>14} {:>8}", "", "seconds", "processor", "MB/s per core", "MB out");
     let cores = std::thread::available_parallelism()?;
-    let own = row("semel", megabytes, runs, || packaged(&tree, cores))?;
-    row("semel, one thread", megabytes, runs, || packaged(&tree, NonZeroUsize::MIN))?;
+    let gzip = row("semel", megabytes, runs, || packaged(&tree, "gzip", cores))?;
+    row("semel, one thread", megabytes, runs, || packaged(&tree, "gzip", NonZeroUsize::MIN))?;
+    let zstd = row("semel, zstd", megabytes, runs, || packaged(&tree, "zstd", cores))?;
+    row("semel, zstd, 1 thread", megabytes, runs, || packaged(&tree, "zstd", NonZeroUsize::MIN))?;
     println!("{:<22} {} MiB", "  peak memory", peak_memory_kib()? / 1024);
     let scratch = tempfile::tempdir()?;
     let to = scratch.path().display();
@@ -66,12 +68,14 @@ fn main() -> Result<(), Failed> {
             continue;
         }
         let peer = row(name, megabytes, runs, || shell(&script))?;
-        println!(
-            "{:<22} semel is {:.1} times as fast, {:.1} times per core",
-            "",
-            peer.wall_seconds / own.wall_seconds,
-            peer.processor_seconds / own.processor_seconds
-        );
+        for (how, own) in [("semel", gzip), ("semel, zstd", zstd)] {
+            println!(
+                "{:<22} {how}: {:.1} times as fast, {:.1} times per core",
+                "",
+                peer.wall_seconds / own.wall_seconds,
+                peer.processor_seconds / own.processor_seconds
+            );
+        }
     }
     Ok(())
 }
@@ -95,9 +99,11 @@ fn row(
     Ok(cost)
 }
 
-fn packaged(tree: &Path, threads: NonZeroUsize) -> Result<Cost, Failed> {
-    let text = "format = 1\ncomponent = \"bench\"\n[artefact]\nkind = \"archive\"\nfiles = [{ from = \".\", to = \"/app\" }]\n";
-    let definition = Project::parse("semel.toml", text)?.definition;
+fn packaged(tree: &Path, compression: &str, threads: NonZeroUsize) -> Result<Cost, Failed> {
+    let text = format!(
+        "format = 1\ncomponent = \"bench\"\n[artefact]\nkind = \"archive\"\ncompression = \"{compression}\"\nfiles = [{{ from = \".\", to = \"/app\" }}]\n"
+    );
+    let definition = Project::parse("semel.toml", &text)?.definition;
     let into = tempfile::tempdir()?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     measured(Clock::Own, || {

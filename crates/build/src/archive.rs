@@ -1,4 +1,4 @@
-//! The tar bytes of packaging format 1; [`crate::gzip`] compresses them.
+//! The tar bytes of packaging format 1; [`crate::compress`] compresses them.
 //!
 //! These bytes are frozen: a change here is a new format number. Source: POSIX.1-2017 `pax`, "ustar Interchange Format" and
 //! "pax Interchange Format".
@@ -7,8 +7,9 @@ use std::io::{self, Read, Write};
 use std::num::NonZeroUsize;
 
 use semel_model::digest::Digest;
+use semel_model::project::Compression;
 
-use crate::gzip::Gzip;
+use crate::compress::Compressor;
 
 const BLOCK: usize = 512;
 /// The largest number that eleven octal digits hold.
@@ -16,7 +17,7 @@ const LARGEST: u64 = 0o777_7777_7777;
 
 /// Writes one layer: tar, hashed, compressed, hashed again.
 pub(crate) struct LayerWriter<W> {
-    gzip: Gzip<W>,
+    to: Compressor<W>,
     mtime: u64,
 }
 
@@ -32,8 +33,8 @@ pub(crate) struct Layer {
 
 impl<W: Write + Send + 'static> LayerWriter<W> {
     /// Starts a layer whose entries all carry this time, in seconds, and that at most so many threads compress.
-    pub(crate) fn new(inner: W, mtime: u64, threads: NonZeroUsize) -> Self {
-        Self { gzip: Gzip::new(inner, threads), mtime }
+    pub(crate) fn new(inner: W, mtime: u64, compression: Compression, threads: NonZeroUsize) -> Self {
+        Self { to: Compressor::new(inner, compression, threads), mtime }
     }
 
     pub(crate) fn directory(&mut self, path: &[u8]) -> io::Result<()> {
@@ -56,7 +57,7 @@ impl<W: Write + Send + 'static> LayerWriter<W> {
         mut content: impl Read,
     ) -> io::Result<()> {
         self.header(path, b'0', mode, size, b"")?;
-        if self.gzip.take_from(&mut content, size)? < size {
+        if self.to.take_from(&mut content, size)? < size {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         if content.read(&mut [0])? != 0 {
@@ -67,8 +68,8 @@ impl<W: Write + Send + 'static> LayerWriter<W> {
 
     /// Ends the layer.
     pub(crate) fn finish(mut self) -> io::Result<Layer> {
-        self.gzip.write_all(&[0; 2 * BLOCK])?;
-        let mut done = self.gzip.finish()?;
+        self.to.write_all(&[0; 2 * BLOCK])?;
+        let mut done = self.to.finish()?;
         done.inner.flush()?;
         Ok(Layer { diff_id: done.plain, digest: done.digest, size: done.size })
     }
@@ -98,19 +99,19 @@ impl<W: Write + Send + 'static> LayerWriter<W> {
                 self.mtime.min(LARGEST),
                 b"",
             );
-            self.gzip.write_all(&head)?;
-            self.gzip.write_all(&records)?;
+            self.to.write_all(&head)?;
+            self.to.write_all(&records)?;
             self.pad(records.len() as u64)?;
         }
         let (prefix, name) = split.unwrap_or((b"", &path[..path.len().min(100)]));
         let size = if size > LARGEST { 0 } else { size };
         let link = &link[..link.len().min(100)];
-        self.gzip.write_all(&ustar(name, prefix, kind, mode, size, self.mtime.min(LARGEST), link))
+        self.to.write_all(&ustar(name, prefix, kind, mode, size, self.mtime.min(LARGEST), link))
     }
 
     fn pad(&mut self, size: u64) -> io::Result<()> {
         let over = usize::try_from(size % BLOCK as u64).expect("less than a block");
-        if over == 0 { Ok(()) } else { self.gzip.write_all(&[0; BLOCK][over..]) }
+        if over == 0 { Ok(()) } else { self.to.write_all(&[0; BLOCK][over..]) }
     }
 }
 
@@ -168,9 +169,9 @@ mod tests {
 
     const TWO: NonZeroUsize = NonZeroUsize::new(2).unwrap();
 
-    fn layer(fill: impl FnOnce(&mut LayerWriter<File>)) -> (Vec<u8>, Layer) {
+    fn layer(compression: Compression, fill: impl FnOnce(&mut LayerWriter<File>)) -> (Vec<u8>, Layer) {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let mut writer = LayerWriter::new(file.reopen().unwrap(), 1_700_000_000, TWO);
+        let mut writer = LayerWriter::new(file.reopen().unwrap(), 1_700_000_000, compression, TWO);
         fill(&mut writer);
         let layer = writer.finish().unwrap();
         (std::fs::read(file.path()).unwrap(), layer)
@@ -187,7 +188,7 @@ mod tests {
             [&[b'd'; 160], b"/".as_slice(), &[b'n'; 90]].concat(),
             vec![b'x'; 255],
         ];
-        let (bytes, _) = layer(|layer| {
+        let (bytes, _) = layer(Compression::Gzip, |layer| {
             for path in &paths {
                 layer.file(path, 0o755, 3, &b"abc"[..]).unwrap();
             }
@@ -218,29 +219,33 @@ mod tests {
     fn the_bytes_of_a_layer_are_frozen() {
         let big: Vec<u8> =
             (0..200_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
-        let (bytes, written) = layer(|layer| {
-            layer.directory(b"app").unwrap();
-            layer.file(b"app/api", 0o755, big.len() as u64, big.as_slice()).unwrap();
-            layer.file(b"app/text", 0o644, 12_000, "some text\n\n\n".repeat(1000).as_bytes()).unwrap();
-            layer.symlink(b"app/link", b"api").unwrap();
-        });
-        assert_eq!(&bytes[..10], [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255]);
-        assert_eq!(written.size, bytes.len() as u64);
-        assert_eq!(written.digest, Digest::of(&bytes));
-        assert_eq!(
-            written.diff_id.as_str(),
-            "sha256:ce5338e8551d1a726ee6ffa2dc0c5a0465c89aa4d748c5ef31cf9e3993ea46bc"
-        );
-        assert_eq!(
-            written.digest.as_str(),
-            "sha256:eb51fc626503e405a79d56da96102bd6b708a60feec0ae9bb71a825cc005b19d"
-        );
+        for (compression, digest) in [
+            (Compression::Gzip, "sha256:eb51fc626503e405a79d56da96102bd6b708a60feec0ae9bb71a825cc005b19d"),
+            (Compression::Zstd, "sha256:5345540b881c1c790102a80800ffaf5e8708360f92af8ab4856a7615c3c1f08c"),
+        ] {
+            let (bytes, written) = layer(compression, |layer| {
+                layer.directory(b"app").unwrap();
+                layer.file(b"app/api", 0o755, big.len() as u64, big.as_slice()).unwrap();
+                layer.file(b"app/text", 0o644, 12_000, "some text\n\n\n".repeat(1000).as_bytes()).unwrap();
+                layer.symlink(b"app/link", b"api").unwrap();
+            });
+            if compression == Compression::Gzip {
+                assert_eq!(&bytes[..10], [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255]);
+            }
+            assert_eq!(written.size, bytes.len() as u64);
+            assert_eq!(written.digest, Digest::of(&bytes));
+            assert_eq!(
+                written.diff_id.as_str(),
+                "sha256:ce5338e8551d1a726ee6ffa2dc0c5a0465c89aa4d748c5ef31cf9e3993ea46bc"
+            );
+            assert_eq!(written.digest.as_str(), digest, "{compression:?}");
+        }
     }
 
     #[test]
     fn a_file_that_is_longer_or_shorter_than_it_was_is_refused() {
         for (size, kind) in [(2, io::ErrorKind::InvalidData), (4, io::ErrorKind::UnexpectedEof)] {
-            let mut writer = LayerWriter::new(Vec::new(), 0, TWO);
+            let mut writer = LayerWriter::new(Vec::new(), 0, Compression::Gzip, TWO);
             assert_eq!(writer.file(b"a", 0o644, size, &b"abc"[..]).unwrap_err().kind(), kind);
         }
     }

@@ -17,6 +17,7 @@ use semel_oci::archive::{self, ArchiveError};
 use semel_oci::bundle::Bundle;
 use semel_oci::client::RegistryClient;
 use semel_oci::closure::ManifestSource as _;
+use semel_oci::compression::Compression;
 use semel_oci::copy::{CopyError, Endpoint, Progress, Source, copy_found};
 use semel_oci::descriptor::Descriptor;
 use semel_oci::layout::{Layout, LayoutError, Select};
@@ -27,7 +28,7 @@ use semel_oci::sign_in::Logins;
 use semel_oci::transport::Transport;
 use serde_json::Value;
 
-use crate::layer::{Compression, Listing, Packed, UnpackError, Unpacked};
+use crate::layer::{self, Listing, Packed, UnpackError, Unpacked};
 use crate::rootfs::Rootfs;
 
 /// Where bases are, besides the project's own directory.
@@ -518,7 +519,7 @@ impl Reader<'_> {
     ) -> Result<LaidOut, BaseError> {
         let mut laid_out = LaidOut::default();
         for (layer, diff_id) in layers.iter().zip(diff_ids) {
-            let compression = Compression::of(&layer.media_type).ok_or_else(|| {
+            let compression = Compression::of_layer(&layer.media_type).ok_or_else(|| {
                 self.unusable(format!("has a layer of type {}, which is not read here", layer.media_type))
             })?;
             let (digest, diff_id) = (layer.digest.clone(), diff_id.clone());
@@ -557,7 +558,7 @@ struct LaidOut {
 impl LaidOut {
     fn add(mut self, layer: &Packed, unpacked: &Unpacked, now: SystemTime) -> Result<Self, UnpackError> {
         let tar = unpacked.file(layer, now)?;
-        self.listing.add(Compression::None.open(&tar)?)?;
+        self.listing.add(layer::open(&tar, Compression::None)?)?;
         self.rootfs.add_tar(&tar)?;
         self.tars.push(tar);
         Ok(self)

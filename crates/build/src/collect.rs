@@ -13,7 +13,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
-use semel_model::project::{ArtefactSpec, ClosureSpec, FileSpec, Kind, nearest};
+use semel_model::project::{ArtefactSpec, ClosureSpec, Compression, FileSpec, Kind, nearest};
 
 /// One entry of the artefact.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -226,6 +226,7 @@ pub(crate) fn tree(dir: &Path) -> Result<Vec<PackFile>, CollectError> {
         env: BTreeMap::new(),
         platforms: Vec::new(),
         exclude: Vec::new(),
+        compression: Compression::Gzip,
         runtime: None,
         handler: None,
         image: None,

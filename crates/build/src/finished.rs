@@ -7,16 +7,17 @@
 //! What `docker save` writes has no manifest and no compressed layers: those are made here, so the digest is a new one.
 
 use std::fs::OpenOptions;
-use std::io::{self, BufReader, BufWriter, Read, Write as _};
+use std::io::{self, BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use flate2::read::MultiGzDecoder;
 use semel_model::digest::Digest;
 use semel_model::platform::Platform;
+use semel_model::project;
 use semel_oci::archive::{self, ArchiveError};
 use semel_oci::bundle::Bundle;
 use semel_oci::closure::{ManifestSource as _, ReadManifest};
+use semel_oci::compression::Compression;
 use semel_oci::copy::{CopyError, Endpoint, Progress, Source, copy_found};
 use semel_oci::descriptor::{Annotations, Descriptor};
 use semel_oci::layout::{Layout, LayoutError, Select};
@@ -26,7 +27,7 @@ use serde_json::Value;
 use tokio_util::io::SyncIoBridge;
 
 use crate::base::{Base, BaseError};
-use crate::gzip::Gzip;
+use crate::compress::Compressor;
 use crate::layer::Unpacked;
 use crate::package::{Packaged, PackagedLayer, cores};
 
@@ -215,13 +216,13 @@ async fn compress(
         .open(layer, 0)
         .await
         .map_err(|error| FinishedError::Copy { path: path.to_owned(), source: Box::new(error.into()) })?;
-    let was_gzip = layer.media_type == media_type::OCI_LAYER_GZIP;
+    let stored = Compression::of_layer(&layer.media_type).unwrap_or(Compression::None);
     let (reader, to) = (SyncIoBridge::new(reader), scratch.to_owned());
     let compressed = tokio::task::spawn_blocking(move || {
-        let mut plain: Box<dyn Read> =
-            if was_gzip { Box::new(MultiGzDecoder::new(BufReader::new(reader))) } else { Box::new(reader) };
+        let mut plain = stored.decode(BufReader::new(reader))?;
         let file = OpenOptions::new().write(true).create_new(true).open(to)?;
-        let mut gzip = Gzip::new(BufWriter::with_capacity(256 * 1024, file), cores());
+        let file = BufWriter::with_capacity(256 * 1024, file);
+        let mut gzip = Compressor::new(file, project::Compression::Gzip, cores());
         gzip.take_from(&mut plain, u64::MAX)?;
         let mut done = gzip.finish()?;
         done.inner.flush()?;

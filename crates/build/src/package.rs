@@ -19,7 +19,7 @@ use semel_model::config::CONTRACT_ANNOTATION;
 use semel_model::digest::Digest;
 use semel_model::name::CommitId;
 use semel_model::platform::Platform;
-use semel_model::project::{Definition, Kind};
+use semel_model::project::{Compression, Definition, Kind};
 use semel_oci::descriptor::{Annotations, Descriptor};
 use semel_oci::layout::{Layout, LayoutError};
 use semel_oci::manifest::ImageManifest;
@@ -268,10 +268,12 @@ async fn tree_content(
         let (config, diff_ids) = image_config(request, &layers, created);
         (media_type::OCI_CONFIG, config, diff_ids)
     };
-    let descriptors = layers
-        .iter()
-        .map(|layer| Descriptor::new(media_type::OCI_LAYER_GZIP, layer.digest.clone(), layer.size))
-        .collect();
+    let layer_type = match spec.compression {
+        Compression::Gzip => media_type::OCI_LAYER_GZIP,
+        Compression::Zstd => media_type::OCI_LAYER_ZSTD,
+    };
+    let descriptors =
+        layers.iter().map(|layer| Descriptor::new(layer_type, layer.digest.clone(), layer.size)).collect();
     let artifact_type = is_archive.then_some(media_type::SEMEL_ARCHIVE);
     Ok(Content { artifact_type, config_type, config, layers, descriptors, diff_ids })
 }
@@ -298,7 +300,8 @@ pub(crate) fn pack_tree(
 
 fn tree_plan(files: &Arc<Vec<PackFile>>, mtime: u64, scratch: &Path) -> LayerPlan {
     let planned = Planned::all(files);
-    LayerPlan { name: None, planned, mtime, scratch: scratch.to_owned(), threads: cores() }
+    let compression = Compression::Gzip;
+    LayerPlan { name: None, planned, mtime, compression, scratch: scratch.to_owned(), threads: cores() }
 }
 
 /// A layer to be written.
@@ -306,6 +309,7 @@ struct LayerPlan {
     name: Option<String>,
     planned: Planned,
     mtime: u64,
+    compression: Compression,
     scratch: PathBuf,
     threads: NonZeroUsize,
 }
@@ -330,6 +334,7 @@ fn plan_layers(request: &PackageRequest<'_>) -> Vec<LayerPlan> {
         name: name.cloned(),
         planned: Planned::new(request.files, |file| belongs(file, name), &below),
         mtime: u64::try_from(request.committed_seconds).unwrap_or(0),
+        compression: spec.compression,
         scratch: request.layout_dir.with_extension(format!("layer{at}")),
         threads: request.threads,
     });
@@ -364,7 +369,8 @@ pub(crate) fn put_in_place(scratch: &Path, place: &Path) -> Result<(), PackageEr
 fn write_entries(plan: &LayerPlan) -> Result<PackagedLayer, PackageError> {
     let unwritten = |source| PackageError::Write { path: plan.scratch.clone(), source };
     let file = OpenOptions::new().write(true).create_new(true).open(&plan.scratch).map_err(unwritten)?;
-    let mut layer = LayerWriter::new(BufWriter::with_capacity(256 * 1024, file), plan.mtime, plan.threads);
+    let file = BufWriter::with_capacity(256 * 1024, file);
+    let mut layer = LayerWriter::new(file, plan.mtime, plan.compression, plan.threads);
     let mut files = 0;
     for (path, kind) in plan.planned.entries() {
         match kind {

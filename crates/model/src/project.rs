@@ -278,6 +278,9 @@ pub struct ArtefactSpec {
     /// What of the files stays out: patterns of paths in the artefact, `**/tests`; a directory with all that is in it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<String>,
+    /// For files in `image` and `archive`: how their layers are compressed.
+    #[serde(default, skip_serializing_if = "Compression::is_usual")]
+    pub compression: Compression,
     /// For `zip`: what starts it, a name of [`Runtime`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<String>,
@@ -402,6 +405,24 @@ impl Kind {
             Self::Zip => "zip",
             Self::Vm => "vm",
         }
+    }
+}
+
+/// How layers are compressed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// gzip, which everything reads.
+    #[default]
+    Gzip,
+    /// Zstandard: smaller and faster, for platforms that read it.
+    Zstd,
+}
+
+impl Compression {
+    /// Whether it is the one that need not be said.
+    pub fn is_usual(&self) -> bool {
+        *self == Self::default()
     }
 }
 
@@ -683,6 +704,39 @@ target = { kind = "directory", health = "http://127.0.0.1:${PORT}/healthz" }
         ] {
             let problem = with(&bad).unwrap_err();
             assert!(problem.starts_with(expected), "{bad}: {problem}");
+        }
+    }
+
+    #[test]
+    fn layers_are_compressed_with_gzip_where_nothing_is_said() {
+        let with = |lines: &str| {
+            let text = format!("format = 1\ncomponent = \"a\"\n[artefact]\n{lines}\n");
+            Project::parse("semel.toml", &text)
+        };
+        let files = "files = [{ from = \"a\", to = \"/a\" }]";
+        for kind in ["image", "archive"] {
+            let digest = |line: &str| {
+                with(&format!("kind = \"{kind}\"\n{files}\n{line}")).unwrap().definition.digest()
+            };
+            assert_eq!(digest(""), digest("compression = \"gzip\""), "{kind}");
+            assert_ne!(digest(""), digest("compression = \"zstd\""), "{kind}");
+        }
+        for (lines, expected) in [
+            (
+                format!("kind = \"zip\"\n{files}\ncompression = \"zstd\""),
+                "only the layers of images and archives have a `compression`",
+            ),
+            (
+                "kind = \"image\"\nfrom = \"image.oci\"\ncompression = \"zstd\"".to_owned(),
+                "`compression` would change the image that `from` takes as it is",
+            ),
+            (
+                format!("kind = \"image\"\n{files}\ncompression = \"xz\""),
+                "unknown variant `xz`, expected `gzip` or `zstd`",
+            ),
+        ] {
+            let problem = with(&lines).unwrap_err().problem;
+            assert!(problem.starts_with(expected), "{problem}");
         }
     }
 

@@ -5,11 +5,12 @@
 //! by which all HTTP of Semel's clients goes. It knows nothing of versions, evidence or environments, keeps no state
 //! of its own, and never trusts bytes that it has not hashed.
 //!
-//! Reading order: the formats ([`media_type`], [`descriptor`], [`manifest`], [`mod@reference`]), the protocol
+//! Reading order: the formats ([`media_type`], [`compression`], [`descriptor`], [`manifest`], [`mod@reference`]), the protocol
 //! ([`route`], [`range`], [`error`]), bytes at rest ([`verify`], [`closure`], [`source`], [`layout`], [`bundle`],
 //! [`archive`]), bytes on the wire ([`transport`], [`client`]), and both together ([`copy`], [`attached`], [`files`],
 //! [`chunked`]).
 
+pub mod compression;
 pub mod descriptor;
 pub mod manifest;
 pub mod media_type;

@@ -10,11 +10,12 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use semel_model::digest::Digest;
+use semel_oci::compression::Compression;
 use semel_oci::manifest::MAX_MANIFEST_BYTES;
 use serde_json::Value;
 
 use super::content::{self, Detail, What};
-use crate::layer::{self, Compression, Room};
+use crate::layer::{self, Room};
 use crate::rootfs::Opened;
 
 /// One of two artefacts.
@@ -127,7 +128,7 @@ impl Piece {
     }
 
     fn compression(&self) -> Option<Compression> {
-        Compression::of(&self.media_type)
+        Compression::of_layer(&self.media_type)
     }
 }
 
@@ -331,9 +332,9 @@ impl Tree {
     fn unpack(layer: &Path, compression: Compression, file: &Path) -> io::Result<Self> {
         #[expect(clippy::disallowed_methods, reason = "a file of the work directory need not last")]
         let mut plain = File::create(file)?;
-        io::copy(&mut compression.open(layer)?, &mut plain)?;
+        io::copy(&mut layer::open(layer, compression)?, &mut plain)?;
         let mut entries = BTreeMap::new();
-        layer::walk(Compression::None.open(file)?, &mut Room::default(), |entry| {
+        layer::walk(layer::open(file, Compression::None)?, &mut Room::default(), |entry| {
             entries.insert(entry.path_bytes().into_owned(), Entry::of(entry)?);
             Ok(())
         })?;

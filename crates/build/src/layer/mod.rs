@@ -8,7 +8,6 @@
 
 mod listing;
 mod unpacked;
-mod zstd;
 
 use std::cell::Cell;
 use std::fs::File;
@@ -16,62 +15,29 @@ use std::io::{self, BufReader, Read};
 use std::path::Path;
 use std::rc::Rc;
 
-use flate2::read::MultiGzDecoder;
-use semel_oci::media_type;
+use semel_oci::compression::Compression;
 use tar::EntryType;
 
 use crate::collect::lexical;
 pub(crate) use listing::Listing;
 pub(crate) use unpacked::{Packed, UnpackError, Unpacked};
-use zstd::Frames;
 
-/// How a layer is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Compression {
-    None,
-    Gzip,
-    Zstd,
-}
-
-impl Compression {
-    /// By the media type; none: it is no tar file, or one that is not read here.
-    pub(crate) fn of(media_type: &str) -> Option<Self> {
-        match media_type {
-            media_type::OCI_LAYER_TAR
-            | "application/vnd.docker.image.rootfs.diff.tar"
-            | "application/vnd.oci.image.layer.nondistributable.v1.tar" => Some(Self::None),
-            media_type::OCI_LAYER_GZIP
-            | "application/vnd.docker.image.rootfs.diff.tar.gzip"
-            | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
-            | "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip" => Some(Self::Gzip),
-            media_type::OCI_LAYER_ZSTD | "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd" => {
-                Some(Self::Zstd)
-            }
-            _ => None,
-        }
-    }
-
-    /// The tar stream of a layer, which fails where it becomes longer than [`most_bytes`] of the file.
-    pub(crate) fn open(self, path: &Path) -> io::Result<Box<dyn Read>> {
-        let file = File::open(path)?;
-        let most = most_bytes(file.metadata()?.len());
-        let file = BufReader::with_capacity(256 * 1024, file);
-        Ok(match self {
-            Self::None => Box::new(file),
-            Self::Gzip => Box::new(Bounded { stream: MultiGzDecoder::new(file), left: most, most }),
-            Self::Zstd => Box::new(Bounded { stream: Frames::new(file), left: most, most }),
-        })
-    }
+/// The tar stream of a layer that is a file, which fails where it becomes longer than [`most_bytes`] of the file.
+pub(crate) fn open(file: &Path, compression: Compression) -> io::Result<impl Read + use<>> {
+    let stored = File::open(file)?;
+    let most = most_bytes(stored.metadata()?.len());
+    let stored = BufReader::with_capacity(256 * 1024, stored);
+    Ok(Bounded { stream: compression.decode(stored)?, left: most, most })
 }
 
 /// Whether a layer of this type is a tar file that is read here.
 pub fn is_layer(media_type: &str) -> bool {
-    Compression::of(media_type).is_some()
+    Compression::of_layer(media_type).is_some()
 }
 
 /// The tar stream of a layer whose bytes lie in a file; none: it is no tar file, or one that is not read here.
-pub fn layer_tar(media_type: &str, file: &Path) -> Option<io::Result<Box<dyn Read>>> {
-    Some(Compression::of(media_type)?.open(file))
+pub fn layer_tar(media_type: &str, file: &Path) -> Option<io::Result<impl Read + use<>>> {
+    Some(open(file, Compression::of_layer(media_type)?))
 }
 
 /// How many times its own size a layer may become. Programs and texts become four times as long; what is all zeros, a

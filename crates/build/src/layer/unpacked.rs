@@ -10,8 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use semel_model::digest::{Digest, Hasher};
-
-use super::Compression;
+use semel_oci::compression::Compression;
 
 /// What nobody used for so long is removed.
 const UNUSED: Duration = Duration::from_secs(30 * 24 * 3_600);
@@ -82,7 +81,7 @@ impl Unpacked {
         fs::create_dir_all(&self.dir).map_err(unwritten)?;
         let temporary = Temporary::beside(place);
         let mut file = temporary.create().map_err(unwritten)?;
-        let mut tar = layer.compression.open(&layer.blob)?;
+        let mut tar = super::open(&layer.blob, layer.compression)?;
         let found = copy_hashed(&mut tar, &mut file, &layer.diff_id, place)?;
         if found != layer.diff_id {
             return Err(UnpackError::DiffId { found, expected: layer.diff_id.clone() });

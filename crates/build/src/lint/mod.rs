@@ -309,7 +309,7 @@ impl Linter {
 
     fn layer(&mut self, layer: &StoredLayer, room: &mut Room) -> io::Result<()> {
         match &layer.packing {
-            Packing::Tar(compression) => self.tar(compression.open(&layer.path)?, room),
+            Packing::Tar(compression) => self.tar(layer::open(&layer.path, *compression)?, room),
             Packing::File(name) => {
                 let size = layer.path.metadata()?.len();
                 self.content(name, size, File::open(&layer.path)?)

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use semel_model::config::{CONTRACT_ANNOTATION, Contract};
 use semel_model::digest::Digest;
 use semel_oci::chunked::{ChunkedFile, InvalidChunks};
+use semel_oci::compression::Compression;
 use semel_oci::copy::{Endpoint, Source};
 use semel_oci::descriptor::Descriptor;
 use semel_oci::layout::{Layout, LayoutError, Select};
@@ -12,7 +13,7 @@ use semel_oci::manifest::{InvalidManifest, ParsedManifest};
 use serde_json::Value;
 
 use crate::base::Base;
-use crate::layer::{Compression, Listing};
+use crate::layer::{self, Listing};
 use crate::zip::ZIP;
 
 /// The annotation with the name of a layer that is a file by itself (image-spec 1.1 `annotations.md`).
@@ -165,7 +166,7 @@ impl Stored {
         let mut listing = Listing::default();
         for layer in &self.layers {
             if let Packing::Tar(compression) = layer.packing {
-                let added = compression.open(&layer.path).and_then(|tar| listing.add(tar));
+                let added = layer::open(&layer.path, compression).and_then(|tar| listing.add(tar));
                 added.map_err(|source| super::LintError::Layer { layer: layer.digest.clone(), source })?;
             }
         }
@@ -194,7 +195,7 @@ impl Packing {
         if layer.media_type == ZIP {
             return Self::Zip;
         }
-        match (Compression::of(&layer.media_type), layer.annotations.get(TITLE)) {
+        match (Compression::of_layer(&layer.media_type), layer.annotations.get(TITLE)) {
             (Some(compression), _) => Self::Tar(compression),
             (None, Some(title)) => Self::File(format!("/{}", title.trim_start_matches('/'))),
             (None, None) if layer.media_type.contains(".tar") => Self::Other(layer.media_type.clone()),

@@ -16,10 +16,11 @@ use semel_model::digest::Digest;
 use semel_model::project::{Definition, Project};
 use semel_oci::descriptor::{Annotations, Descriptor};
 use semel_oci::manifest::Index;
+use semel_oci::media_type;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{COMMITTED, PLAIN, Repo, build, host_with_toolchains, request, runtime, told};
+use crate::support::{COMMITTED, Done, PLAIN, Repo, build, host_with_toolchains, request, runtime, told};
 
 const IMAGE: &str = r#"format = 1
 component = "shop/api"
@@ -194,11 +195,14 @@ user = "7:8"
 workdir = "/srv"
 files = [{ from = ".", to = "/srv" }, { from = "shared", to = "/usr/lib", layer = "lib" }, { from = "open", to = "/bin/x", mode = "0755", layer = "tools" }]"#;
     assert_eq!(frozen(image), GOLDEN_IMAGE);
+    let zstd = "\ncompression = \"zstd\"";
+    assert_eq!(frozen(&format!("{image}{zstd}")), GOLDEN_ZSTD_IMAGE);
     let archive = r#"kind = "archive"
 entrypoint = ["node", "/srv/program"]
 needs = ["node >= 20"]
 files = [{ from = ".", to = "/srv" }]"#;
     assert_eq!(frozen(archive), GOLDEN_ARCHIVE);
+    assert_eq!(frozen(&format!("{archive}{zstd}")), GOLDEN_ZSTD_ARCHIVE);
 }
 
 /// The first digits of: uncompressed and compressed digest of each layer, configuration, manifest.
@@ -212,8 +216,42 @@ const GOLDEN_IMAGE: [&str; 8] = [
     "08852b354877fb47",
     "dacbf39826a587ea",
 ];
+const GOLDEN_ZSTD_IMAGE: [&str; 8] = [
+    "e25e6a90798b3178",
+    "29d4679baa392868",
+    "6cb4dc65e3474726",
+    "4d8b50c4b0ccd9ad",
+    "3d88facdf322ca74",
+    "1e48da79afe54afa",
+    "08852b354877fb47",
+    "76bd5aebe27a9074",
+];
 const GOLDEN_ARCHIVE: [&str; 4] =
     ["3d88facdf322ca74", "7434fe050e5b8f67", "dfa3ed6e99c84bd4", "4ae9d79a66d692fe"];
+const GOLDEN_ZSTD_ARCHIVE: [&str; 4] =
+    ["3d88facdf322ca74", "1e48da79afe54afa", "dfa3ed6e99c84bd4", "329b7451f363835c"];
+
+#[test]
+fn layers_are_compressed_as_the_project_says_and_hold_the_same() {
+    let built = |compression: &str| {
+        let project = IMAGE.replace("kind = \"image\"", &format!("kind = \"image\"\n{compression}"));
+        let repo =
+            Repo::with(&project, &[("start", ""), ("lib/a/b", "b"), ("lib/c", "c")]).executable("start");
+        repo.committed().built()
+    };
+    let (unsaid, gzip, zstd) = (built(""), built("compression = \"gzip\""), built("compression = \"zstd\""));
+    let types = |done: &Done| {
+        let manifest = done.manifest();
+        let layers = manifest["layers"].as_array().unwrap().clone();
+        layers.iter().map(|layer| layer["mediaType"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(types(&unsaid), [media_type::OCI_LAYER_GZIP; 2]);
+    assert_eq!(types(&zstd), [media_type::OCI_LAYER_ZSTD; 2]);
+    let packaged = |done: &Done| done.built.packaged.clone();
+    assert_eq!(packaged(&unsaid).layers, packaged(&gzip).layers);
+    assert_eq!(packaged(&unsaid).diff_ids, packaged(&zstd).diff_ids);
+    assert_eq!((zstd.entries(0), zstd.entries(1)), (gzip.entries(0), gzip.entries(1)));
+}
 
 #[test]
 fn building_twice_gives_the_same_digest_and_no_clock_is_in_the_bytes() {

@@ -16,6 +16,7 @@ use semel_build::recipe::Varied;
 use semel_build::sandbox::{HostEnvironment, Level, Sandbox, preflight};
 use semel_build::source::{self, Resolve, Source, SourceError};
 use semel_model::digest::Digest;
+use semel_oci::compression::Compression;
 use semel_oci::sign_in::Logins;
 use tempfile::TempDir;
 
@@ -186,7 +187,8 @@ impl Done {
     /// `MODE PATH [-> TARGET]` of each entry of a layer.
     pub(crate) fn entries(&self, layer: usize) -> Vec<String> {
         let bytes = self.blob(&self.built.packaged.layers[layer].digest);
-        let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(bytes.as_slice()));
+        let plain = Compression::of_bytes(&bytes).decode(bytes.as_slice()).unwrap();
+        let mut archive = tar::Archive::new(plain);
         let shown = |entry: tar::Entry<'_, _>| {
             let link = entry.link_name_bytes().map(|to| format!(" -> {}", String::from_utf8_lossy(&to)));
             let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();

@@ -71,6 +71,12 @@ fn check_artefact(artefact: &ArtefactSpec) -> Result<(), Broken> {
     }
     artefact.expose.iter().try_for_each(|port| check_port(port))?;
     artefact.env.iter().try_for_each(|(name, value)| check_constant(name, value))?;
+    if !matches!(artefact.kind, Kind::Image | Kind::Archive) && !artefact.compression.is_usual() {
+        return Err((
+            "compression",
+            "only the layers of images and archives have a `compression`".to_owned(),
+        ));
+    }
     let distinct: BTreeSet<_> = artefact.platforms.iter().collect();
     if distinct.len() != artefact.platforms.len() {
         return Err(("platforms", "`platforms` names one of them twice".to_owned()));
@@ -179,6 +185,7 @@ fn check_taken(artefact: &ArtefactSpec) -> Result<(), Broken> {
         ("expose", !artefact.expose.is_empty()),
         ("env", !artefact.env.is_empty()),
         ("exclude", !artefact.exclude.is_empty()),
+        ("compression", !artefact.compression.is_usual()),
     ];
     if artefact.kind != Kind::Image {
         return Err(("from", "only an image can be taken `from` a builder of the project's own".to_owned()));

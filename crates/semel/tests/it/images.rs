@@ -300,3 +300,26 @@ fn largest_file(dir: &Path) -> std::path::PathBuf {
     let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     files.max_by_key(|file| file.metadata().unwrap().len()).unwrap()
 }
+
+#[test]
+fn an_archive_is_deployed_checked_and_taken_out_however_its_layer_is_compressed() {
+    let environment = TestEnvironment::project();
+    environment.edit("semel.toml", "kind = \"archive\"", "kind = \"archive\"\ncompression = \"zstd\"");
+    environment.commit("perf: a smaller layer");
+    let digest = environment.build();
+    environment.ok(&["deploy", "0.1.0", "dev"]);
+    let status = environment.ok(&["--json", "status"]).json();
+    assert_eq!(status["environments"][0]["observed"]["artefact"], digest.as_str(), "{status:#}");
+    environment.ok(&["pull", "0.1.0", "../out"]);
+    let script = |path: &Path| fs::read_to_string(path.join("run.sh")).unwrap();
+    assert_eq!(script(&environment.beside("out")), script(&environment.dir()));
+    let checked = environment.ok(&["build", "--check"]).value();
+    assert_eq!(checked, digest);
+
+    environment.edit("semel.toml", "compression = \"zstd\"", "compression = \"gzip\"");
+    environment.commit("revert: gzip again");
+    assert_ne!(environment.build(), digest);
+    environment.ok(&["deploy", "0.1.1", "dev"]);
+    let compared = environment.semel(&["--json", "diff", "0.1.0", "0.1.1"]).json();
+    assert_eq!(compared["files"], serde_json::json!([]), "{compared}");
+}

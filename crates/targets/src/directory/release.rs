@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use semel_model::deployment::{InvalidNeed, Need};
 use semel_model::digest::Digest;
 use semel_model::platform::Platform;
+use semel_oci::compression::Compression;
 use semel_oci::descriptor::Descriptor;
 use semel_oci::manifest::{InvalidManifest, ParsedManifest};
 use semel_oci::media_type;
@@ -41,14 +42,7 @@ pub struct ReleaseSpec {
 pub(crate) struct Layer {
     pub(crate) digest: Digest,
     pub(crate) size: u64,
-    pub(crate) packing: Packing,
-}
-
-/// How a layer is packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Packing {
-    Tar,
-    TarGzip,
+    pub(crate) compression: Compression,
 }
 
 /// Why an artefact cannot run in a directory.
@@ -95,7 +89,7 @@ pub enum InvalidRelease {
     Need(#[source] InvalidNeed),
     /// A layer that cannot be unpacked here.
     #[error(
-        "layer {digest} has media type {media_type}, which a directory target cannot unpack (tar and tar+gzip can)"
+        "layer {digest} has media type {media_type}, which a directory target cannot unpack (tar, tar+gzip and tar+zstd can)"
     )]
     Layer {
         /// Which layer.
@@ -169,17 +163,11 @@ fn kind_of(manifest: &ParsedManifest) -> Result<Kind, InvalidRelease> {
 
 fn layer(descriptor: &Descriptor) -> Result<Layer, InvalidRelease> {
     let media_type = descriptor.media_type.as_str();
-    let packing = if media_type.ends_with(".tar+gzip") || media_type.ends_with(".tar.gzip") {
-        Packing::TarGzip
-    } else if media_type.ends_with(".tar") {
-        Packing::Tar
-    } else {
-        return Err(InvalidRelease::Layer {
-            digest: descriptor.digest.clone(),
-            media_type: media_type.to_owned(),
-        });
-    };
-    Ok(Layer { digest: descriptor.digest.clone(), size: descriptor.size, packing })
+    let (digest, size) = (descriptor.digest.clone(), descriptor.size);
+    match Compression::of_layer(media_type) {
+        Some(compression) => Ok(Layer { digest, size, compression }),
+        None => Err(InvalidRelease::Layer { digest, media_type: media_type.to_owned() }),
+    }
 }
 
 /// OCI image specification 1.1, config.md: the properties that matter here; all may be missing or null.
@@ -265,7 +253,7 @@ mod tests {
         assert_eq!(spec.entrypoint, ["/app/api", "--serve"]);
         assert_eq!(spec.workdir, "/app");
         assert_eq!(spec.defaults.keys().collect::<Vec<_>>(), ["EMPTY", "LANG"]);
-        assert_eq!(spec.layers[0].packing, Packing::TarGzip);
+        assert_eq!(spec.layers[0].compression, Compression::Gzip);
     }
 
     #[test]
@@ -274,7 +262,7 @@ mod tests {
         let spec =
             ReleaseSpec::from_artefact(&manifest(ARCHIVE_CONFIG, media_type::OCI_LAYER_TAR), config).unwrap();
         assert_eq!(spec.needs[0].to_string(), "node >= 20");
-        assert_eq!(spec.layers[0].packing, Packing::Tar);
+        assert_eq!(spec.layers[0].compression, Compression::None);
     }
 
     #[test]
@@ -284,7 +272,7 @@ mod tests {
             (image.clone(), b"{}", "names no entrypoint"),
             (image.clone(), b"not json", "configuration blob cannot be read"),
             (manifest("application/vnd.cncf.helm.config.v1+json", media_type::OCI_LAYER_TAR), b"{}", "helm"),
-            (manifest(media_type::OCI_CONFIG, media_type::OCI_LAYER_ZSTD), b"{}", "tar+zstd"),
+            (manifest(media_type::OCI_CONFIG, "application/x.tar+encrypted"), b"{}", "tar+encrypted"),
             (manifest(ARCHIVE_CONFIG, media_type::OCI_LAYER_TAR), br#"{"v":2}"#, "format 2"),
         ];
         for (manifest, config, expected) in cases {

@@ -9,13 +9,12 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
 use bytes::{Bytes, BytesMut};
-use flate2::read::MultiGzDecoder;
 use semel_model::digest::{Digest, Hasher};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
 
 use super::durable::{self, FileError};
-use super::release::{self, InvalidRelease, Layer, Packing, ReleaseSpec};
+use super::release::{self, InvalidRelease, Layer, ReleaseSpec};
 use super::tree::{self, Closeness};
 use super::{Layout, unpack};
 
@@ -227,10 +226,8 @@ fn unpack_verified(
     let mut blob = Hashing::new(pieces, layer);
     let room = unpack::Room::for_layer(layer.size);
     let stream = BufReader::with_capacity(64 * 1024, &mut blob);
-    let unpacked = match layer.packing {
-        Packing::Tar => unpack::layer(stream, into, room),
-        Packing::TarGzip => unpack::layer(MultiGzDecoder::new(stream), into, room),
-    };
+    let tar = layer.compression.decode(stream).map_err(unpack::UnpackError::Read);
+    let unpacked = tar.and_then(|tar| unpack::layer(tar, into, room));
     // Wrong bytes usually make a wrong archive as well: the digest is what tells the reader what happened.
     blob.finish(layer)?;
     unpacked.map_err(|error| StageError::Unpack { digest: layer.digest.clone(), source: Box::new(error) })

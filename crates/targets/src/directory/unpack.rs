@@ -11,7 +11,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use flate2::read::MultiGzDecoder;
+use semel_oci::compression::Compression;
 use tar::EntryType;
 
 /// Why a layer cannot be unpacked.
@@ -65,21 +65,19 @@ pub enum UnpackError {
     },
 }
 
-/// Unpacks a layer that is a file, compressed with gzip or not, whose digest was checked.
+/// Unpacks a layer that is a file, compressed or not, whose digest was checked.
 pub fn unpack_file(layer_file: &Path, into: &Path) -> Result<(), UnpackError> {
     let opened = File::open(layer_file).and_then(|file| {
         let room = Room::for_layer(file.metadata()?.len());
         let mut reader = BufReader::with_capacity(64 * 1024, file);
-        let gzip = reader.fill_buf()?.starts_with(&[0x1f, 0x8b]);
-        Ok((reader, gzip, room))
+        let tar = Compression::of_bytes(reader.fill_buf()?).decode(reader)?;
+        Ok((tar, room))
     });
-    match opened.map_err(UnpackError::Read)? {
-        (reader, true, room) => layer(MultiGzDecoder::new(reader), into, room),
-        (reader, false, room) => layer(reader, into, room),
-    }
+    let (tar, room) = opened.map_err(UnpackError::Read)?;
+    layer(tar, into, room)
 }
 
-/// How much a layer may become: gzip makes one byte of a thousand zeros, and a sparse file is as long as it says.
+/// How much a layer may become: a compressor makes one byte of a thousand zeros, and a sparse file is as long as it says.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Room {
     /// How many bytes may come out of it.

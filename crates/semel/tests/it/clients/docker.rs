@@ -134,6 +134,14 @@ fn docker_goes_through_the_story_and_runs_what_it_pulled() {
     assert_eq!(docker.puller.ok(&["run", "--rm", "--quiet", "--network=host", &reference]), "first");
 }
 
+/// Runs the images in an empty engine, and gives what they print.
+pub(super) fn ran(shop: &Shop, digests: &[String]) -> Vec<String> {
+    let engine = Engine::start(shop, "engine");
+    let run =
+        |digest: &String| engine.ok(&["run", "--rm", "--quiet", "--network=host", &shop.reference(digest)]);
+    digests.iter().map(run).collect()
+}
+
 /// Pulls the references into an empty engine, for a platform if one is named, and gives the digests.
 pub(super) fn pulled(shop: &Shop, references: &[(&str, &[&str])]) -> Vec<String> {
     let engine = Engine::start(shop, "engine");

@@ -6,6 +6,7 @@ mod story;
 
 mod attachments;
 mod buildah;
+mod built;
 mod curl;
 mod docker;
 mod oras;
