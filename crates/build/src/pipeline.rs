@@ -1,5 +1,6 @@
 //! Pipeline: the steps of a build, in their order.
 
+mod complete;
 mod error;
 
 use std::fmt;
@@ -14,23 +15,18 @@ use semel_model::digest::Digest;
 use semel_model::name::EnvironmentName;
 use semel_model::pipeline::EvidenceResult;
 use semel_model::platform::Platform;
-use semel_model::project::Kind;
 use semel_model::statement::Claim;
 use semel_oci::layout::Layout;
 use serde_json::{Value, json};
 
 use crate::base::{Base, BaseSources};
-use crate::boot::{self, BootRequest};
 use crate::cache::{self, Cache};
-use crate::check::compare::blob_path;
 use crate::checkout;
-use crate::closure::smoke::{self, SmokeRequest};
-use crate::closure::{self, Question, Smoked};
-use crate::collect::{self, CollectError, PackFile, PackKind};
-use crate::disk;
+use crate::closure;
+use crate::collect::{self, CollectError, PackFile};
 use crate::finished;
 use crate::lint::{self, FrontEnd, LintError, LintRequest, Stored};
-use crate::log::{Bounds, BuildLog, Listener, Secret};
+use crate::log::{Listener, Secret};
 use crate::package::{self, PackageError, PackageRequest, Packaged};
 use crate::provenance::{self, BuilderInfo, Facts, Range, digest_of_file};
 use crate::recipe::{self, Cancel, Phase, RunError, RunReport, RunRequest, Varied};
@@ -40,6 +36,7 @@ use crate::sbom::{self, Sbom, SbomRequest};
 use crate::snapshot::{self, Packed};
 use crate::source::Source;
 
+use complete::Finished;
 pub use error::{Blame, BuildError};
 
 /// The predicate type of a contract that stands beside an artefact: `{contract}`, as it would be in the annotation.
@@ -229,7 +226,7 @@ impl Build {
             snapshot,
             attached,
             packages: sbom.packages,
-            claims: self.claims(provenance, [linted, closure_claim(&closure), sbom.claim()]),
+            claims: self.claims(provenance, [linted, complete::claim(&closure), sbom.claim()]),
             closure,
             report,
             log: self.request.log(),
@@ -396,39 +393,9 @@ impl BuildRequest {
         log_in(&self.work)
     }
 
-    /// The directories in which programs of this machine are looked for.
-    fn host_path(&self) -> &str {
-        self.host.variables.get("PATH").map(String::as_str).unwrap_or_default()
-    }
-
     fn log_digest(&self) -> Result<Digest, BuildError> {
         let log = self.log();
         Ok(digest_of_file(&log).map_err(|source| RunError::Log { log, source })?)
-    }
-
-    /// What a base says about starting counts, too, so the configuration that was packaged is read.
-    fn execution(&self, config: &Digest) -> Result<Execution, BuildError> {
-        let artefact = &self.source.project.definition.artefact;
-        if artefact.kind != Kind::Image {
-            return Ok(Execution {
-                start: artefact.entrypoint.clone(),
-                environment: Vec::new(),
-                workdir: None,
-            });
-        }
-        let path = blob_path(&self.layout_dir(), config);
-        let unread = |source| BuildError::Work { dir: path.clone(), source };
-        let config: Value = serde_json::from_slice(&std::fs::read(&path).map_err(unread)?)
-            .map_err(|error| unread(io::Error::other(error)))?;
-        let words = |key: &str| {
-            let listed = config.pointer(&format!("/config/{key}")).and_then(Value::as_array);
-            listed.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned)
-        };
-        Ok(Execution {
-            start: words("Entrypoint").chain(words("Cmd")).collect(),
-            environment: words("Env").collect(),
-            workdir: config.pointer("/config/WorkingDir").and_then(Value::as_str).map(str::to_owned),
-        })
     }
 }
 
@@ -456,151 +423,6 @@ fn lay_out(
     Ok(Some(snapshot::pack(&request.source, &laid, request.work.join("source"))?))
 }
 
-/// The artefact when it is packaged.
-struct Finished<'a> {
-    request: &'a BuildRequest,
-    files: &'a [PackFile],
-    base: Option<&'a Base>,
-    config: &'a Digest,
-    /// The length of the layers that were made here, in bytes.
-    packed_bytes: u64,
-}
-
-impl Finished<'_> {
-    /// What is inside.
-    fn rootfs(&self) -> Rootfs {
-        Rootfs::new(self.files, self.base.map(|base| Rootfs::clone(&base.rootfs)))
-    }
-
-    /// Looks at it. One that is not complete is an error: nothing of it is published.
-    fn check(
-        &self,
-        rootfs: &Rootfs,
-        before: Duration,
-        progress: &Arc<dyn Progress>,
-        cancel: &Cancel,
-    ) -> Result<closure::Report, BuildError> {
-        if self.request.source.project.definition.artefact.kind == Kind::Vm {
-            return self.check_disk(before, progress, cancel);
-        }
-        let artefact = &self.request.source.project.definition.artefact;
-        let execution = self.request.execution(self.config)?;
-        let report = closure::check(&Question {
-            rootfs,
-            kind: artefact.kind,
-            platform: &self.request.platform,
-            start: &execution.start,
-            environment: &execution.environment,
-            needs: &artefact.needs,
-            smoke: &artefact.smoke,
-            closure: &artefact.closure,
-            runtime: artefact.runtime(),
-            handler: artefact.handler.as_deref(),
-            packed_bytes: self.packed_bytes,
-        })?;
-        if !report.is_complete() {
-            return Err(BuildError::Incomplete(Box::new(report)));
-        }
-        let smoke = self.smoke(rootfs, &execution, before, progress, cancel)?;
-        Ok(closure::Report { smoke, ..report })
-    }
-
-    /// A disk is a whole system: nobody looks for what it lacks, but it can be started.
-    fn check_disk(
-        &self,
-        before: Duration,
-        progress: &Arc<dyn Progress>,
-        cancel: &Cancel,
-    ) -> Result<closure::Report, BuildError> {
-        let artefact = &self.request.source.project.definition.artefact;
-        let report = closure::Report::empty(&self.request.platform);
-        let from = self.files.iter().find_map(|file| match &file.kind {
-            PackKind::File { from, .. } => Some(from),
-            PackKind::Dir | PackKind::Symlink { .. } => None,
-        });
-        let Some(image) = from else { return Ok(report) };
-        let unread = |source| PackageError::Read { path: image.to_path_buf(), source };
-        let invalid = |source| PackageError::Disk { path: image.display().to_string(), source };
-        if !disk::is_in_order(image).map_err(unread)?.map_err(invalid)? {
-            progress.note(
-                "the clusters of the disk image are not in the order of the disk, so the same content may give other \
-                 bytes another time: qemu-img convert -O qcow2, without -W",
-            );
-        }
-        if artefact.smoke.is_empty() {
-            return Ok(report);
-        }
-        let path = self.request.log();
-        let unlogged = |source| RunError::Log { log: path.clone(), source };
-        let log = BuildLog::resume(&path, &[], SMOKE_BOUNDS, listener(progress)).map_err(unlogged)?;
-        let booted = boot::run(
-            &BootRequest {
-                image,
-                disk: artefact.disk.as_ref(),
-                platform: &self.request.platform,
-                commands: &artefact.smoke,
-                host_path: self.request.host_path(),
-                semel: &self.request.semel,
-                scratch: &self.request.work.join("overlay"),
-                before,
-            },
-            &log,
-            cancel,
-        );
-        log.end(before).map_err(unlogged)?;
-        let smoke = booted?;
-        tell_what_did_not_run(&smoke, progress);
-        Ok(closure::Report { smoke, ..report })
-    }
-
-    /// Runs the project's smoke commands inside.
-    fn smoke(
-        &self,
-        rootfs: &Rootfs,
-        execution: &Execution,
-        before: Duration,
-        progress: &Arc<dyn Progress>,
-        cancel: &Cancel,
-    ) -> Result<Vec<Smoked>, BuildError> {
-        let artefact = &self.request.source.project.definition.artefact;
-        if artefact.smoke.is_empty() {
-            return Ok(Vec::new());
-        }
-        let path = self.request.log();
-        let unlogged = |source| RunError::Log { log: path.clone(), source };
-        let log = BuildLog::resume(&path, &[], SMOKE_BOUNDS, listener(progress)).map_err(unlogged)?;
-        let ran = smoke::run(
-            &SmokeRequest {
-                rootfs,
-                kind: artefact.kind,
-                platform: &self.request.platform,
-                commands: &artefact.smoke,
-                environment: &execution.environment,
-                workdir: execution.workdir.as_deref(),
-                host_path: self.request.host_path(),
-                semel: &self.request.semel,
-                scratch: &self.request.work.join("smoke"),
-                before,
-            },
-            &log,
-            cancel,
-        );
-        log.end(before).map_err(unlogged)?;
-        let ran = ran?;
-        tell_what_did_not_run(&ran, progress);
-        Ok(ran)
-    }
-}
-
-fn tell_what_did_not_run(smoked: &[Smoked], progress: &Arc<dyn Progress>) {
-    for (command, reason) in smoked.iter().filter_map(|one| Some((&one.command, one.reason.as_ref()?))) {
-        progress.note(&format!("smoke `{command}` was not run: {reason}"));
-    }
-}
-
-/// What smoke commands print is short; more is not kept of it.
-const SMOKE_BOUNDS: Bounds = Bounds { head_bytes: 1 << 20, tail_bytes: 1 << 20 };
-
 fn took_by(phases: &[(Phase, Duration)]) -> Duration {
     phases.iter().map(|(_, took)| *took).sum()
 }
@@ -608,21 +430,6 @@ fn took_by(phases: &[(Phase, Duration)]) -> Duration {
 fn listener(progress: &Arc<dyn Progress>) -> Listener {
     let progress = Arc::clone(progress);
     Arc::new(move |line: &str| progress.line(line))
-}
-
-fn closure_claim(report: &closure::Report) -> Claim {
-    Claim {
-        predicate_type: closure::PREDICATE_TYPE.to_owned(),
-        predicate: json!(report),
-        result: EvidenceResult::Pass,
-    }
-}
-
-/// How the artefact is started, as its configuration has it.
-struct Execution {
-    start: Vec<String>,
-    environment: Vec<String>,
-    workdir: Option<String>,
 }
 
 fn run_recipe(
