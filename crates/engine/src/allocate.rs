@@ -23,7 +23,8 @@ use serde::{Deserialize, Serialize};
 use crate::batch::Batch;
 use crate::component;
 use crate::error::EngineError;
-use crate::reserve::{Had, Reserve, SourceDocument, had, refuse_foreign_home};
+use crate::home;
+use crate::reserve::{Had, Reserve, SourceDocument, had};
 
 /// How many new commits one reservation records, the newest first. The others can be told again.
 const RECORDED_AT_ONCE: usize = 2_000;
@@ -253,7 +254,7 @@ pub async fn next(
     let NextVersion(request) = request;
     let name = &request.inputs.component;
     let mut conn = store.reader().await?;
-    refuse_foreign_home(store, &mut conn, name).await?;
+    home::refuse_foreign_home(store, &mut conn, name).await?;
     if let Had::Version(number, version, state) = had(store, &mut conn, who, request, now).await? {
         return Ok(Next::Had { version, number, published: state == BuildState::Published });
     }

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::artefact::{self, Artefact};
 use crate::component;
 use crate::error::EngineError;
+use crate::home;
 use crate::publish::{Bind, Bound, Giving, Overwrite};
-use crate::reserve::refuse_foreign_home;
 
 /// Gives a candidate its final name.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -60,7 +60,7 @@ pub async fn finalise(
         request.version.parse().map_err(|error| EngineError::precondition(format!("{error}")))?;
     let name = &request.component;
     let mut giving = Giving::begin(store, who, now).await?;
-    refuse_foreign_home(store, giving.turn.db(), name).await?;
+    home::refuse_foreign_home(store, giving.turn.db(), name).await?;
     component::get(giving.turn.db(), name).await?;
     let found = artefact::find(giving.turn.db(), name, &word, now).await?;
     let candidate = candidate(giving.turn.db(), &found, &word).await?;

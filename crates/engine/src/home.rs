@@ -30,6 +30,7 @@ use semel_store::ledger::{self, Turn};
 use semel_store::projections::artefact::{self, Published};
 use semel_store::projections::build::{self, Build};
 use semel_store::projections::component::{self, Component};
+use semel_store::sql::Conn;
 use semel_store::{Store, lease};
 use serde::{Deserialize, Serialize};
 
@@ -89,6 +90,28 @@ pub struct BequeathedBuild {
     pub reserved: BuildReserved,
     /// The source document that the record names.
     pub source: String,
+}
+
+/// Versions of a component come from its home alone (invariant I3).
+pub(crate) async fn refuse_foreign_home(
+    store: &Store,
+    conn: &mut Conn,
+    name: &ComponentName,
+) -> Result<(), EngineError> {
+    let Some(known) = component::get(conn, name).await? else { return Ok(()) };
+    if known.home == store.id() {
+        return Ok(());
+    }
+    let what = if known.moved.is_some() {
+        format!("the home of {name} has moved to store {}; this store gives it no versions", known.home)
+    } else {
+        format!("{name} gets its versions from store {}; this store holds copies and gives none", known.home)
+    };
+    let hint = match &known.place {
+        Some(url) => format!("build against that store: --server {url}"),
+        None => "build against that store: --store DIR or --server URL".to_owned(),
+    };
+    Err(EngineError::NotAllowed { what, hint: Some(hint) })
 }
 
 /// One page of what the home knows.

@@ -23,7 +23,7 @@ use semel_model::allocation::Scheme;
 use semel_model::build::{BuildInputs, Bump, CommitFact, History, Line};
 use semel_model::digest::Digest;
 use semel_model::entry::{Again, BuildReserved, Change, CommitMatched, VersionPublished};
-use semel_model::name::{CommitId, ComponentName};
+use semel_model::name::CommitId;
 use semel_model::platform::Platform;
 use semel_model::reservation::Process;
 use semel_model::version::Version;
@@ -31,7 +31,6 @@ use semel_store::Store;
 use semel_store::lease::{self, Lease, Leased};
 use semel_store::ledger::Turn;
 use semel_store::projections::build::{self, Build, BuildState};
-use semel_store::projections::component as components;
 use semel_store::sql::Conn;
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +38,7 @@ use crate::allocate::{self, Allotted};
 use crate::batch::{Batch, put_document, read_document};
 use crate::component;
 use crate::error::EngineError;
+use crate::home;
 
 pub use commit::{Commit, Committed, Comparison, Finished, commit};
 pub(crate) use holding::held;
@@ -333,7 +333,7 @@ pub async fn reserve(
         return Ok(answer);
     }
     let mut turn = store.turn().await?;
-    refuse_foreign_home(store, turn.db(), &request.inputs.component).await?;
+    home::refuse_foreign_home(store, turn.db(), &request.inputs.component).await?;
     match standing(store, turn.db(), &question, now).await? {
         Standing::Busy(answer) => Ok(answer),
         Standing::Built(build, built) => {
@@ -422,28 +422,6 @@ async fn record_match(
         batch.change(Change::CommitMatched(CommitMatched { component, commit, number }));
     }
     Ok(())
-}
-
-/// Versions of a component come from its home alone (invariant I3).
-pub(crate) async fn refuse_foreign_home(
-    store: &Store,
-    conn: &mut Conn,
-    name: &ComponentName,
-) -> Result<(), EngineError> {
-    let Some(known) = components::get(conn, name).await? else { return Ok(()) };
-    if known.home == store.id() {
-        return Ok(());
-    }
-    let what = if known.moved.is_some() {
-        format!("the home of {name} has moved to store {}; this store gives it no versions", known.home)
-    } else {
-        format!("{name} gets its versions from store {}; this store holds copies and gives none", known.home)
-    };
-    let hint = match &known.place {
-        Some(url) => format!("build against that store: --server {url}"),
-        None => "build against that store: --store DIR or --server URL".to_owned(),
-    };
-    Err(EngineError::NotAllowed { what, hint: Some(hint) })
 }
 
 /// The artefact of a branch gets a version of the line that asks for the same tree: another name for the same digest.

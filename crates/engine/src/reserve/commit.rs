@@ -25,11 +25,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::holding::{held_build, leased, require_log, taken_over};
-use super::{Built, BuiltPart, Holding, built, parts, refuse_foreign_home};
+use super::{Built, BuiltPart, Holding, built, parts};
 use crate::artefact;
 use crate::batch::Batch;
 use crate::build_log;
 use crate::error::EngineError;
+use crate::home;
 
 /// A build's result.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -176,7 +177,7 @@ async fn publish(
     request: &Commit,
     mut batch: Batch,
 ) -> Result<Committed, EngineError> {
-    refuse_foreign_home(store, turn.db(), &build.component).await?;
+    home::refuse_foreign_home(store, turn.db(), &build.component).await?;
     artefact::manifest(store, turn.db(), &build.component, &request.digest).await?;
     let finished = match &request.holding.platform {
         None => {
