@@ -10,16 +10,20 @@
 //! So the ancestor has the lower version of two commits, in whatever order they are built. What was given is never computed
 //! again: the same question after the answer has another answer.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+mod graph;
+
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::str::FromStr;
 
 use semver::{Prerelease, Version as Semantic};
 use serde::{Deserialize, Serialize};
 
-use crate::build::{Bump, CommitFact, History, Line};
+use crate::build::{Bump, History, Line};
 use crate::name::{CommitId, Tag};
 use crate::version::Version;
+
+use graph::Graph;
 
 /// How a component's versions look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
@@ -204,7 +208,7 @@ pub enum Outcome {
 /// Gives the next version of a component.
 pub fn allocate(ask: &Ask<'_>, known: &Known) -> Outcome {
     let graph = Graph::new(&ask.history.commits, &known.commits);
-    let Some(at) = graph.find(ask.commit) else {
+    let Some(at) = graph.place(ask.commit).filter(|at| graph.node(*at).known) else {
         return Outcome::HistoryNeeded(vec![ask.commit.clone()]);
     };
     let view = View::new(ask, known, &graph, at);
@@ -213,8 +217,7 @@ pub fn allocate(ask: &Ask<'_>, known: &Known) -> Outcome {
     }
     let base = view.base(true);
     let since = view.since(&base);
-    let unknown: Vec<CommitId> =
-        since.iter().filter(|at| !graph.nodes[**at].known).map(|at| graph.id(*at)).collect();
+    let unknown = graph.ids(&since, |node| !node.known);
     if ask.history.truncated && !unknown.is_empty() && !view.is_beginning(&base) {
         return Outcome::HistoryNeeded(unknown);
     }
@@ -222,84 +225,6 @@ pub fn allocate(ask: &Ask<'_>, known: &Known) -> Outcome {
         return Outcome::HistoryNeeded(vec![ask.commit.clone()]);
     }
     Outcome::Given(Box::new(view.allocation(base, &since)))
-}
-
-/// The commits that are known, by number: those that were sent in their order, then those that were recorded, then those
-/// that are only named as parents.
-struct Graph<'a> {
-    index: HashMap<&'a CommitId, usize>,
-    nodes: Vec<Node<'a>>,
-    parents: Vec<Vec<usize>>,
-}
-
-struct Node<'a> {
-    id: &'a CommitId,
-    bump: Option<Bump>,
-    known: bool,
-    recorded: bool,
-}
-
-impl<'a> Graph<'a> {
-    fn new(sent: &'a [CommitFact], recorded: &'a [KnownCommit]) -> Self {
-        let mut this = Self { index: HashMap::new(), nodes: Vec::new(), parents: Vec::new() };
-        for fact in sent {
-            let at = this.at(&fact.id);
-            let bump = (!fact.outside).then_some(fact.bump);
-            this.nodes[at] = Node { id: &fact.id, bump, known: true, recorded: false };
-        }
-        for one in recorded {
-            let at = this.at(&one.id);
-            // What is said now about what a commit brings counts: the project may have named other files since.
-            let bump = if this.nodes[at].known { this.nodes[at].bump } else { one.bump };
-            this.nodes[at] = Node { id: &one.id, bump, known: true, recorded: true };
-        }
-        let named = sent.iter().map(|fact| (&fact.id, &fact.parents));
-        let named = named.chain(recorded.iter().map(|one| (&one.id, &one.parents)));
-        for (id, parents) in named {
-            let parents = parents.iter().map(|parent| this.at(parent)).collect();
-            let at = this.at(id);
-            this.parents[at] = parents;
-        }
-        this
-    }
-
-    fn at(&mut self, id: &'a CommitId) -> usize {
-        let next = self.nodes.len();
-        let at = *self.index.entry(id).or_insert(next);
-        if at == next {
-            self.nodes.push(Node { id, bump: None, known: false, recorded: false });
-            self.parents.push(Vec::new());
-        }
-        at
-    }
-
-    fn find(&self, id: &CommitId) -> Option<usize> {
-        self.index.get(id).copied().filter(|at| self.nodes[*at].known)
-    }
-
-    fn id(&self, at: usize) -> CommitId {
-        self.nodes[at].id.clone()
-    }
-
-    fn children(&self) -> Vec<Vec<usize>> {
-        let mut children = vec![Vec::new(); self.nodes.len()];
-        for (at, parents) in self.parents.iter().enumerate() {
-            parents.iter().for_each(|parent| children[*parent].push(at));
-        }
-        children
-    }
-}
-
-/// Everything that can be reached along these links, with where it begins.
-fn reach(links: &[Vec<usize>], from: Option<usize>) -> Vec<bool> {
-    let mut reached = vec![false; links.len()];
-    let mut open: Vec<usize> = from.into_iter().collect();
-    while let Some(at) = open.pop() {
-        if !std::mem::replace(&mut reached[at], true) {
-            open.extend(&links[at]);
-        }
-    }
-    reached
 }
 
 /// A question, seen in its graph.
@@ -320,11 +245,9 @@ struct View<'a> {
 
 impl<'a> View<'a> {
     fn new(ask: &'a Ask<'a>, known: &'a Known, graph: &'a Graph<'a>, at: usize) -> Self {
-        let behind = reach(&graph.parents, Some(at));
-        let ahead = reach(&graph.children(), Some(at));
+        let (behind, ahead) = (graph.behind(Some(at)), graph.ahead(at));
         let is_ahead = |one: &&Given| {
-            let place = graph.index.get(&one.commit).copied();
-            !one.shared && place.is_some_and(|place| place != at && ahead[place])
+            !one.shared && graph.place(&one.commit).is_some_and(|place| place != at && ahead[place])
         };
         let above =
             known.given.iter().filter(is_ahead).filter_map(|one| one.version.as_semver()).min().cloned();
@@ -333,7 +256,7 @@ impl<'a> View<'a> {
     }
 
     fn is_behind(&self, commit: &CommitId) -> bool {
-        self.graph.index.get(commit).is_some_and(|place| self.behind[*place])
+        self.graph.place(commit).is_some_and(|place| self.behind[place])
     }
 
     /// The versions of the commit and its ancestors that were given.
@@ -371,13 +294,12 @@ impl<'a> View<'a> {
     /// The commits that the base does not have, newest first: those that were sent in their order, then the others, children
     /// before their parents.
     fn since(&self, base: &Base) -> Vec<usize> {
-        let place = base.commit().and_then(|commit| self.graph.index.get(commit).copied());
-        let had = reach(&self.graph.parents, place);
+        let had = self.graph.behind(base.commit().and_then(|commit| self.graph.place(commit)));
         let mut since: Vec<usize> =
             (0..self.behind.len()).filter(|at| self.behind[*at] && !had[*at]).collect();
         let sent = self.ask.history.commits.len();
         if since.last().is_some_and(|last| *last >= sent) {
-            let heights = self.heights(&since);
+            let heights = self.graph.heights(self.at, &since);
             since.sort_by_key(|at| if *at < sent { (0, *at as u64) } else { (1, u64::MAX - heights[at]) });
         }
         since
@@ -391,11 +313,9 @@ impl<'a> View<'a> {
     /// Whether a recorded commit may be a descendant although nobody has told so: it and its own relatives are new, and
     /// there are recorded commits with parents that are not known.
     fn may_lie_behind_what_is_recorded(&self) -> bool {
-        let nodes = &self.graph.nodes;
-        let related = |at: usize| nodes[at].recorded && (self.behind[at] || self.ahead[at]);
-        let is_open =
-            |at: usize| nodes[at].recorded && self.graph.parents[at].iter().any(|up| !nodes[*up].known);
-        (0..nodes.len()).any(is_open) && !(0..nodes.len()).any(related)
+        let is_open = |at: usize| self.graph.parents(at).any(|parent| !parent.known);
+        let is_related = |at: usize| self.behind[at] || self.ahead[at];
+        self.graph.recorded().any(is_open) && !self.graph.recorded().any(is_related)
     }
 
     /// A commit that is tagged with a version has that one, where it is free and in order: its history is not needed then.
@@ -428,13 +348,13 @@ impl<'a> View<'a> {
 
     /// The step that is asked for: by somebody, else by the commits.
     fn bump(&self, since: &[usize]) -> Bump {
-        let asked = since.iter().filter_map(|at| self.graph.nodes[*at].bump).max();
+        let asked = since.iter().filter_map(|at| self.graph.node(*at).bump).max();
         self.ask.bump.or(asked).unwrap_or(Bump::Patch)
     }
 
     /// The commits among these that change something.
     fn brought(&self, since: &[usize]) -> Vec<CommitId> {
-        since.iter().filter(|at| self.graph.nodes[**at].bump.is_some()).map(|at| self.graph.id(*at)).collect()
+        self.graph.ids(since, |node| node.bump.is_some())
     }
 
     /// The highest version among the ancestors, which the new one must exceed. `own_tag`: whether a tag of the commit itself
@@ -475,7 +395,7 @@ impl<'a> View<'a> {
         allocation.version = self.settle(start, below.as_ref());
         let is_late = |above: &&Semantic| allocation.version.as_semver().is_some_and(|name| name >= *above);
         let Some(above) = self.above.as_ref().filter(is_late) else { return };
-        let height = self.heights(since).get(&self.at).copied().unwrap_or(0);
+        let height = self.graph.heights(self.at, since).get(&self.at).copied().unwrap_or(0);
         match self.late(below.as_ref(), above, height) {
             Some(late) => {
                 allocation.version = late;
@@ -565,28 +485,6 @@ impl<'a> View<'a> {
         number
     }
 
-    /// The length of the longest path to each of these commits that leads through them alone.
-    fn heights(&self, among: &[usize]) -> HashMap<usize, u64> {
-        let among: HashSet<usize> = among.iter().copied().collect();
-        let mut heights: HashMap<usize, u64> = HashMap::new();
-        let mut open: Vec<usize> = Some(self.at).filter(|at| among.contains(at)).into_iter().collect();
-        let mut entered = HashSet::new();
-        while let Some(at) = open.last().copied() {
-            let parents = self.graph.parents[at].iter().filter(|parent| among.contains(parent));
-            let missing: Vec<usize> =
-                parents.clone().filter(|parent| !heights.contains_key(parent)).copied().collect();
-            // What is missing still when a commit comes up again is its own ancestor, which no git says.
-            if !entered.insert(at) || missing.is_empty() {
-                let highest = parents.filter_map(|parent| heights.get(parent)).max().copied().unwrap_or(0);
-                heights.insert(at, highest + 1);
-                open.pop();
-            } else {
-                open.extend(missing);
-            }
-        }
-        heights
-    }
-
     /// A name between what ancestors and what descendants have: `core-late.<height>.<build>` of the lowest descendant, and where
     /// names of branches are in the way, the same behind as much of their names as is needed.
     ///
@@ -666,7 +564,7 @@ mod tests {
     use proptest::sample::Index;
 
     use super::*;
-    use crate::build::{ReleaseLine, bump_of};
+    use crate::build::{CommitFact, ReleaseLine, bump_of};
 
     fn id(n: usize) -> CommitId {
         format!("{n:040x}").parse().unwrap()
