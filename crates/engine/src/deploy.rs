@@ -188,26 +188,80 @@ pub async fn start(
     promote::check_expected(&artefact, request.expect.as_ref())?;
     artefact.require_bytes()?;
     let in_force = pipeline::get(store, turn.db(), &request.component).await?;
-    let target = target(&in_force, &request.environment)?;
     let mut batch = Batch::new(who, now);
-    if let Some(refusal) = refused_here(&mut turn, &artefact, &request).await? {
-        return refuse(turn, batch, refusal).await;
+    let intent = match judge(store, &mut turn, &mut batch, &artefact, &request, &in_force, now).await? {
+        Ok(intent) => intent,
+        Err(refusal) => return refuse(turn, batch, refusal).await,
+    };
+    let (manifest, _) = artefact::manifest(store, turn.db(), &artefact.component, &artefact.digest).await?;
+    let place = place_in_order(&mut turn, &request, &intent.key).await?;
+    settle(&mut batch, place.unsettled);
+    if place.fresh {
+        batch.change(Change::DeploymentStarted(DeploymentStarted {
+            component: request.component,
+            environment: request.environment.clone(),
+            generation: place.generation,
+            key: intent.key.clone(),
+            digest: artefact.digest.clone(),
+            version: artefact.version.clone(),
+            config: intent.config.clone(),
+            target: intent.target_digest,
+            decision: intent.decision.clone(),
+            rollback_of: request.rollback_of,
+        }));
+    }
+    turn.append(batch.into_leaves()).await?;
+    Ok(Started::Go(Order {
+        artefact,
+        media_type: manifest.media_type,
+        environment: request.environment,
+        generation: place.generation,
+        key: intent.key,
+        config: intent.config,
+        target: intent.target,
+        decision: intent.decision,
+        current: place.current,
+        promoted: intent.promoted,
+    }))
+}
+
+/// A deployment that every rule allows.
+struct Intent {
+    key: Digest,
+    config: Digest,
+    target: Target,
+    target_digest: Digest,
+    decision: Digest,
+    promoted: bool,
+}
+
+/// Asks every rule, in the order in which their answers help most.
+async fn judge(
+    store: &Store,
+    turn: &mut Turn,
+    batch: &mut Batch,
+    artefact: &Artefact,
+    request: &Start,
+    in_force: &InForce,
+    now: Timestamp,
+) -> Result<Result<Intent, Refusal>, EngineError> {
+    let target = target(in_force, &request.environment)?;
+    if let Some(refusal) = refused_here(turn, artefact, request).await? {
+        return Ok(Err(refusal));
     }
     let snapshot = match &request.config {
         Config::Snapshot(snapshot) => snapshot,
-        Config::Problems(problems) => {
-            return refuse(turn, batch, bad_config(&artefact, &request, problems)).await;
-        }
+        Config::Problems(problems) => return Ok(Err(bad_config(artefact, request, problems))),
     };
-    if let Some(problems) = check_snapshot(store, &mut turn, &artefact, snapshot).await? {
-        return refuse(turn, batch, bad_config(&artefact, &request, &problems)).await;
+    if let Some(problems) = check_snapshot(store, turn, artefact, snapshot).await? {
+        return Ok(Err(bad_config(artefact, request, &problems)));
     }
-    let allowed = match permission(store, &mut turn, &mut batch, &artefact, &request, &in_force, now).await? {
-        Ok(allowed) => allowed,
-        Err(decision) => return refuse(turn, batch, not_promoted(&artefact, &request, *decision)).await,
-    };
-    let config = put_document(store, snapshot)?;
-    let target_digest = put_document(store, &target)?;
+    let Allowed { decision, promoted } =
+        match permission(store, turn, batch, artefact, request, in_force, now).await? {
+            Ok(allowed) => allowed,
+            Err(decision) => return Ok(Err(not_promoted(artefact, request, *decision))),
+        };
+    let (config, target_digest) = (put_document(store, snapshot)?, put_document(store, &target)?);
     let key = KeyInputs {
         v: 1,
         environment: request.environment.clone(),
@@ -218,40 +272,10 @@ pub async fn start(
         restart: request.restart,
     }
     .key();
-    if let Some(refusal) = rejected_key(&mut turn, &artefact, &request, &key).await? {
-        return refuse(turn, batch, refusal).await;
+    if let Some(refusal) = rejected_key(turn, artefact, request, &key).await? {
+        return Ok(Err(refusal));
     }
-    let (manifest, _) = artefact::manifest(store, turn.db(), &artefact.component, &artefact.digest).await?;
-    let place = place_in_order(&mut turn, &request, &key).await?;
-    let order = Order {
-        artefact: artefact.clone(),
-        media_type: manifest.media_type,
-        environment: request.environment.clone(),
-        generation: place.generation,
-        key: key.clone(),
-        config: config.clone(),
-        target,
-        decision: allowed.decision.clone(),
-        current: place.current,
-        promoted: allowed.promoted,
-    };
-    settle(&mut batch, place.unsettled);
-    if place.fresh {
-        batch.change(Change::DeploymentStarted(DeploymentStarted {
-            component: request.component,
-            environment: request.environment,
-            generation: place.generation,
-            key,
-            digest: artefact.digest,
-            version: artefact.version,
-            config,
-            target: target_digest,
-            decision: allowed.decision,
-            rollback_of: request.rollback_of,
-        }));
-    }
-    turn.append(batch.into_leaves()).await?;
-    Ok(Started::Go(order))
+    Ok(Ok(Intent { key, config, target, target_digest, decision, promoted }))
 }
 
 fn target(in_force: &InForce, environment: &EnvironmentName) -> Result<Target, EngineError> {
