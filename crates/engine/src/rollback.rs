@@ -69,45 +69,59 @@ pub async fn candidate(
             hint: Some(format!("semel deploy VERSION {environment} -c {component}")),
         });
     };
+    let (earlier, passed_over) = choose(&mut conn, &history, running, named.as_ref()).await?;
+    let Some(earlier) = earlier else {
+        let because =
+            if passed_over.is_empty() { String::new() } else { format!(" ({})", passed_over.join("; ")) };
+        let what = match &named {
+            Some(wanted) => format!("{} never succeeded in {environment} before{because}", wanted.name()),
+            None => format!("nothing else ever succeeded in {environment}{because}"),
+        };
+        return Err(
+            EngineError::not_found(what).with_hint(format!("semel history {environment} -c {component}"))
+        );
+    };
+    let from = artefact_of(&mut conn, running).await?;
+    let to = artefact_of(&mut conn, earlier).await?;
+    let (_, manifest) = artefact::manifest(store, &mut conn, component, &to.digest).await?;
+    Ok(Candidate {
+        from,
+        from_generation: running.generation,
+        contract: artefact::contract(&to.digest, &manifest)?,
+        to,
+        to_generation: earlier.generation,
+        succeeded: earlier.finished.clone().unwrap_or_else(|| earlier.started.clone()),
+        snapshot: deploy::snapshot(store, earlier)?,
+        values: binding.values.clone(),
+        target,
+        passed_over,
+    })
+}
+
+/// The newest deployment that can be gone back to, and what was passed over on the way there.
+async fn choose<'a>(
+    conn: &mut Conn,
+    history: &'a [Deployment],
+    running: &Deployment,
+    named: Option<&Artefact>,
+) -> Result<(Option<&'a Deployment>, Vec<String>), EngineError> {
     let mut passed_over = Vec::new();
     for earlier in
         history.iter().filter(|one| one.state == DeploymentState::Succeeded && one.key != running.key)
     {
-        if named.as_ref().is_some_and(|wanted| wanted.digest != earlier.digest) {
+        if named.is_some_and(|wanted| wanted.digest != earlier.digest) {
             continue;
         }
-        let objection = match rejection(&mut conn, earlier).await? {
-            None if named.is_none() && was_left(&history, earlier) => Some("it was rolled back".to_owned()),
+        let objection = match rejection(conn, earlier).await? {
+            None if named.is_none() && was_left(history, earlier) => Some("it was rolled back".to_owned()),
             other => other,
         };
         match objection {
             Some(reason) => passed_over.push(format!("generation {}: {reason}", earlier.generation)),
-            None => {
-                let from = artefact_of(&mut conn, running).await?;
-                let to = artefact_of(&mut conn, earlier).await?;
-                let (_, manifest) = artefact::manifest(store, &mut conn, component, &to.digest).await?;
-                return Ok(Candidate {
-                    from,
-                    from_generation: running.generation,
-                    contract: artefact::contract(&to.digest, &manifest)?,
-                    to,
-                    to_generation: earlier.generation,
-                    succeeded: earlier.finished.clone().unwrap_or_else(|| earlier.started.clone()),
-                    snapshot: deploy::snapshot(store, earlier)?,
-                    values: binding.values.clone(),
-                    target,
-                    passed_over,
-                });
-            }
+            None => return Ok((Some(earlier), passed_over)),
         }
     }
-    let because =
-        if passed_over.is_empty() { String::new() } else { format!(" ({})", passed_over.join("; ")) };
-    let what = match &named {
-        Some(wanted) => format!("{} never succeeded in {environment} before{because}", wanted.name()),
-        None => format!("nothing else ever succeeded in {environment}{because}"),
-    };
-    Err(EngineError::not_found(what).with_hint(format!("semel history {environment} -c {component}")))
+    Ok((None, passed_over))
 }
 
 /// Whether the last time that this ran here ended with a rollback. The same deployment key is the same thing, whichever
