@@ -1,10 +1,13 @@
 //! `semel why`: why does this run here, and why does nothing else?
 
+use semel_engine::look::why::Running;
+use semel_model::name::EnvironmentName;
+use semel_model::promotion::{Decision, GateResult};
 use semel_server::api::calls::Why;
 
 use super::{Outcome, component, promote};
 use crate::cli::{Cli, EnvironmentArg};
-use crate::output::ago;
+use crate::output::{Output, ago};
 use crate::report::Exit;
 use crate::session::{Session, now};
 
@@ -18,31 +21,7 @@ pub(super) async fn run(args: &EnvironmentArg, cli: &Cli, session: &Session) -> 
     }
     match &why.running {
         None => output.data(&format!("{}: nothing of {} ever ran here", why.environment, why.component)),
-        Some(running) => {
-            let back = running
-                .rollback_of
-                .map(|from| format!(", rolled back from generation {from}"))
-                .unwrap_or_default();
-            output.data(&format!(
-                "{}: {} (generation {}), since {} ({}){back}",
-                why.environment,
-                running.artefact.name(),
-                running.generation,
-                running.since,
-                ago(&running.since, now())
-            ));
-            output.data(&format!("  digest {}", running.artefact.digest));
-            if let Some(commit) = &running.artefact.commit {
-                output.data(&format!("  commit {commit}"));
-            }
-            for commit in running.commits.iter().take(8) {
-                output.data(&format!("    {} {}", commit.id.short(), commit.subject));
-            }
-            output.data(&format!("  allowed {} because:", running.decision.inputs.clock));
-            for gate in &running.decision.gates {
-                output.data(&format!("    {:<16} {}", gate.gate, gate.reason));
-            }
-        }
+        Some(running) => show_running(&why.environment, running, output),
     }
     if let Some(hold) = &why.hold {
         output.data(&format!("! held: {hold}"));
@@ -51,18 +30,7 @@ pub(super) async fn run(args: &EnvironmentArg, cli: &Cli, session: &Session) -> 
         output.data(&format!("! last attempt: {trouble}"));
     }
     if let Some(refused) = &why.refused {
-        output.data(&format!(
-            "! {} was refused:",
-            refused
-                .inputs
-                .version
-                .as_ref()
-                .map_or_else(|| refused.inputs.digest.short().to_owned(), ToString::to_string)
-        ));
-        for gate in refused.closed() {
-            output.data(&format!("    {:<16} {}", gate.gate, gate.reason));
-        }
-        promote::refusal(String::new(), refused).hints.iter().for_each(|hint| output.next(hint));
+        show_refused(refused, output);
     }
     if !why.recent.is_empty() {
         output.data("recently:");
@@ -74,4 +42,39 @@ pub(super) async fn run(args: &EnvironmentArg, cli: &Cli, session: &Session) -> 
         output.next(format!("semel resume {}{}", why.environment, super::naming(&why.component, session)));
     }
     Ok(Exit::Done)
+}
+
+fn show_running(environment: &EnvironmentName, running: &Running, output: Output) {
+    let back =
+        running.rollback_of.map(|from| format!(", rolled back from generation {from}")).unwrap_or_default();
+    output.data(&format!(
+        "{environment}: {} (generation {}), since {} ({}){back}",
+        running.artefact.name(),
+        running.generation,
+        running.since,
+        ago(&running.since, now())
+    ));
+    output.data(&format!("  digest {}", running.artefact.digest));
+    if let Some(commit) = &running.artefact.commit {
+        output.data(&format!("  commit {commit}"));
+    }
+    for commit in running.commits.iter().take(8) {
+        output.data(&format!("    {} {}", commit.id.short(), commit.subject));
+    }
+    output.data(&format!("  allowed {} because:", running.decision.inputs.clock));
+    show_gates(&running.decision.gates, output);
+}
+
+fn show_refused(refused: &Decision, output: Output) {
+    let asked = &refused.inputs;
+    let name = asked.version.as_ref().map_or_else(|| asked.digest.short().to_owned(), ToString::to_string);
+    output.data(&format!("! {name} was refused:"));
+    show_gates(refused.closed(), output);
+    promote::refusal(String::new(), refused).hints.iter().for_each(|hint| output.next(hint));
+}
+
+fn show_gates<'a>(gates: impl IntoIterator<Item = &'a GateResult>, output: Output) {
+    for gate in gates {
+        output.data(&format!("    {:<16} {}", gate.gate, gate.reason));
+    }
 }
