@@ -1,8 +1,9 @@
 //! What packaging costs, beside others, in one run: `cargo run --release -p semel-build --example packaging -- TREE [RUNS]`.
 //!
-//! TREE is a directory, such as one of 1 GB with sources and programs. Each peer makes the same of it: a compressed layer with
-//! its digests, once with gzip and once with Zstandard. Where a peer is not installed, its row is left out. Times are medians; the processor time is that of all threads,
-//! so a rate per core can be told on a machine with any number of them. Memory is the peak of this process.
+//! TREE is a directory, such as one of 1 GB with sources and programs. Semel makes a compressed layer with its digests of it,
+//! with gzip and with Zstandard, and each peer one with gzip. Where a peer is not installed, its row is left out. Times are
+//! medians; the processor time is that of all threads, so a rate per core can be told on a machine with any number of them.
+//! Memory is the peak of this process.
 
 #![allow(clippy::print_stdout, reason = "this is a program")]
 

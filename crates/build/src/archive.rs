@@ -25,6 +25,8 @@ pub(crate) struct LayerWriter<W> {
 pub(crate) struct Layer {
     /// The digest of the tar bytes.
     pub(crate) diff_id: Digest,
+    /// How many tar bytes there are.
+    pub(crate) tar_size: u64,
     /// The digest of the compressed bytes.
     pub(crate) digest: Digest,
     /// How many compressed bytes there are.
@@ -71,7 +73,7 @@ impl<W: Write + Send + 'static> LayerWriter<W> {
         self.to.write_all(&[0; 2 * BLOCK])?;
         let mut done = self.to.finish()?;
         done.inner.flush()?;
-        Ok(Layer { diff_id: done.plain, digest: done.digest, size: done.size })
+        Ok(Layer { diff_id: done.plain, tar_size: done.plain_size, digest: done.digest, size: done.size })
     }
 
     fn header(&mut self, path: &[u8], kind: u8, mode: u32, size: u64, link: &[u8]) -> io::Result<()> {

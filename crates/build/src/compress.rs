@@ -51,6 +51,8 @@ pub(crate) struct Compressed<W> {
     pub(crate) inner: W,
     /// The digest of the bytes that were written in.
     pub(crate) plain: Digest,
+    /// How many of them there were.
+    pub(crate) plain_size: u64,
     /// The digest of the compressed bytes.
     pub(crate) digest: Digest,
     /// How many compressed bytes there are.
@@ -195,6 +197,7 @@ fn frame(block: &[u8]) -> io::Result<Vec<u8>> {
 struct Sealer<W> {
     inner: W,
     plain: Hasher,
+    plain_size: u64,
     /// Of what a gzip member holds; a frame has its own.
     crc: Option<Crc>,
     hasher: Hasher,
@@ -205,7 +208,7 @@ impl<W: Write> Sealer<W> {
     fn new(inner: W, compression: Compression) -> Self {
         let hasher = || Hasher::new(Algorithm::Sha256);
         let crc = (compression == Compression::Gzip).then(Crc::new);
-        Self { inner, plain: hasher(), crc, hasher: hasher(), size: 0 }
+        Self { inner, plain: hasher(), plain_size: 0, crc, hasher: hasher(), size: 0 }
     }
 
     fn run(mut self, blocks: &Receiver<Pending>) -> io::Result<Compressed<W>> {
@@ -214,6 +217,7 @@ impl<W: Write> Sealer<W> {
         }
         while let Ok(Pending { block, compressed }) = blocks.recv() {
             self.plain.update(&block);
+            self.plain_size += block.len() as u64;
             if let Some(crc) = &mut self.crc {
                 crc.update(&block);
             }
@@ -227,6 +231,7 @@ impl<W: Write> Sealer<W> {
         Ok(Compressed {
             inner: self.inner,
             plain: self.plain.finish(),
+            plain_size: self.plain_size,
             digest: self.hasher.finish(),
             size: self.size,
         })
@@ -285,7 +290,7 @@ mod tests {
             for compression in BOTH {
                 let done = compressed(compression, &[&input], 2);
                 assert!(read(compression, &done.inner) == input, "{compression:?} {length}");
-                assert_eq!(done.plain, Digest::of(&input));
+                assert_eq!((done.plain, done.plain_size), (Digest::of(&input), length as u64));
                 assert_eq!((done.digest, done.size), (Digest::of(&done.inner), done.inner.len() as u64));
             }
         }

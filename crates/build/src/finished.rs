@@ -28,7 +28,7 @@ use tokio_util::io::SyncIoBridge;
 
 use crate::base::{Base, BaseError};
 use crate::compress::Compressor;
-use crate::layer::Unpacked;
+use crate::layer::{self, Unpacked};
 use crate::package::{Packaged, PackagedLayer, cores};
 
 /// Statements of buildx (BuildKit, "Image attestation storage").
@@ -217,9 +217,9 @@ async fn compress(
         .await
         .map_err(|error| FinishedError::Copy { path: path.to_owned(), source: Box::new(error.into()) })?;
     let stored = Compression::of_layer(&layer.media_type).unwrap_or(Compression::None);
-    let (reader, to) = (SyncIoBridge::new(reader), scratch.to_owned());
+    let (reader, size, to) = (SyncIoBridge::new(reader), layer.size, scratch.to_owned());
     let compressed = tokio::task::spawn_blocking(move || {
-        let mut plain = stored.decode(BufReader::new(reader))?;
+        let mut plain = layer::unpacked(BufReader::new(reader), size, stored)?;
         let file = OpenOptions::new().write(true).create_new(true).open(to)?;
         let file = BufWriter::with_capacity(256 * 1024, file);
         let mut gzip = Compressor::new(file, project::Compression::Gzip, cores());

@@ -20,6 +20,7 @@ use semel_model::digest::Digest;
 use semel_model::name::CommitId;
 use semel_model::platform::Platform;
 use semel_model::project::{Compression, Definition, Kind};
+use semel_oci::compression::most_bytes;
 use semel_oci::descriptor::{Annotations, Descriptor};
 use semel_oci::layout::{Layout, LayoutError};
 use semel_oci::manifest::ImageManifest;
@@ -31,7 +32,6 @@ use crate::base::{Base, BaseError};
 use crate::chunks;
 use crate::collect::{PackFile, PackKind, Stamp, stamp};
 use crate::disk::InvalidDisk;
-use crate::layer;
 use crate::planned::Planned;
 use crate::zip;
 
@@ -138,7 +138,7 @@ pub enum PackageError {
         "`{}` makes a layer that unpacks to more than {most} bytes; no target lays out what becomes more than 200 times its size", .path.display()
     )]
     Growth {
-        /// The largest file of the layer.
+        /// The largest file of the layer; the layer where it has none.
         path: PathBuf,
         /// How much a layer of its size may become.
         most: u64,
@@ -295,7 +295,7 @@ pub(crate) fn pack_tree(
     mtime: u64,
     scratch: &Path,
 ) -> Result<PackagedLayer, PackageError> {
-    write_entries(&tree_plan(files, mtime, scratch))
+    write_entries(&tree_plan(files, mtime, scratch)).map(|(layer, _)| layer)
 }
 
 fn tree_plan(files: &Arc<Vec<PackFile>>, mtime: u64, scratch: &Path) -> LayerPlan {
@@ -353,8 +353,8 @@ async fn write_layer(plan: LayerPlan, layout: &Layout) -> Result<PackagedLayer, 
 async fn write_plan(plan: LayerPlan) -> Result<PackagedLayer, PackageError> {
     let path = plan.scratch.clone();
     let write = move || {
-        let layer = write_entries(&plan)?;
-        check_growth(&plan.planned, layer.size)?;
+        let (layer, tar_size) = write_entries(&plan)?;
+        check_growth(&plan, layer.size, tar_size)?;
         Ok(layer)
     };
     let written = tokio::task::spawn_blocking(write).await;
@@ -366,7 +366,8 @@ pub(crate) fn put_in_place(scratch: &Path, place: &Path) -> Result<(), PackageEr
     fs::rename(scratch, place).map_err(|source| PackageError::Write { path: place.to_owned(), source })
 }
 
-fn write_entries(plan: &LayerPlan) -> Result<PackagedLayer, PackageError> {
+/// Writes a layer; gives it with the length of its tar file, in bytes.
+fn write_entries(plan: &LayerPlan) -> Result<(PackagedLayer, u64), PackageError> {
     let unwritten = |source| PackageError::Write { path: plan.scratch.clone(), source };
     let file = OpenOptions::new().write(true).create_new(true).open(&plan.scratch).map_err(unwritten)?;
     let file = BufWriter::with_capacity(256 * 1024, file);
@@ -384,29 +385,23 @@ fn write_entries(plan: &LayerPlan) -> Result<PackagedLayer, PackageError> {
         }
     }
     let done = layer.finish().map_err(unwritten)?;
-    Ok(PackagedLayer {
-        name: plan.name.clone(),
-        digest: done.digest,
-        diff_id: done.diff_id,
-        size: done.size,
-        files,
-    })
+    let (name, tar_size) = (plan.name.clone(), done.tar_size);
+    let layer = PackagedLayer { name, digest: done.digest, diff_id: done.diff_id, size: done.size, files };
+    Ok((layer, tar_size))
 }
 
 /// Whether whoever unpacks the layer, ourselves included, will take it for what it is and not for an attack.
-fn check_growth(planned: &Planned, size: u64) -> Result<(), PackageError> {
-    let files = || {
-        planned.entries().filter_map(|(_, kind)| match kind {
-            PackKind::File { size, from, .. } => Some((*size, from)),
-            PackKind::Symlink { .. } | PackKind::Dir => None,
-        })
-    };
-    let most = layer::most_bytes(size);
-    let unpacked: u64 = files().map(|(size, _)| size).sum();
-    match files().max().filter(|_| unpacked > most) {
-        Some((_, largest)) => Err(PackageError::Growth { path: largest.to_path_buf(), most }),
-        None => Ok(()),
+fn check_growth(plan: &LayerPlan, size: u64, tar_size: u64) -> Result<(), PackageError> {
+    let most = most_bytes(size);
+    if tar_size <= most {
+        return Ok(());
     }
+    let files = plan.planned.entries().filter_map(|(_, kind)| match kind {
+        PackKind::File { size, from, .. } => Some((*size, from)),
+        PackKind::Symlink { .. } | PackKind::Dir => None,
+    });
+    let path = files.max().map_or(plan.scratch.as_path(), |(_, from)| from).to_owned();
+    Err(PackageError::Growth { path, most })
 }
 
 /// Reads a file that must be as it was found, before and after.

@@ -16,6 +16,7 @@ use tar::EntryType;
 
 use crate::attached;
 use crate::bundle::{Bundle, Content};
+use crate::compression::{Compression, MAGIC_BYTES};
 use crate::copy::CopyError;
 use crate::descriptor::{Annotations, Descriptor};
 use crate::layout::{Layout, LayoutError, REF_NAME, Select};
@@ -176,9 +177,8 @@ struct Contents {
 impl Contents {
     fn list(path: &Path) -> io::Result<Self> {
         let whole = Piece::whole(path)?;
-        let mut file = std::fs::File::open(path)?;
-        refuse_compressed(&mut file)?;
-        let mut archive = tar::Archive::new(file);
+        refuse_compressed(&whole)?;
+        let mut archive = tar::Archive::new(std::fs::File::open(path)?);
         let mut contents = Self { files: HashMap::new(), links: HashMap::new() };
         for entry in archive.entries_with_seek()? {
             contents.add(&whole, &entry?)?;
@@ -289,13 +289,10 @@ impl Contents {
                 || ArchiveError::Other { path: path.to_owned(), reason: format!("it has no layer `{name}`") };
             let piece = inner_name(name.as_bytes()).and_then(|name| self.find(&name)).ok_or_else(missing)?;
             let read = |source| ArchiveError::Read { path: path.to_owned(), source };
-            let kind = if piece.begins_with(&GZIP).map_err(read)? {
-                media_type::OCI_LAYER_GZIP
-            } else {
-                media_type::OCI_LAYER_TAR
-            };
+            let first = piece.first(MAGIC_BYTES).map_err(read)?;
             let digest = piece.digest().await.map_err(read)?;
-            layers.push(Descriptor::new(kind, digest.clone(), piece.size()));
+            let media_type = Compression::of_bytes(&first).layer_type();
+            layers.push(Descriptor::new(media_type, digest.clone(), piece.size()));
             blobs.insert(digest, Content::Piece(piece.clone()));
         }
         Ok(ImageManifest {
@@ -317,18 +314,10 @@ struct DockerImage {
     layers: Vec<String>,
 }
 
-const GZIP: [u8; 2] = [0x1f, 0x8b];
-
-fn refuse_compressed(file: &mut std::fs::File) -> io::Result<()> {
-    use std::io::Seek as _;
-    let mut magic = [0; 4];
-    let read = file.read(&mut magic)?;
-    file.rewind()?;
-    match magic[..read] {
-        [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd] => {
-            Err(io::Error::other("it is compressed: uncompress it first"))
-        }
-        _ => Ok(()),
+fn refuse_compressed(whole: &Piece) -> io::Result<()> {
+    match Compression::of_bytes(&whole.first(MAGIC_BYTES)?) {
+        Compression::None => Ok(()),
+        compression => Err(io::Error::other(format!("it is {compression}: uncompress it first"))),
     }
 }
 

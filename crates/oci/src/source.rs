@@ -86,10 +86,9 @@ impl Piece {
         Ok(bytes)
     }
 
-    /// Whether the bytes begin so.
-    pub fn begins_with(&self, magic: &[u8]) -> io::Result<bool> {
-        let head = self.part(0, self.size.min(magic.len() as u64))?.read_now()?;
-        Ok(head == magic)
+    /// The first bytes, so many or all that there are.
+    pub fn first(&self, most: usize) -> io::Result<Vec<u8>> {
+        self.part(0, self.size.min(most as u64))?.read_now()
     }
 
     /// Hashes the bytes with SHA-256; memory does not grow with them.

@@ -11,22 +11,31 @@ mod unpacked;
 
 use std::cell::Cell;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::rc::Rc;
 
-use semel_oci::compression::Compression;
+use semel_oci::compression::{Compression, most_bytes};
 use tar::EntryType;
 
 use crate::collect::lexical;
 pub(crate) use listing::Listing;
 pub(crate) use unpacked::{Packed, UnpackError, Unpacked};
 
-/// The tar stream of a layer that is a file, which fails where it becomes longer than [`most_bytes`] of the file.
+/// The tar stream of a layer that is a file, within its limit.
 pub(crate) fn open(file: &Path, compression: Compression) -> io::Result<impl Read + use<>> {
     let stored = File::open(file)?;
-    let most = most_bytes(stored.metadata()?.len());
-    let stored = BufReader::with_capacity(256 * 1024, stored);
+    let size = stored.metadata()?.len();
+    unpacked(BufReader::with_capacity(256 * 1024, stored), size, compression)
+}
+
+/// The tar stream of a layer of so many stored bytes, which fails where it becomes longer than [`most_bytes`] of them.
+pub(crate) fn unpacked<'a>(
+    stored: impl BufRead + 'a,
+    stored_bytes: u64,
+    compression: Compression,
+) -> io::Result<impl Read + 'a> {
+    let most = most_bytes(stored_bytes);
     Ok(Bounded { stream: compression.decode(stored)?, left: most, most })
 }
 
@@ -38,17 +47,6 @@ pub fn is_layer(media_type: &str) -> bool {
 /// The tar stream of a layer whose bytes lie in a file; none: it is no tar file, or one that is not read here.
 pub fn layer_tar(media_type: &str, file: &Path) -> Option<io::Result<impl Read + use<>>> {
     Some(open(file, Compression::of_layer(media_type)?))
-}
-
-/// How many times its own size a layer may become. Programs and texts become four times as long; what is all zeros, a
-/// thousand times.
-const GROWTH: u64 = 200;
-/// What a small layer may become in any case, in bytes.
-const LEAST_ROOM_BYTES: u64 = 256 << 20;
-
-/// How long the tar stream of a layer of so many bytes may be, by the rule of the target that unpacks it.
-pub(crate) fn most_bytes(size_bytes: u64) -> u64 {
-    size_bytes.saturating_mul(GROWTH).max(LEAST_ROOM_BYTES)
 }
 
 /// What a layer is refused for.
@@ -290,13 +288,6 @@ mod tests {
         );
         let long = "x".repeat(PATH_BYTES_MAX + 1);
         assert!(refusal(&files([long.as_str()]), Room::default()).contains("4097 bytes; the limit is 4096"));
-    }
-
-    #[test]
-    fn a_small_layer_may_become_large_and_a_large_one_far_larger() {
-        assert_eq!(most_bytes(0), LEAST_ROOM_BYTES);
-        assert_eq!(most_bytes(100 << 20), 200 * (100 << 20));
-        assert_eq!(most_bytes(u64::MAX), u64::MAX);
     }
 
     #[test]

@@ -62,8 +62,7 @@ impl Unpacked {
 
     /// The plain tar file of a layer, with the bytes that `diff_id` names. `now` counts as its last use.
     pub(crate) fn file(&self, layer: &Packed, now: SystemTime) -> Result<PathBuf, UnpackError> {
-        let name = format!("{}-{}.tar", layer.digest.algorithm().as_str(), layer.digest.hex());
-        let place = self.dir.join(name);
+        let place = self.dir.join(name_of(layer));
         if !has_digest(&place, &layer.diff_id) {
             self.unpack(layer, &place)?;
         }
@@ -99,6 +98,16 @@ impl Unpacked {
             }
         }
     }
+}
+
+/// With how it is stored: bytes that were unpacked by the right media type are no answer to whoever names another one.
+fn name_of(layer: &Packed) -> String {
+    let stored = match layer.compression {
+        Compression::None => "",
+        Compression::Gzip => "+gzip",
+        Compression::Zstd => "+zstd",
+    };
+    format!("{}-{}{stored}.tar", layer.digest.algorithm().as_str(), layer.digest.hex())
 }
 
 /// What is not there, cannot be read or is damaged counts as missing.
@@ -194,6 +203,28 @@ mod tests {
         assert!(place.exists());
         unpacked.sweep(now + UNUSED + Duration::from_secs(1));
         assert!(!place.exists());
+    }
+
+    #[test]
+    fn what_was_unpacked_by_its_type_is_no_answer_to_another_type() {
+        let dir = tempfile::tempdir().unwrap();
+        let (blob, plain) = (dir.path().join("blob"), b"the bytes of a tar file");
+        let stored = zstd::encode_all(&plain[..], 1).unwrap();
+        fs::write(&blob, &stored).unwrap();
+        let packed = |compression| Packed {
+            blob: blob.clone(),
+            compression,
+            digest: Digest::of(&stored),
+            diff_id: Digest::of(plain),
+        };
+        let unpacked = Unpacked::below(&dir.path().join("unpacked"));
+        unpacked.file(&packed(Compression::Zstd), SystemTime::UNIX_EPOCH).unwrap();
+        for compression in [Compression::None, Compression::Gzip] {
+            let error = unpacked.file(&packed(compression), SystemTime::UNIX_EPOCH).unwrap_err().to_string();
+            let expected =
+                format!("it is compressed with Zstandard, and its media type says that it is {compression}");
+            assert_eq!(error, expected);
+        }
     }
 
     #[test]
