@@ -148,8 +148,10 @@ pub(super) async fn stage(
     }
     let unpacked = durable::temporary_beside(&layout.store(artefact));
     durable::create_dirs(&unpacked, 0o700)?;
-    for layer in &spec.layers {
-        fetch_layer(layer, source, &unpacked).await?;
+    if let Err(error) = fetch_layers(&spec.layers, source, &unpacked).await {
+        // What cannot be removed now is swept by the next converge.
+        drop(blocking(move || durable::remove_tree(&unpacked)).await);
+        return Err(error);
     }
     let tree = put_in_place(layout.clone(), artefact.clone(), unpacked).await?;
     Ok(Staged { tree, already: false })
@@ -186,6 +188,13 @@ async fn fetch_whole(digest: &Digest, size: u64, opened: BlobFuture<'_>) -> Resu
         return Err(StageError::Damaged { expected: digest.clone(), size, found, bytes: bytes.len() as u64 });
     }
     Ok(bytes)
+}
+
+async fn fetch_layers(layers: &[Layer], source: &dyn BlobSource, into: &Path) -> Result<(), StageError> {
+    for layer in layers {
+        fetch_layer(layer, source, into).await?;
+    }
+    Ok(())
 }
 
 async fn fetch_layer(layer: &Layer, source: &dyn BlobSource, into: &Path) -> Result<(), StageError> {

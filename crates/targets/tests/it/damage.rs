@@ -9,7 +9,7 @@ use flate2::write::GzEncoder;
 use semel_model::deployment::{Plan, RunState, drift};
 use semel_targets::directory::{Depth, Outcome};
 
-use crate::place::{Artefact, DEPLOY, Place, Shelf, of_layer, other_service, service};
+use crate::place::{Artefact, DEPLOY, Place, STAYS, Shelf, layer, of_layer, other_service, service};
 
 async fn refused(place: &Place, generation: u64, artefact: &Artefact, shelf: Shelf) -> String {
     match place.converge(&place.order(generation, artefact, &[]), &shelf).await.unwrap() {
@@ -38,6 +38,30 @@ async fn a_damaged_blob_is_refused_and_named() {
     assert_eq!((now.key, now.since), (before.key, before.since));
     assert!(!place.store(&artefact).exists());
     place.deploy(9, &artefact, &[]).await;
+}
+
+/// Its digest is right: whoever stored it stored these bytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_that_is_broken_in_itself_is_refused_and_nothing_of_it_stays() {
+    let place = Place::new();
+    let whole = layer(&[("/app/run", STAYS)]);
+    // RFC 1952, 2.3.1: the checksum is behind everything that is unpacked.
+    let mut flipped = whole.clone();
+    flipped[whole.len() - 8] ^= 1;
+    let longer = [whole.as_slice(), b"and more behind it"].concat();
+    let plain = b"not compressed".to_vec();
+    for (generation, (layer, said)) in (1..).zip([
+        (flipped, "corrupt gzip stream does not have a matching checksum"),
+        (longer, "invalid gzip header"),
+        (plain, "it is not compressed, and its media type says that it is compressed with gzip"),
+    ]) {
+        let artefact = of_layer(layer, &serde_json::json!({"v": 1, "entrypoint": ["/app/run"]}));
+        let reason = refused(&place, generation, &artefact, Shelf::of(&artefact)).await;
+        let expected =
+            format!("cannot unpack layer {}: cannot read the layer's tar stream: {said}", artefact.layer);
+        assert_eq!(reason, expected);
+        assert_eq!(std::fs::read_dir(place.root.join("store")).unwrap().count(), 0);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
