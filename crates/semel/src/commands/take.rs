@@ -174,10 +174,9 @@ async fn tree(
         .collect();
     fetch(wanted, &layers, session).await?;
     let bytes = layers.iter().fold(0_u64, |sum, (_, layer)| sum.saturating_add(layer.size));
-    let files: Vec<PathBuf> = layers.into_iter().map(|(file, _)| file).collect();
     let (to, force) = (place.clone(), wanted.force);
     let (kept, here) = (scratch.clone(), session.settings.directory().to_owned());
-    let put = tokio::task::spawn_blocking(move || unpack(&files, &kept, &to, &here, force)).await;
+    let put = tokio::task::spawn_blocking(move || unpack(&layers, &kept, &to, &here, force)).await;
     let written = match put.unwrap_or_else(|panic| Err(Failure::fault(panic.to_string())))? {
         true => Written { files: parsed.layers.len(), bytes, existing: 0 },
         false => Written { files: 0, bytes: 0, existing: parsed.layers.len() },
@@ -189,7 +188,7 @@ async fn tree(
 
 /// Unpacks layers and puts the tree in its place; `false`: the same was there.
 fn unpack(
-    layers: &[PathBuf],
+    layers: &[(PathBuf, Descriptor)],
     scratch: &Path,
     place: &Path,
     here: &Path,
@@ -199,8 +198,11 @@ fn unpack(
     let unpacked = tempfile::TempDir::with_prefix_in("tree", scratch).map_err(|error| write(&error))?;
     let tree = unpacked.path().join("tree");
     fs::create_dir(&tree).map_err(|error| write(&error))?;
-    for layer in layers {
-        unpack_file(layer, &tree).map_err(|error| Failure::from_error(Exit::Verification, &error))?;
+    for (file, layer) in layers {
+        unpack_file(file, &tree).map_err(|error| {
+            Failure::from_error(Exit::Verification, &error)
+                .because([format!("it is in layer {}", layer.digest)])
+        })?;
     }
     let occupied = match fs::read_dir(place) {
         Ok(mut entries) => entries.next().is_some(),

@@ -171,16 +171,38 @@ fn a_name_that_leads_out_of_the_directory_is_refused() {
     assert!(!environment.beside("evil").exists());
 }
 
+#[test]
+fn an_archive_with_a_broken_layer_is_not_taken_out_and_the_layer_is_named() {
+    let environment = TestEnvironment::empty();
+    let broken = [&b"\x28\xb5\x2f\xfd"[..], &[0xff; 100]].concat();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let layout = Layout::create(environment.beside("broken")).await.unwrap();
+        let layer = layout.add_bytes(media_type::OCI_LAYER_ZSTD, &broken).await.unwrap();
+        enter(&layout, media_type::SEMEL_ARCHIVE, layer).await;
+    });
+    environment.ok(&["push", "oci:../broken", "shop/broken@1.0.0"]);
+    let refused = environment.semel(&["pull", "shop/broken@1.0.0", "../out"]);
+    assert_eq!(refused.code, 7, "{refused:?}");
+    assert!(refused.stderr.contains(&format!("it is in layer {}", Digest::of(&broken))), "{refused:?}");
+    assert!(!environment.beside("out").exists());
+}
+
 /// A layout with an artefact of one file of a name.
 async fn titled(dir: &Path, title: &str) {
     let layout = Layout::create(dir).await.unwrap();
     let mut file = layout.add_bytes("application/x", title.as_bytes()).await.unwrap();
     file.annotations.insert("org.opencontainers.image.title".into(), title.into());
+    enter(&layout, "application/x", file).await;
+}
+
+/// Enters an artefact of one layer.
+async fn enter(layout: &Layout, artifact_type: &str, layer: Descriptor) {
     layout.add_bytes(media_type::OCI_EMPTY, b"{}").await.unwrap();
     let manifest = ImageManifest {
-        artifact_type: Some("application/x".into()),
+        artifact_type: Some(artifact_type.into()),
         config: Descriptor::empty(),
-        layers: vec![file],
+        layers: vec![layer],
         subject: None,
         annotations: Default::default(),
     };
