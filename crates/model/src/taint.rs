@@ -314,9 +314,9 @@ fn in_base64(value: &[u8]) -> Vec<Vec<u8>> {
     texts
 }
 
-/// As programs encode it: with everything encoded that may be, as `encodeURIComponent` does, and as forms are sent; with
-/// digits in both cases.
-fn percent_encoded(value: &str) -> Vec<Vec<u8>> {
+/// A text as programs encode it for a URL: with everything encoded that may be, as `encodeURIComponent` does, and as forms are
+/// sent; with digits in both cases.
+pub fn percent_encoded(value: &str) -> Vec<Vec<u8>> {
     let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     let component = |byte: u8| unreserved(byte) || b"!'()*".contains(&byte);
     let kept: [&dyn Fn(u8) -> bool; 2] = [&unreserved, &component];
@@ -343,8 +343,8 @@ fn percent_encode(value: &str, keep: &dyn Fn(u8) -> bool, upper: bool) -> String
     text
 }
 
-/// As most programs escape it, with escaped slashes, and in ASCII alone.
-fn escaped_for_json(value: &str) -> Vec<Vec<u8>> {
+/// A text as programs escape it inside of JSON: as most do, with escaped slashes, in ASCII alone, and safe for HTML as Go does.
+pub fn escaped_for_json(value: &str) -> Vec<Vec<u8>> {
     let quoted = serde_json::Value::from(value).to_string();
     let plain = quoted[1..quoted.len() - 1].to_owned();
     let mut ascii = String::new();
@@ -359,7 +359,8 @@ fn escaped_for_json(value: &str) -> Vec<Vec<u8>> {
     }
     let slashed = plain.replace('/', "\\/");
     let ascii_slashed = ascii.replace('/', "\\/");
-    [plain, ascii, slashed, ascii_slashed].map(String::into_bytes).into()
+    let in_html = plain.replace('&', "\\u0026").replace('<', "\\u003c").replace('>', "\\u003e");
+    [plain, ascii, slashed, ascii_slashed, in_html].map(String::into_bytes).into()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
+use semel_model::taint::{escaped_for_json, percent_encoded};
 
 /// A shorter value would be found in every other word, and masking it would make the log unreadable.
 pub const SHORTEST: usize = 4;
@@ -119,20 +120,16 @@ impl Mask {
     }
 }
 
-/// The ways in which a value is commonly written: as it is, each of its lines, for JSON, in URLs, in hexadecimal and in
-/// base64, also in the middle of something longer.
+/// The ways in which a value is commonly written: as it is, each of its lines, for JSON, in URLs, by a shell, in hexadecimal
+/// and in base64, also in the middle of something longer.
 fn forms_of(value: &str) -> Vec<Vec<u8>> {
     let trimmed = value.trim();
     let mut forms = vec![trimmed.as_bytes().to_vec()];
     forms.extend(trimmed.lines().map(|line| line.trim().as_bytes().to_vec()));
-    let quoted = serde_json::Value::from(trimmed).to_string();
-    forms.push(quoted.as_bytes()[1..quoted.len() - 1].to_vec());
-    let percent = percent_encoded(trimmed);
-    forms.extend([
-        percent.to_lowercase().into_bytes(),
-        percent.replace("%20", "+").into_bytes(),
-        percent.into_bytes(),
-    ]);
+    forms.extend(escaped_for_json(trimmed));
+    forms.extend(percent_encoded(trimmed));
+    // A shell that shows what it runs (`set -x`).
+    forms.push(trimmed.replace('\'', r"'\''").into_bytes());
     // What is encoded may be the value with the line end that a file or an `echo` gave it.
     for bytes in [value.as_bytes(), trimmed.as_bytes()] {
         forms.extend([hexadecimal(bytes, false), hexadecimal(bytes, true)]);
@@ -140,15 +137,6 @@ fn forms_of(value: &str) -> Vec<Vec<u8>> {
     }
     forms.retain(|form| form.len() >= SHORTEST);
     forms
-}
-
-fn percent_encoded(value: &str) -> String {
-    value.bytes().fold(String::new(), |text, byte| match byte {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-            text + &char::from(byte).to_string()
-        }
-        _ => format!("{text}%{byte:02X}"),
-    })
 }
 
 fn hexadecimal(value: &[u8], upper: bool) -> Vec<u8> {
@@ -209,6 +197,21 @@ mod tests {
             assert!(shown.contains("[secret TOKEN]"), "{case}: {shown}");
         }
         assert_eq!(masked(&secret, &[b"p@ss w\"or"]), "p@ss w\"or");
+    }
+
+    #[test]
+    fn a_value_with_letters_of_both_cases_and_odd_characters_is_masked_as_other_programs_write_it() {
+        let secret = [Secret::new("TOKEN", "Pä&s/W<o'rd(1)").unwrap()];
+        for (who, text) in [
+            ("lower-case digits in a URL", "P%c3%a4%26s%2fW%3co%27rd%281%29"),
+            ("encodeURIComponent", "P%C3%A4%26s%2FW%3Co'rd(1)"),
+            ("Python's json", r"P\u00e4&s/W<o'rd(1)"),
+            ("PHP's json", r"P\u00e4&s\/W<o'rd(1)"),
+            ("Go's json", r"Pä\u0026s/W\u003co'rd(1)"),
+            ("bash -x", r"Pä&s/W<o'\''rd(1)"),
+        ] {
+            assert_eq!(masked(&secret, &[text.as_bytes()]), "[secret TOKEN]", "{who}");
+        }
     }
 
     #[test]
