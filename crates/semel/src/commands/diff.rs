@@ -173,6 +173,11 @@ fn is_whole(layer: &Layer) -> bool {
     layer.title.is_some() || layer.media_type == CHUNK
 }
 
+/// A serverless package, whoever packed it.
+fn is_zip(layer: &Layer) -> bool {
+    layer.media_type == "application/zip"
+}
+
 fn is_opaque(layer: &Layer) -> bool {
     !is_whole(layer) && !is_layer(&layer.media_type)
 }
@@ -210,17 +215,29 @@ async fn parts(
     Ok(parts)
 }
 
-/// Which files differ. Layers that are trees are fetched and compared inside; layers that are single files by their digests.
+/// Which files differ. Layers that are trees and serverless packages are fetched and compared inside; other layers that are
+/// single files by their digests.
 async fn changed_files(
     component: &ComponentName,
     from: &[Layer],
     to: &[Layer],
     session: &Session,
 ) -> Result<Vec<FileChange>, Failure> {
+    let work = session.work_dir()?;
+    if let ([a], [b]) = (from, to)
+        && is_zip(a)
+        && is_zip(b)
+    {
+        fetch(component, [a, b].into_iter(), &work.path(), session).await?;
+        let place = |layer: &Layer| work.path().join(layer.digest.hex());
+        let compared = difference::of_zips(&place(a), &place(b));
+        if let Some(files) = compared.map_err(|error| Failure::from_error(Exit::Fault, &error))? {
+            return Ok(files);
+        }
+    }
     if from.iter().chain(to).any(is_whole) {
         return Ok(whole_files(from, to));
     }
-    let work = session.work_dir()?;
     fetch(component, from.iter().chain(to), &work.path(), session).await?;
     let (from, to, place) = (from.to_vec(), to.to_vec(), work.path());
     let compared = tokio::task::spawn_blocking(move || compare(&from, &to, &place)).await;

@@ -172,6 +172,33 @@ fn a_zip_is_imported_byte_for_byte_unless_it_would_be_unpacked_elsewhere() {
     assert_eq!(fs::read(environment.beside("back/app.zip")).unwrap(), zip);
 }
 
+#[test]
+fn two_packages_differ_in_the_files_that_they_unpack_to_whoever_packed_them() {
+    let environment = TestEnvironment::repository();
+    let two = "files = [{ from = \"app.py\", to = \"/\" }, { from = \"lib\", to = \"/lib\" }]";
+    let zip = ZIP.replace("files = [{ from = \"app.py\", to = \"/\" }]", two);
+    environment.write("semel.toml", &zip);
+    environment.write("app.py", "def handler(event, context): pass\n");
+    environment.write("lib/same.py", "A = 1\n");
+    environment.write("lib/gone.py", "B = 1\n");
+    environment.commit("feat: begin");
+    environment.ok(&["build"]);
+    environment.edit("app.py", "pass", "None");
+    environment.git(&["mv", "lib/gone.py", "lib/tool.py"]);
+    environment.write("semel.toml", &zip.replace("to = \"/lib\" }", "to = \"/lib\", mode = \"0755\" }"));
+    environment.commit("fix: move");
+    environment.ok(&["build"]);
+    environment.ok(&["pull", "0.1.1", "../app.zip"]);
+    environment.ok(&["import", "zip:../app.zip", "--commit", COMMIT]);
+    let differ = environment.semel(&["diff", "0.1.0", "0.1.1"]);
+    assert_eq!(differ.code, 1, "{differ:?}");
+    let expected = "files (4):\n  ~ /app.py other bytes of the same length\n  - /lib/gone.py 6 B\n  \
+                    ~ /lib/same.py 6 B → 6 B, executable\n  + /lib/tool.py 6 B, executable\n";
+    assert!(differ.stdout.contains(expected), "{}", differ.stdout);
+    let imported = environment.semel(&["--json", "diff", "0.1.1", "0.0.1"]).json();
+    assert_eq!(imported["files"], serde_json::json!([]), "{imported:#}");
+}
+
 fn replaced(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     for at in 0..bytes.len() - from.len() {
