@@ -98,24 +98,29 @@ pub enum Unusable {
 /// Chooses among the builds of one source, oldest first.
 ///
 /// Without a reason, the newest published one answers, for what was built again was built to be used; where its bytes are
-/// gone, one more is built, which brings them back if it comes out the same. Without a published one, the newest answers. With a reason, one more is built, unless the newest was made for this very reason or is not finished:
-/// so a repeated command, and a job that is run again, find what they made.
+/// gone, one more is built, which brings them back if it comes out the same. Without a published one, the newest answers.
+/// With a reason, what was made for this very reason answers, also when something newer was made for another one since: so a
+/// repeated command, a job that is run again and one that has waited find what they asked for. Otherwise the newest answers
+/// if it is not finished, else one more is built.
 pub fn choose(family: &[Relative], again: Option<&str>) -> Choice {
     let salt = u32::try_from(family.len()).unwrap_or(u32::MAX);
     let Some(newest) = family.last() else { return Choice::New { salt, because: None } };
-    let at_newest = Choice::Member(family.len() - 1);
+    let made_for = |reason: &str| {
+        let serves = |one: &Relative| one.is_published && one.may_be_taken && !one.is_gone;
+        family.iter().rposition(|one| serves(one) && one.reason.as_deref() == Some(reason))
+    };
+    if let Some(place) = again.and_then(made_for) {
+        return Choice::Member(place);
+    }
     let answer = match family.iter().rposition(|one| one.is_published && one.may_be_taken) {
         None => Err(Unusable::Distrusted),
         Some(place) if family[place].is_gone => Err(Unusable::Gone),
         Some(place) => Ok(place),
     };
     if !newest.is_published && (again.is_some() || answer.is_err()) {
-        return at_newest;
+        return Choice::Member(family.len() - 1);
     }
-    let is_repeated =
-        |reason| newest.reason.as_deref() == Some(reason) && newest.may_be_taken && !newest.is_gone;
     match (again, answer) {
-        (Some(reason), _) if is_repeated(reason) => at_newest,
         (Some(_), _) => Choice::New { salt, because: None },
         (None, Ok(place)) => Choice::Member(place),
         (None, Err(unusable)) => Choice::New { salt, because: Some(unusable) },
@@ -169,6 +174,7 @@ mod tests {
         let open = one(false, true, None);
         let again = one(true, true, Some("cve"));
         let opened = one(false, true, Some("cve"));
+        let (begun, other) = (one(false, true, Some("other")), one(true, true, Some("other")));
         let foreign = one(true, false, None);
         let new = |salt| Choice::New { salt, because: None };
         let instead = |salt, because| Choice::New { salt, because: Some(because) };
@@ -185,6 +191,10 @@ mod tests {
             (vec![first.clone(), again.clone()], None, Choice::Member(1)),
             (vec![first.clone(), again.clone()], Some("cve"), Choice::Member(1)),
             (vec![first.clone(), again.clone()], Some("another"), new(2)),
+            (vec![first.clone(), again.clone(), other.clone()], Some("cve"), Choice::Member(1)),
+            (vec![first.clone(), again.clone(), begun], Some("cve"), Choice::Member(1)),
+            (vec![first.clone(), again.clone(), other.clone()], None, Choice::Member(2)),
+            (vec![first.clone(), gone(&again), other], Some("cve"), new(3)),
             (vec![gone(&first)], None, instead(1, Unusable::Gone)),
             (vec![gone(&first), again.clone()], None, Choice::Member(1)),
             (vec![first.clone(), gone(&again)], None, instead(2, Unusable::Gone)),
