@@ -99,7 +99,9 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// Findings that a waiver covers, with its reason and its last day.
     pub waived: Vec<(Finding, Waiver)>,
-    /// Waivers that ran out, or that cover nothing.
+    /// Waivers that ran out, and would cover a finding that counts.
+    pub lapsed: Vec<Waiver>,
+    /// Waivers that cover nothing.
     pub idle: Vec<Waiver>,
     /// How many files were looked at.
     pub files: u64,
@@ -138,12 +140,20 @@ impl Report {
                 waiver.rule, waiver.path, waiver.until
             )
         });
-        waived.chain(idle)
+        let lapsed = self.lapsed.iter().map(|waiver| {
+            format!("lint: the waiver of {} for {} ran out on {}", waiver.rule, waiver.path, waiver.until)
+        });
+        waived.chain(lapsed).chain(idle)
     }
 
     /// How to go on after errors.
     pub fn hint(&self) -> Option<String> {
         let first = self.errors().next()?;
+        if let Some(Waiver { rule, path, until, .. }) = self.lapsed.first() {
+            return Some(format!(
+                "the waiver of {rule} for {path} ran out on {until}: if it still holds, write a later `until` in semel.toml"
+            ));
+        }
         Some(format!(
             "if that is meant to be there, say so in semel.toml: [[waiver]] rule = \"{}\", path = \"{}\", reason = \"…\", until = DATE",
             first.rule, first.path
@@ -227,7 +237,8 @@ pub fn lint(request: LintRequest<'_>) -> Result<Report, LintError> {
     findings.sort();
     findings.dedup();
     let judged = waiver::judge(findings, request.waivers, request.today)?;
-    Ok(Report { findings: judged.open, waived: judged.waived, idle: judged.idle, files, bytes })
+    let waiver::Judged { open: findings, waived, lapsed, idle } = judged;
+    Ok(Report { findings, waived, lapsed, idle, files, bytes })
 }
 
 /// The regular files below a directory, or one file, as they would lie in an artefact under `shown`, a path without a slash

@@ -24,6 +24,9 @@ pub struct InvalidWaiver {
 pub(super) struct Judged {
     pub(super) open: Vec<Finding>,
     pub(super) waived: Vec<(Finding, Waiver)>,
+    /// Ran out, and would cover what is open.
+    pub(super) lapsed: Vec<Waiver>,
+    /// Cover nothing.
     pub(super) idle: Vec<Waiver>,
 }
 
@@ -46,8 +49,10 @@ pub(super) fn judge(
             None => judged.open.push(finding),
         }
     }
-    let unused = waivers.iter().zip(used).filter(|(_, used)| !used);
-    judged.idle = unused.map(|(waiver, _)| waiver.clone()).collect();
+    let unused = compiled.iter().zip(used).filter(|(_, used)| !used).map(|(one, _)| one);
+    let (lapsed, idle) = unused.partition::<Vec<_>, _>(|one| judged.open.iter().any(|open| one.covers(open)));
+    judged.lapsed = lapsed.into_iter().map(|one| one.waiver.clone()).collect();
+    judged.idle = idle.into_iter().map(|one| one.waiver.clone()).collect();
     Ok(judged)
 }
 
@@ -94,20 +99,19 @@ mod tests {
             until: until.parse().unwrap(),
         };
         let today = "2026-11-23".parse().unwrap();
-        for (pattern, until, covered) in [
-            ("/app/test.key", "2026-11-23", true),
-            ("/app/**", "2027-01-01", true),
-            ("/app/*.key", "2027-01-01", true),
-            ("/app/test.key", "2026-11-22", false),
-            ("/other/**", "2027-01-01", false),
+        // Findings that are waived and that are open; waivers that have run out and that cover nothing.
+        for (pattern, until, expected) in [
+            ("/app/test.key", "2026-11-23", [1, 0, 0, 0]),
+            ("/app/**", "2027-01-01", [1, 0, 0, 0]),
+            ("/app/*.key", "2027-01-01", [1, 0, 0, 0]),
+            ("/app/test.key", "2026-11-22", [0, 1, 1, 0]),
+            ("/other/**", "2027-01-01", [0, 1, 0, 1]),
+            ("/other/**", "2026-11-22", [0, 1, 0, 1]),
         ] {
             let judged = judge(vec![finding("/app/test.key")], &[waiver(pattern, until)], today).unwrap();
-            assert_eq!(
-                (judged.waived.len(), judged.open.len()),
-                if covered { (1, 0) } else { (0, 1) },
-                "{pattern} {until}"
-            );
-            assert_eq!(judged.idle.is_empty(), covered);
+            let Judged { open, waived, lapsed, idle } = judged;
+            let counted = [waived.len(), open.len(), lapsed.len(), idle.len()];
+            assert_eq!(counted, expected, "{pattern} {until}");
         }
     }
 }

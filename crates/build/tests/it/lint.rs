@@ -154,12 +154,15 @@ fn a_waiver_lets_its_finding_pass_until_it_runs_out_and_is_part_of_the_report() 
     repo.write("semel.toml", &project(&waiver("2020-01-01")));
     repo.commit("fix: waiver");
     assert_eq!(repo.source().key(), key, "a waiver changes no byte");
-    assert_eq!(forbidden(&repo.build().map(|_| ()).unwrap_err()).len(), 1);
+    let error = repo.build().map(|_| ()).unwrap_err();
+    assert_eq!(forbidden(&error).len(), 1);
+    let hint = error.hint().unwrap();
+    assert!(hint.contains("for /app/*.key ran out on 2020-01-01"), "{hint}");
     repo.write("semel.toml", &project(&waiver("2999-12-31").replace("revoked, kept for a test", "x")));
     repo.commit("fix: reason");
     let error = repo.resolve().map(|_| ()).unwrap_err();
     let cause = std::error::Error::source(&error).unwrap().to_string();
-    assert!(cause.contains("needs a reason"), "{cause}");
+    assert!(cause.contains("needs a reason") && cause.contains("10 characters or more"), "{cause}");
 }
 
 #[test]

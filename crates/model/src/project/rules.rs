@@ -30,12 +30,18 @@ fn check_format(format: u32) -> Result<(), Broken> {
     }
 }
 
+/// The shortest reason of a waiver, in bytes.
+const REASON_BYTES_MIN: usize = 10;
+
 fn check_waiver(waiver: &Waiver) -> Result<(), Broken> {
-    if waiver.reason.trim().len() >= 10 {
+    if waiver.reason.trim().len() >= REASON_BYTES_MIN {
         return Ok(());
     }
     let Waiver { rule, path, .. } = waiver;
-    Err(("[[waiver", format!("the waiver of {rule} for {path} needs a reason that others understand")))
+    let what = format!(
+        "the waiver of {rule} for {path} needs a reason that others understand, of {REASON_BYTES_MIN} characters or more"
+    );
+    Err(("[[waiver", what))
 }
 
 fn check_artefact(artefact: &ArtefactSpec) -> Result<(), Broken> {
