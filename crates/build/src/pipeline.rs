@@ -169,6 +169,23 @@ pub async fn run(request: BuildRequest, progress: Arc<dyn Progress>) -> Result<B
     build.run().await
 }
 
+/// An artefact that was built once more, in its layout.
+#[derive(Debug, Clone)]
+pub struct Remade {
+    /// The OCI layout with the artefact.
+    pub layout_dir: PathBuf,
+    /// The artefact.
+    pub packaged: Packaged,
+}
+
+/// Builds as far as the bytes, for a rebuild that is compared and thrown away. What the linter and the other checks would say
+/// about them today is no part of that: waivers run out, and rules come.
+pub async fn remake(request: BuildRequest, progress: Arc<dyn Progress>) -> Result<Remade, BuildError> {
+    let mut build = Build { request: Arc::new(request), progress, timings: Vec::new() };
+    let packaged = build.make().await?.artefact.packaged;
+    Ok(Remade { layout_dir: build.request.layout_dir(), packaged })
+}
+
 struct Build {
     request: Arc<BuildRequest>,
     progress: Arc<dyn Progress>,
@@ -178,10 +195,8 @@ struct Build {
 impl Build {
     async fn run(mut self) -> Result<Built, BuildError> {
         let began = Instant::now();
-        let packed = self.step(Step::Checkout, lay_out).await?;
-        let caches = self.take_caches().await?;
-        let mut report = self.step(Step::Recipe, run_recipe).await?;
-        let Artefact { packaged, files, below, attached } = self.artefact().await?;
+        let Made { packed, caches, mut report, artefact } = self.make().await?;
+        let Artefact { packaged, files, below, attached } = artefact;
         let base = below.map(Arc::new);
         let config = self.config_of(&packaged).await?;
         let (linted_files, linted_base) = (Arc::clone(&files), base.clone());
@@ -232,6 +247,15 @@ impl Build {
             log: self.request.log(),
             timings: self.timings,
         })
+    }
+
+    /// From the commit to the bytes.
+    async fn make(&mut self) -> Result<Made, BuildError> {
+        let packed = self.step(Step::Checkout, lay_out).await?;
+        let caches = self.take_caches().await?;
+        let report = self.step(Step::Recipe, run_recipe).await?;
+        let artefact = self.artefact().await?;
+        Ok(Made { packed, caches, report, artefact })
     }
 
     /// Puts the packed source beside the artefact.
@@ -480,6 +504,15 @@ fn run_lint(
     }
     report.notes().for_each(|note| progress.note(&note));
     Ok(report.claim())
+}
+
+/// What the first steps of a build left.
+struct Made {
+    /// The source, packed.
+    packed: Option<Packed>,
+    caches: Vec<Cache>,
+    report: RunReport,
+    artefact: Artefact,
 }
 
 /// What a build made, in its layout.

@@ -14,6 +14,7 @@ use semel_model::canonical;
 use semel_model::digest::{Algorithm, Digest, Hasher};
 use semel_model::name::{CommitId, ComponentName};
 use semel_model::platform::Platform;
+use semel_model::statement::BUILD_TYPE;
 use semel_model::version::Version;
 use serde_json::{Value, json};
 
@@ -22,9 +23,6 @@ use crate::package::Packaged;
 use crate::recipe::RunReport;
 use crate::sbom;
 use crate::source::Source;
-
-/// What `externalParameters` mean: the definition of a Semel project file.
-pub const BUILD_TYPE: &str = "https://semel.dev/build/v1";
 
 /// Who builds.
 #[derive(Debug, Clone, PartialEq, Eq)]

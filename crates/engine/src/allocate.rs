@@ -14,16 +14,17 @@ use semel_model::entry::{Change, CommitsRecorded};
 use semel_model::name::{CommitId, ComponentName};
 use semel_model::version::Version;
 use semel_store::Store;
-use semel_store::projections::build::BuildState;
+use semel_store::projections::build::{Build, BuildState};
 use semel_store::projections::component::Component;
 use semel_store::projections::{commit, component as components};
 use semel_store::sql::Conn;
 use serde::{Deserialize, Serialize};
 
-use crate::batch::Batch;
+use crate::batch::{Batch, read_document};
 use crate::component;
 use crate::error::EngineError;
 use crate::home;
+use crate::look::commits;
 use crate::reserve::{Had, Reserve, SourceDocument, had};
 
 /// How many new commits one reservation records, the newest first. The others can be told again.
@@ -202,14 +203,7 @@ pub struct NextVersion(pub Reserve);
 #[serde(rename_all = "kebab-case", tag = "state")]
 pub enum Next {
     /// It has one already.
-    Had {
-        /// The version.
-        version: Version,
-        /// The build number.
-        number: u64,
-        /// Whether it is published; else it is reserved.
-        published: bool,
-    },
+    Had(Box<Given>),
     /// It would get this one.
     New(Box<Forecast>),
     /// More of the history must be told first.
@@ -217,6 +211,31 @@ pub enum Next {
         /// These commits, or how they relate to what is known.
         commits: Vec<CommitId>,
     },
+}
+
+/// A version that was given, and what it followed from then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Given {
+    /// The version.
+    pub version: Version,
+    /// The build number.
+    pub number: u64,
+    /// Whether it is published; else it is reserved.
+    pub published: bool,
+    /// Why the last attempt at it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The commit that it was given to first: one with the same source tree.
+    pub given_to: CommitId,
+    /// The line that it was given on.
+    pub line: Line,
+    /// The version that it followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<Version>,
+    /// The step that the commits asked for.
+    pub bump: Bump,
+    /// The commits since the version before.
+    pub since: Vec<CommitId>,
 }
 
 /// A version that would be given.
@@ -255,9 +274,13 @@ pub async fn next(
     let name = &request.inputs.component;
     let mut conn = store.reader().await?;
     home::refuse_foreign_home(store, &mut conn, name).await?;
-    if let Had::Version(number, version, state) = had(store, &mut conn, who, request, now).await? {
-        return Ok(Next::Had { version, number, published: state == BuildState::Published });
-    }
+    let unnamed = match had(store, &mut conn, who, request, now).await? {
+        Had::Version(build, version) => {
+            return Ok(Next::Had(Box::new(given(store, &mut conn, *build, version).await?)));
+        }
+        Had::Unnamed(number) => Some(number),
+        Had::Nothing => None,
+    };
     let known = components::get(&mut conn, name).await?;
     let to = known.unwrap_or_else(|| component::new(name.clone(), store.id()));
     let to = component::with_proposed_scheme(to, request.scheme);
@@ -266,8 +289,26 @@ pub async fn next(
         Allotted::HistoryNeeded(commits) => return Ok(Next::HistoryNeeded { commits }),
     };
     let Allocation { version, number, base, bump, since, late_before, notes } = allotment.allocation;
+    let number = unnamed.unwrap_or(number);
     let scheme = to.scheme.unwrap_or_default();
     let line = request.line.clone();
     let forecast = Forecast { version, number, scheme, line, base, bump, since, late_before, notes };
     Ok(Next::New(Box::new(forecast)))
+}
+
+/// What is recorded of how a version came about.
+async fn given(store: &Store, conn: &mut Conn, build: Build, version: Version) -> Result<Given, EngineError> {
+    let source = commits::source_of_version(conn, &build, &version).await?;
+    let source: SourceDocument = read_document(store, &source)?;
+    Ok(Given {
+        version,
+        number: build.number,
+        published: build.state == BuildState::Published,
+        reason: build.reason,
+        given_to: source.commit,
+        line: source.line,
+        follows: source.follows,
+        bump: source.bump,
+        since: source.since.into_iter().map(|commit| commit.id).collect(),
+    })
 }

@@ -74,7 +74,12 @@ impl Artefact {
         } else {
             format!("the bytes of {name} were removed on {time} by the rule {rule}; its name and digest stay")
         };
-        let hint = format!("pushing {} again, from wherever it still is, brings it back", self.digest);
+        let Self { component, digest, version, .. } = self;
+        let tag = version.as_ref().map_or_else(|| "VERSION".to_owned(), ToString::to_string);
+        let hint = format!(
+            "pushing it again, from wherever it still is, brings it back: semel pull {component}@{digest} oci:DIR   and here   \
+             semel push oci:DIR {component}@{tag}"
+        );
         Some((what, hint))
     }
 
@@ -346,17 +351,28 @@ pub(crate) fn best_name(published: Vec<Published>) -> Option<Published> {
     published.into_iter().max_by_key(|one| (one.version.as_semver().is_some(), one.seq))
 }
 
-async fn by_commit(
+/// The artefact that a commit, or a commit with this beginning, was built as.
+pub(crate) async fn by_commit(
     conn: &mut Conn,
     component: &ComponentName,
     commit: &str,
 ) -> Result<Option<Artefact>, EngineError> {
-    let builds = build::by_commit(conn, commit).await?;
-    let mut of_component = builds.into_iter().filter(|(_, build)| build.component == *component);
-    match of_component.find(|(_, build)| build.digest.is_some()) {
-        Some((_, build)) => by_number(conn, component, build.number).await,
+    match build_of_commit(conn, component, commit).await? {
+        Some(build) => by_number(conn, component, build.number).await,
         None => Ok(None),
     }
+}
+
+/// The newest build of a commit that is published, else the newest that was begun.
+pub(crate) async fn build_of_commit(
+    conn: &mut Conn,
+    component: &ComponentName,
+    commit: &str,
+) -> Result<Option<build::Build>, EngineError> {
+    let found = build::by_commit(conn, commit).await?.into_iter().map(|(_, build)| build);
+    let builds: Vec<_> = found.filter(|build| build.component == *component).collect();
+    let published = builds.iter().position(|build| build.digest.is_some());
+    Ok(builds.into_iter().nth(published.unwrap_or(0)))
 }
 
 /// What is inside a stored manifest.

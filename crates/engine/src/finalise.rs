@@ -69,6 +69,7 @@ pub async fn finalise(
     if let Some(already) = had(giving.turn.db(), name, &digest, &version).await? {
         return Ok(Finalised::Final { version, candidate: already, digest, already: true });
     }
+    found.require_bytes()?;
     giving.require_bytes(name, &digest).await?;
     let bind = Bind {
         component: name.clone(),

@@ -25,12 +25,12 @@ use semel_model::digest::Digest;
 use semel_model::entry::{Again, BuildReserved, Change, CommitMatched, VersionPublished};
 use semel_model::name::CommitId;
 use semel_model::platform::Platform;
-use semel_model::reservation::Process;
+use semel_model::reservation::{Process, is_branch};
 use semel_model::version::Version;
 use semel_store::Store;
 use semel_store::lease::{self, Lease, Leased};
 use semel_store::ledger::Turn;
-use semel_store::projections::build::{self, Build, BuildState};
+use semel_store::projections::build::{self, Build};
 use semel_store::sql::Conn;
 use serde::{Deserialize, Serialize};
 
@@ -43,7 +43,7 @@ use crate::home;
 pub use commit::{Commit, Committed, Comparison, Finished, commit};
 pub(crate) use holding::held;
 pub use holding::{Fail, Holding, fail, heartbeat, release};
-use standing::{Question, Standing, standing};
+use standing::{Question, Standing, is_of_branch, standing};
 
 /// How long a holder may be silent, in milliseconds.
 pub const LEASE_MILLIS: i64 = 45_000;
@@ -283,9 +283,11 @@ pub async fn lookup(
 
 /// What a source has got for a line already, reserved or published.
 pub(crate) enum Had {
-    /// This build and this version.
-    Version(u64, Version, BuildState),
-    /// Nothing that answers, or no name for the line.
+    /// This build, with the version that serves the line.
+    Version(Box<Build>, Version),
+    /// A branch's build with this number: it gets a name of the line when that is built.
+    Unnamed(u64),
+    /// Nothing that answers.
     Nothing,
 }
 
@@ -299,15 +301,22 @@ pub(crate) async fn had(
 ) -> Result<Had, EngineError> {
     let question =
         Question { again: request.again.as_deref(), ..Question::new(who, &request.inputs, &request.line) };
-    Ok(match standing(store, conn, &question, now).await? {
-        Standing::Built(_, built) => Had::Version(built.number, built.version, BuildState::Published),
-        Standing::Part(build, _) | Standing::Free(build, _) => {
-            Had::Version(build.number, build.version, build.state)
+    let build = match standing(store, conn, &question, now).await? {
+        Standing::Built(build, built) => return Ok(Had::Version(build, built.version)),
+        Standing::Unnamed(build, _) => return Ok(Had::Unnamed(build.number)),
+        Standing::Part(build, _) | Standing::Free(build, _) => Some(build),
+        Standing::Busy(Reservation::Running(Running { number, .. })) => {
+            build::by_number(conn, question.component, number).await?.map(Box::new)
         }
-        Standing::Busy(Reservation::Running(Running { number, version, .. })) => {
-            Had::Version(number, version, BuildState::Reserved)
+        Standing::Busy(_) | Standing::New { .. } => None,
+    };
+    Ok(match build {
+        Some(build) if !is_branch(&request.line) && is_of_branch(&build) => Had::Unnamed(build.number),
+        Some(build) => {
+            let version = build.version.clone();
+            Had::Version(build, version)
         }
-        Standing::Busy(_) | Standing::Unnamed(..) | Standing::New { .. } => Had::Nothing,
+        None => Had::Nothing,
     })
 }
 

@@ -32,6 +32,8 @@ pub const PREDICATES: [(&str, &str); 6] = [
 
 /// The predicate type of provenance (SLSA 1.2).
 pub const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
+/// The `buildType` of provenance whose `externalParameters` are the definition of a project file: what Semel has built itself.
+pub const BUILD_TYPE: &str = "https://semel.dev/build/v1";
 /// The predicate type of what the linter found (docs/format.md, "Lint report").
 pub const LINT: &str = "https://semel.dev/lint/v1";
 /// The predicate type of a list of packages (CycloneDX, "Bill of Materials"; docs/format.md, "Packages").

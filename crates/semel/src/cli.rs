@@ -272,7 +272,7 @@ pub(crate) struct BuildArgs {
         num_args = 0..=1,
         require_equals = true,
         default_missing_value = "varied",
-        conflicts_with_all = ["bump", "no_wait", "platform", "again", "retry"]
+        conflicts_with_all = ["bump", "no_wait", "again", "retry"]
     )]
     pub(crate) check: Option<CheckWord>,
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 
-use crate::pipeline::{self, BuildError, BuildRequest, Built, Progress};
+use crate::pipeline::{self, BuildError, BuildRequest, Progress, Remade};
 use crate::recipe::Varied;
 use crate::sandbox::{HostEnvironment, Inside, Level, Room};
 use crate::source::Source;
@@ -331,7 +331,7 @@ pub async fn rebuild(
     chosen: &[Variation],
     work: &Path,
     progress: Arc<dyn Progress>,
-) -> Result<Built, BuildError> {
+) -> Result<Remade, BuildError> {
     let place = work.join(PLACE);
     fs::create_dir_all(&place).map_err(|source| BuildError::Work { dir: place.clone(), source })?;
     let varied = varied(machine, chosen);
@@ -341,7 +341,7 @@ pub async fn rebuild(
     if chosen.contains(&Variation::Order) {
         again.source.entries.reverse();
     }
-    pipeline::run(again, progress).await
+    pipeline::remake(again, progress).await
 }
 
 #[cfg(test)]

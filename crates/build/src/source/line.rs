@@ -222,6 +222,9 @@ impl Refs {
     }
 }
 
+/// What stands for the branch of a commit that lies on none, or on several of which none is the main one.
+pub const NO_BRANCH: &str = "detached";
+
 /// The line that a commit is built for: what the caller says, else the runner, else the branch that is checked out, else
 /// where the commit lies.
 pub(super) fn line_of(
@@ -281,7 +284,7 @@ fn line_containing(git: &Git, runner: &Runner, refs: &Refs, commit: &CommitId) -
         (Some(main), _, _) => main.clone(),
         (None, [one], _) => (*one).clone(),
         (None, [], [one]) => one.clone(),
-        (None, _, _) => Line::Branch("detached".to_owned()),
+        (None, _, _) => Line::Branch(NO_BRANCH.to_owned()),
     })
 }
 

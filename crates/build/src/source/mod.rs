@@ -17,7 +17,7 @@ use semel_model::project::{FILE_NAME, InvalidProject, Project};
 use crate::git::{Git, GitError, Objects, Running};
 
 pub use history::{Depth, deepen, history};
-pub use line::Provider;
+pub use line::{NO_BRANCH, Provider};
 use line::{Refs, Runner};
 
 /// What is asked for.

@@ -68,8 +68,10 @@ fn checked_in(level: Level, run: &str, below: &Path) -> Checked {
         let second = rebuild::rebuild(&request, &machine, &plan.made, &again, Arc::new(Quiet)).await.unwrap();
         (first, second)
     });
-    let side = |built: &pipeline::Built| Side::open(&built.layout_dir, &built.packaged.manifest).unwrap();
-    let found = compare(&side(&first), &side(&second), &dir("scratch")).unwrap();
+    let side = |layout: &Path, manifest| Side::open(layout, manifest).unwrap();
+    let one = side(&first.layout_dir, &first.packaged.manifest);
+    let other = side(&second.layout_dir, &second.packaged.manifest);
+    let found = compare(&one, &other, &dir("scratch")).unwrap();
     assert_eq!(found.is_empty(), first.packaged.manifest == second.packaged.manifest, "{run}");
     let marks = Marks {
         places: vec![again.display().to_string()],

@@ -8,6 +8,7 @@ use semel_model::build::CommitFact;
 use semel_model::digest::Digest;
 use semel_model::entry::{Change, Leaf};
 use semel_model::name::{CommitId, ComponentName};
+use semel_model::version::Version;
 use semel_store::projections::build::{self, Build};
 use semel_store::projections::{artefact, commit};
 use semel_store::sql::Conn;
@@ -128,10 +129,29 @@ fn since(store: &Store, source: &Digest) -> Result<Vec<Commit>, EngineError> {
 /// The source document of the newest name of a build, where that is not the build's own.
 async fn source_of_name(conn: &mut Conn, built: &Build) -> Result<Option<Digest>, EngineError> {
     let named = artefact::by_number(conn, &built.component, built.number).await?;
-    let Some(named) = named.filter(|named| named.commit.as_ref() != Some(&built.commit)) else {
-        return Ok(None);
+    match named.filter(|named| named.commit.as_ref() != Some(&built.commit)) {
+        Some(named) => recorded_source(conn, named.seq).await,
+        None => Ok(None),
+    }
+}
+
+/// The source document behind a version of a build: its own, where a line took a branch's artefact under that name; else the
+/// build's.
+pub(crate) async fn source_of_version(
+    conn: &mut Conn,
+    built: &Build,
+    version: &Version,
+) -> Result<Digest, EngineError> {
+    let own = match artefact::version(conn, &built.component, version).await? {
+        Some(named) => recorded_source(conn, named.seq).await?,
+        None => None,
     };
-    let recorded = ledger::read_one(conn, named.seq).await?;
+    Ok(own.unwrap_or_else(|| built.source.clone()))
+}
+
+/// The source document that the entry which bound a version names.
+async fn recorded_source(conn: &mut Conn, seq: u64) -> Result<Option<Digest>, EngineError> {
+    let recorded = ledger::read_one(conn, seq).await?;
     Ok(recorded.and_then(|recorded| match recorded.leaf {
         Leaf::Entry(entry) => match entry.change {
             Change::VersionPublished(body) => body.source,

@@ -86,7 +86,8 @@ async fn find_all(
 ) -> Result<Vec<Artefact>, EngineError> {
     let mut found = Vec::new();
     let hex = word.strip_prefix("commit:").or_else(|| word.strip_prefix("sha256:")).unwrap_or(word);
-    if hex.len() >= 7 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+    let is_hex = hex.len() >= 7 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    if is_hex {
         if !word.starts_with("sha256:") {
             found.extend(by_commit(conn, hex).await?);
         }
@@ -96,11 +97,14 @@ async fn find_all(
         }
         found.retain(|one| component.is_none_or(|name| one.component == *name));
     }
-    match (component, word.parse::<VersionWord>()) {
-        (Some(name), Ok(parsed)) if found.is_empty() => {
-            found.push(artefact::find(conn, name, &parsed, now).await?);
-        }
-        _ => {}
+    if let (Some(name), Ok(parsed), true) = (component, word.parse::<VersionWord>(), found.is_empty()) {
+        found.extend(match artefact::find(conn, name, &parsed, now).await {
+            // What looks like a commit is one whose build came to nothing, rather than the name of an environment.
+            Err(EngineError::NotFound { .. }) if is_hex && hex == word => {
+                artefact::by_commit(conn, name, hex).await?
+            }
+            found => Some(found?),
+        });
     }
     Ok(found)
 }

@@ -5,10 +5,10 @@ use schemars::JsonSchema;
 use semel_model::config::Contract;
 use semel_model::digest::Digest;
 use semel_model::keep::Holder;
-use semel_model::name::{ComponentName, EnvironmentName};
+use semel_model::name::{CommitId, ComponentName, EnvironmentName};
 use semel_model::pipeline::EvidenceResult;
 use semel_model::platform::Platform;
-use semel_model::statement::{Envelope, PROVENANCE, Statement, predicate_name};
+use semel_model::statement::{BUILD_TYPE, Envelope, PROVENANCE, Statement, predicate_name};
 use semel_model::version::VersionWord;
 use semel_oci::descriptor::Descriptor;
 use semel_store::Store;
@@ -93,6 +93,10 @@ pub struct Inspection {
     /// The source that it was built from, as far as its verified provenance names a snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Digest>,
+    /// The commit whose files became its bytes, as far as its verified provenance says that it was built here. A commit with the
+    /// same source tree may have given it its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub built_from: Option<CommitId>,
     /// What held the commands of its build back, as the provenance says: the level of the sandbox, and whether `run` had the
     /// network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -160,12 +164,13 @@ pub async fn inspect(
     let artefact = artefact::find(&mut conn, name, word, now).await?;
     let (descriptor, manifest) = artefact::manifest_of(store, &mut conn, &artefact).await?;
     let names = artefacts::by_digest(&mut conn, artefact.digest.as_str()).await?;
-    let (mut lines, mut source, mut sandbox) = (Vec::new(), None, None);
+    let (mut lines, mut source, mut built_from, mut sandbox) = (Vec::new(), None, None, None);
     for one in evidence::about(&mut conn, name, &artefact.digest).await? {
         let envelope: Envelope = read_document(store, &one.fact.envelope)?;
         let statement = super::evidence::verified(store, &artefact, &envelope)?;
         let verified = statement.is_some();
         source = source.or_else(|| statement.as_ref().and_then(named_source));
+        built_from = built_from.or_else(|| statement.as_ref().and_then(built_commit));
         sandbox = sandbox.or_else(|| statement.as_ref().and_then(sandbox_of));
         lines.push(EvidenceLine {
             kind: predicate_name(&one.fact.predicate_type).to_owned(),
@@ -197,6 +202,7 @@ pub async fn inspect(
         locations: artefacts::locations(&mut conn, &artefact.digest).await?,
         log,
         source,
+        built_from,
         sandbox,
         home: known.home,
         holders: remove::holding(&mut conn, name, &artefact.digest, now).await?,
@@ -210,6 +216,15 @@ fn named_source(statement: &Statement) -> Option<Digest> {
     let byproducts = said.pointer("/runDetails/byproducts")?.as_array()?;
     let source = byproducts.iter().find(|one| one["name"] == "source")?;
     format!("sha256:{}", source["digest"]["sha256"].as_str()?).parse().ok()
+}
+
+/// The commit that provenance of a build names as its source.
+fn built_commit(statement: &Statement) -> Option<CommitId> {
+    let said = Some(&statement.predicate).filter(|_| statement.predicate_type == PROVENANCE)?;
+    let definition = said.get("buildDefinition").filter(|said| said["buildType"] == BUILD_TYPE)?;
+    let used = definition["resolvedDependencies"].as_array()?;
+    let source = used.iter().find(|one| one["name"] == "source")?;
+    source["digest"]["gitCommit"].as_str()?.parse().ok()
 }
 
 /// What provenance says about the sandbox of the build.
@@ -265,10 +280,16 @@ pub async fn build_log(
 ) -> Result<BuildLog, EngineError> {
     let mut conn = store.reader().await?;
     component::get(&mut conn, name).await?;
-    let found = match word {
+    // A build that came to nothing has no artefact, and an artefact may have names that came after its build.
+    let begun = match word {
         VersionWord::Number(number) => build::by_number(&mut conn, name, *number).await?,
         VersionWord::Version(version) => build::by_version(&mut conn, name, version).await?,
-        other => match artefact::find(&mut conn, name, other, now).await?.number {
+        VersionWord::Commit(commit) => artefact::build_of_commit(&mut conn, name, commit).await?,
+        _ => None,
+    };
+    let found = match begun {
+        Some(begun) => Some(begun),
+        None => match artefact::find(&mut conn, name, word, now).await?.number {
             Some(number) => build::by_number(&mut conn, name, number).await?,
             None => None,
         },

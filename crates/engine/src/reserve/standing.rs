@@ -8,7 +8,6 @@ use semel_model::name::ComponentName;
 use semel_model::platform::Platform;
 use semel_model::reservation::{Choice, Maker, Process, Relative, Unusable, choose, is_branch, may_take};
 use semel_model::statement::{Envelope, PROVENANCE};
-use semel_model::version::Version;
 use semel_store::Store;
 use semel_store::keys::Role;
 use semel_store::lease::{self, Lease, Leased};
@@ -195,8 +194,7 @@ async fn published(
 ) -> Result<Standing, EngineError> {
     let names = artefacts::names_of_build(conn, &build.component, build.number).await?;
     let given_since = names.into_iter().rfind(|name| *name != build.version);
-    let is_of_branch = is_branch(&build.line) && !is_number(&build.version, build.number);
-    let version = match (is_branch(question.line), is_of_branch, given_since) {
+    let version = match (is_branch(question.line), is_of_branch(&build), given_since) {
         (false, true, None) => return Ok(Standing::Unnamed(build, digest)),
         (false, true, Some(version)) => version,
         _ => build.version.clone(),
@@ -205,9 +203,9 @@ async fn published(
     Ok(Standing::Built(build, built))
 }
 
-/// Whether a version is the build's number: that name is the same on every line.
-fn is_number(version: &Version, number: u64) -> bool {
-    version.to_string() == number.to_string()
+/// Whether a build has a name that serves branches alone. One that is its number is the same on every line.
+pub(super) fn is_of_branch(build: &Build) -> bool {
+    is_branch(&build.line) && build.version.to_string() != build.number.to_string()
 }
 
 async fn unpublished(

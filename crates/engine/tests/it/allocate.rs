@@ -72,8 +72,10 @@ async fn asking_for_the_next_version_reserves_and_records_nothing() {
     }
     assert_eq!(world.size().await, size);
     assert_eq!(world.built_from(request(2, "tree")).await, "0.0.1");
-    let had = Next::Had { version: version("0.0.1"), number: 1, published: true };
-    assert_eq!(world.next(request(2, "tree")).await, had);
+    let Next::Had(given) = world.next(request(2, "tree")).await else { panic!("it was given a version") };
+    assert_eq!((given.version, given.number, given.published), (version("0.0.1"), 1, true));
+    assert_eq!((given.follows, given.bump), (None, Bump::Patch));
+    assert_eq!(given.since, [commit_id(2), commit_id(1)]);
     let forecast = world.forecast(request(3, "another tree")).await;
     assert_eq!(forecast.base, Base::Given { version: version("0.0.1"), commit: commit_id(2) });
 }

@@ -190,6 +190,7 @@ pub(super) async fn build(wanted: &Wanted, source: Source, session: &Session) ->
     if wanted.revision.is_none() {
         say_uncommitted(&source.uncommitted, output);
     }
+    say_no_branch(wanted, &source, output);
     let (first, others) = platforms(wanted, &source)?;
     let mut report = build_one(wanted, &source, first, session).await?;
     for platform in others {
@@ -213,27 +214,49 @@ fn say_uncommitted(files: &[String], output: Output) {
     output.say(format!("  note: {count} uncommitted {are} not part of this build: {named}{rest}"));
 }
 
+/// Says why the version of a commit will not look final although nobody named a branch.
+pub(super) fn say_no_branch(wanted: &Wanted, source: &Source, output: Output) {
+    if wanted.branch.is_none() && source.line.name() == source::NO_BRANCH {
+        let commit = source.commit.short();
+        output.say(format!(
+            "  note: git does not tell which branch {commit} is built for; to say it: --branch NAME"
+        ));
+    }
+}
+
 /// The parts that are to be built here, one after the other; no platform: the artefact has none.
 fn platforms(wanted: &Wanted, source: &Source) -> Result<(Option<Platform>, Vec<Platform>), Failure> {
     let listed = &source.project.definition.artefact.platforms;
     let Some((first, others)) = listed.split_first() else {
         return match &wanted.platform {
             None => Ok((None, Vec::new())),
-            Some(_) => Err(Failure::usage("this artefact is made for one platform, the one that builds it")
-                .hint("in semel.toml: [artefact] platforms = [\"linux/amd64\", \"linux/arm64\"]")),
+            Some(_) => Err(one_platform()),
         };
     };
-    let one = match &wanted.platform {
+    let named = match &wanted.platform {
         Some(Parts::All) => return Ok((Some(first.clone()), others.to_vec())),
-        Some(Parts::One(platform)) => platform.clone(),
-        None => Platform::host(),
+        Some(Parts::One(platform)) => Some(platform),
+        None => None,
     };
+    let hint = || format!("semel build --platform {first}   or   semel build --platform all");
+    let one = one_of(listed, named).map_err(|failure| failure.hint(hint()))?;
+    Ok((Some(one), Vec::new()))
+}
+
+/// What a platform is named for that has no parts.
+pub(super) fn one_platform() -> Failure {
+    Failure::usage("this artefact is made for one platform, the one that builds it")
+        .hint("in semel.toml: [artefact] platforms = [\"linux/amd64\", \"linux/arm64\"]")
+}
+
+/// The one of an artefact's platforms that is named, else that of this machine.
+pub(super) fn one_of(listed: &[Platform], named: Option<&Platform>) -> Result<Platform, Failure> {
+    let one = named.cloned().unwrap_or_else(Platform::host);
     if listed.contains(&one) {
-        return Ok((Some(one), Vec::new()));
+        return Ok(one);
     }
     let names: Vec<String> = listed.iter().map(ToString::to_string).collect();
-    Err(Failure::usage(format!("{one} is none of the platforms of this artefact: {}", names.join(", ")))
-        .hint(format!("semel build --platform {first}   or   semel build --platform all")))
+    Err(Failure::usage(format!("{one} is none of the platforms of this artefact: {}", names.join(", "))))
 }
 
 async fn build_one(
@@ -255,7 +278,7 @@ async fn build_one(
     let queue = Queue::new(wanted, source, platform, session).await?;
     match queue.wait(&queue.request, wanted.retry).await? {
         Reservation::Built(built) => Ok(reused(wanted, source, built, session)),
-        Reservation::Part(part) => Ok(reused_part(source, part, session)),
+        Reservation::Part(part) => Ok(reused_part(wanted, source, part, session)),
         Reservation::Yours(granted) => build_reserved(wanted, source, granted, surroundings, &queue).await,
         Reservation::Failed(failed) => Err(failed_for_another(failed, &queue)),
         Reservation::Unknown | Reservation::Running(_) | Reservation::HistoryNeeded { .. } => {
@@ -275,30 +298,42 @@ fn reused(wanted: &Wanted, source: &Source, built: reserve::Built, session: &Ses
         "{} (build {}) was already built{from}, {when}: nothing to do",
         built.version, built.number
     ));
+    say_bump(wanted, &built.version, " (another version: --again --reason TEXT)", session);
     if !wanted.within {
         session.output.next(format!("semel deploy {} ENV", built.version));
     }
     Report { reused: true, ..Report::whole(&source.project.component, built) }
 }
 
-fn reused_part(source: &Source, part: BuiltPart, session: &Session) -> Report {
+/// Says that the step that was asked for came too late.
+fn say_bump(wanted: &Wanted, given: &Version, way_out: &str, session: &Session) {
+    if wanted.bump.is_some() {
+        session.output.say(format!("  note: --bump changes nothing any more: {given} is given{way_out}"));
+    }
+}
+
+fn reused_part(wanted: &Wanted, source: &Source, part: BuiltPart, session: &Session) -> Report {
     let BuiltPart { platform, version, number, .. } = &part;
     session.output.done(format!("{platform} of {version} (build {number}) was already built: nothing to do"));
-    say_missing(&part, session);
+    say_missing(&part, wanted, session);
     Report { reused: true, ..Report::part(&source.project.component, part) }
 }
 
-/// Says what an artefact lacks before it has a version.
-fn say_missing(part: &BuiltPart, session: &Session) {
+/// Says what an artefact lacks before it has a version, unless it is built next.
+fn say_missing(part: &BuiltPart, wanted: &Wanted, session: &Session) {
     let names: Vec<String> = part.missing.iter().map(ToString::to_string).collect();
-    if let Some(first) = names.first() {
-        session.output.say(format!(
-            "  {} is published with its last part: {} to come",
-            part.version,
-            names.join(", ")
-        ));
-        session.output.next(format!("where that can be built: semel build --platform {first}"));
-    }
+    let Some(first) = names.first().filter(|_| wanted.platform != Some(Parts::All)) else { return };
+    let come = names.join(", ");
+    session.output.say(format!("  {} is published with its last part: {come} to come", part.version));
+    // Without the reason, what was built before answers.
+    let again = wanted.again.as_ref().map(|reason| format!(" --again --reason {}", in_shell(reason)));
+    let again = again.unwrap_or_default();
+    session.output.next(format!("where that can be built: semel build --platform {first}{again}"));
+}
+
+/// A text as one word of a shell.
+fn in_shell(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 async fn build_reserved(
@@ -312,6 +347,9 @@ async fn build_reserved(
     let component = source.project.component.clone();
     let platform = queue.request.platform.clone();
     announce(&granted, platform.as_ref(), session);
+    if granted.attempt > 1 {
+        say_bump(wanted, &granted.version, "", session);
+    }
     let mut source = source.clone();
     source.inputs.salt = granted.salt;
     let holding = holding(&component, platform, &granted);
@@ -333,7 +371,7 @@ async fn build_reserved(
         Finished::Built(built) => {
             let report = Report::whole(&component, built);
             if committed.late.is_none() {
-                say_published(&report, bytes, wanted, session);
+                say_published(&report, bytes, session);
             }
             report
         }
@@ -343,11 +381,15 @@ async fn build_reserved(
             session
                 .output
                 .done(format!("stored {platform} of {component} {version} (build {number}), {size}"));
-            say_missing(&part, session);
+            say_missing(&part, wanted, session);
             Report::part(&component, part)
         }
     };
     let named = named_for_line(report, queue).await?;
+    if committed.late.is_none() && named.missing.is_empty() && !wanted.within {
+        let version = &named.version;
+        session.output.next(format!("semel deploy {version} ENV   or   semel inspect {version}"));
+    }
     Ok(compared(named, committed.late, session))
 }
 
@@ -383,13 +425,10 @@ fn announce(granted: &Granted, platform: Option<&Platform>, session: &Session) {
     granted.notes.iter().for_each(|note| session.output.say(format!("  note: {note}")));
 }
 
-fn say_published(report: &Report, bytes: u64, wanted: &Wanted, session: &Session) {
+fn say_published(report: &Report, bytes: u64, session: &Session) {
     let Report { component, version, number, .. } = report;
     let size = output::bytes(bytes);
     session.output.done(format!("published {component} {version} (build {number}), {size}"));
-    if !wanted.within {
-        session.output.next(format!("semel deploy {version} ENV   or   semel inspect {version}"));
-    }
 }
 
 /// Says how a result that came too late compares with the one that was committed.

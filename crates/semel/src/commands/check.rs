@@ -14,14 +14,18 @@ use bytes::Bytes;
 use semel_build::check::cause::{self, Marks};
 use semel_build::check::compare::{self, Side};
 use semel_build::check::rebuild::{self, Machine, Plan};
-use semel_build::pipeline::{BuildRequest, Built, Progress};
+use semel_build::pipeline::{Blame, BuildRequest, Progress, Remade};
 use semel_build::source::Source;
 use semel_engine::attest::{Attached, Attest};
-use semel_engine::look::versions::Inspection;
+use semel_engine::look::versions::{EvidenceLine, Inspection};
 use semel_engine::reserve::{Lookup, Reservation};
 use semel_model::digest::Digest;
+use semel_model::keep::Holder;
+use semel_model::name::CommitId;
 use semel_model::pipeline::EvidenceResult;
+use semel_model::platform::Platform;
 use semel_model::reproducibility::{Builder, DIFFERENCES_MAX, LeftOut, NAME, Report};
+use semel_model::statement::{PROVENANCE, predicate_name};
 use semel_model::version::ArtefactWord;
 use semel_oci::copy::{Endpoint, Source as From};
 use semel_oci::descriptor::Descriptor;
@@ -35,32 +39,37 @@ use super::build::{self, Wanted};
 use super::surroundings::{self, Asked};
 use super::told::Told;
 use super::{Outcome, require_bytes};
-use crate::cli::{BuildArgs, CheckWord, Cli};
+use crate::cli::{BuildArgs, CheckWord, Cli, Parts};
 use crate::progress::Transfer;
 use crate::report::{Exit, Failure};
 use crate::session::Session;
 
 /// Where an artefact says which repository it comes from (image-spec 1.1, annotations.md).
 const SOURCE_ANNOTATION: &str = "org.opencontainers.image.source";
+/// Where it says from which commit (the same).
+const REVISION_ANNOTATION: &str = "org.opencontainers.image.revision";
 
 pub(super) async fn run(how: CheckWord, args: &BuildArgs, cli: &Cli, session: &Session) -> Outcome {
-    let found = find(args, cli, session).await?;
-    require_bytes(&found.artefact, session.output)?;
-    let source = source_of(&found, session).await?;
+    let subject = subject(find(args, cli, session).await?, args.platform.as_ref(), session).await?;
+    require_bytes(&subject.found.artefact, session.output)?;
+    let source = source_of(&subject, session).await?;
     let dir = session.work_dir()?;
     let asked = Asked { secrets: args.secrets.clone(), sandbox: args.sandbox, no_cache: true };
     let recipe = &source.project.definition.build;
     let surroundings = surroundings::find(&asked, recipe, session)?;
     surroundings::tell(&surroundings.sandbox, recipe, session.output);
-    let request = build::request(source, surroundings, &dir.path(), session)
+    let mut request = build::request(source, surroundings, &dir.path(), session)
         .map_err(|error| build::build_failure(&error, session))?;
+    if let Some(platform) = &subject.platform {
+        request.platform = platform.clone();
+    }
     let began = Instant::now();
     let checked = tokio::select! {
-        checked = check(how, &found, &request, session) => checked?,
+        checked = check(how, &subject, &request, session) => checked?,
         () = super::stopped() => return Err(Failure::new(Exit::Interrupted, "broken off; nothing was recorded")),
     };
-    let attached = attach(&found, &checked, session).await?;
-    tell(&found, &checked, &attached, began.elapsed().as_secs(), session);
+    let attached = attach(&subject.found, &checked, session).await?;
+    tell(&subject, &checked, &attached, began.elapsed().as_secs(), session);
     Ok(match checked.result() {
         EvidenceResult::Pass => Exit::Done,
         _ => Exit::NotDeterministic,
@@ -91,26 +100,75 @@ async fn find(args: &BuildArgs, cli: &Cli, session: &Session) -> Result<Inspecti
     Ok(session.client.call(&Inspect { component, version: built.digest.to_string() }).await?)
 }
 
-/// The source of an artefact, as far as this clone has it.
-async fn source_of(found: &Inspection, session: &Session) -> Result<Source, Failure> {
-    let artefact = &found.artefact;
-    if media_type::is_index(&found.media_type) {
-        let parts = "check the part for this platform by its digest: semel build --check COMPONENT@DIGEST";
-        return Err(Failure::usage(format!("{} is for several platforms", artefact.name())).hint(parts));
+/// What is built once more: an artefact, or one platform's part of it.
+struct Subject {
+    /// It.
+    found: Inspection,
+    /// What people call it.
+    name: String,
+    /// The part's platform; none: it is an artefact for one platform.
+    platform: Option<Platform>,
+}
+
+/// The artefact itself. Of one with parts: the part that was named by its digest or its platform, else the one for this
+/// machine.
+async fn subject(found: Inspection, asked: Option<&Parts>, session: &Session) -> Result<Subject, Failure> {
+    let index = found.holders.iter().find_map(|holder| match holder {
+        Holder::Index { digest } if found.artefact.commit.is_none() => Some(digest.to_string()),
+        _ => None,
+    });
+    let named = match asked {
+        Some(Parts::All) => {
+            return Err(Failure::usage("one part is checked at a time").hint("name it: --platform OS/ARCH"));
+        }
+        Some(Parts::One(platform)) => Some(platform),
+        None => None,
+    };
+    let component = found.artefact.component.clone();
+    let inspect = |version: String| Inspect { component: component.clone(), version };
+    let (whole, part) = match index {
+        Some(index) => (session.client.call(&inspect(index)).await?, Some(found)),
+        None if media_type::is_index(&found.media_type) => (found, None),
+        None if named.is_some() => return Err(build::one_platform()),
+        None => return Ok(Subject { name: found.artefact.name(), found, platform: None }),
+    };
+    let platforms: Vec<Platform> = whole.parts.iter().filter_map(|part| part.platform.clone()).collect();
+    let listed = match &part {
+        // What is named by its digest is that part, whatever else is asked for.
+        Some(part) => whole.parts.iter().find(|one| one.digest == part.artefact.digest),
+        None => {
+            let hint = || platforms.first().map(|first| format!("name one of them: --platform {first}"));
+            let platform = build::one_of(&platforms, named).map_err(|failure| failure.hints(hint()))?;
+            whole.parts.iter().find(|one| one.platform.as_ref() == Some(&platform))
+        }
+    };
+    let Some((digest, platform)) = listed.and_then(|one| Some((&one.digest, one.platform.clone()?))) else {
+        return Err(Failure::usage(format!("{} does not say what its parts run on", whole.artefact.name())));
+    };
+    if let Some(named) = named.filter(|named| **named != platform) {
+        return Err(Failure::usage(format!("{digest} is the part for {platform}, not for {named}")));
     }
-    let Some(commit) = &artefact.commit else {
-        return Err(Failure::usage(format!(
-            "{} was not built from a commit that is known here",
-            artefact.name()
-        ))
-        .because(["what was pushed cannot be rebuilt".to_owned()]));
+    let found = match part {
+        Some(part) => part,
+        None => session.client.call(&inspect(digest.to_string())).await?,
+    };
+    let name = format!("{} for {platform}", whole.artefact.name());
+    Ok(Subject { found, name, platform: Some(platform) })
+}
+
+/// The source of an artefact, as far as this clone has it.
+async fn source_of(subject: &Subject, session: &Session) -> Result<Source, Failure> {
+    let Subject { found, name, .. } = subject;
+    let artefact = &found.artefact;
+    let Some(commit) = commit_of(found) else {
+        return Err(Failure::usage(format!("{name} was not built from a commit that is known here"))
+            .because(["what was pushed or imported cannot be rebuilt".to_owned()]));
     };
     let wanted = Wanted { revision: Some(commit.to_string()), ..Wanted::default() };
     let mut source =
         build::resolve(&wanted, &session.settings).await.map_err(|failure| match failure.exit {
             Exit::NotFound => {
-                let what =
-                    format!("{} was built from commit {commit}, which is not in this clone", artefact.name());
+                let what = format!("{name} was built from commit {commit}, which is not in this clone");
                 Failure::new(Exit::NotFound, what).hint(format!("git fetch origin {commit}"))
             }
             _ => failure,
@@ -123,12 +181,25 @@ async fn source_of(found: &Inspection, session: &Session) -> Result<Source, Fail
     Ok(source)
 }
 
+/// The commit that became these bytes, which has not always given them their name. Copies come without provenance that can be
+/// verified here; then what the bytes themselves say of it counts. What was imported has provenance, and no such commit.
+fn commit_of(found: &Inspection) -> Option<CommitId> {
+    let is_provenance = |line: &EvidenceLine| line.verified && line.kind == predicate_name(PROVENANCE);
+    if found.built_from.is_some() || found.evidence.iter().any(is_provenance) {
+        return found.built_from.clone();
+    }
+    let named = found.artefact.commit.clone()?;
+    let said = found.annotations.get(REVISION_ANNOTATION).and_then(|commit| commit.parse().ok());
+    Some(said.unwrap_or(named))
+}
+
 async fn check(
     how: CheckWord,
-    found: &Inspection,
+    subject: &Subject,
     request: &BuildRequest,
     session: &Session,
 ) -> Result<Report, Failure> {
+    let found = &subject.found;
     let (work, sandbox) = (&request.work, request.sandbox.level());
     let place = |name: &str| {
         let dir = work.join(name);
@@ -141,7 +212,7 @@ async fn check(
         CheckWord::Varied => Plan::of(&machine, sandbox, &request.source),
         CheckWord::Quick => Plan::quick(),
     };
-    session.output.say(format!("{} at {}", found.artefact.name(), request.source.commit.short()));
+    session.output.say(format!("{} at {}", subject.name, request.source.commit.short()));
     let again = place("again")?;
     let told = Arc::new(Told::new(session.output));
     let built =
@@ -149,7 +220,9 @@ async fn check(
     told.finish();
     let built = built.map_err(|error| {
         let failure = build::build_failure(&error, session);
-        failure.hint("without variations: semel build --check=quick")
+        // A command may not bear what was varied; what else is missing is missing either way.
+        let may_differ = error.blame() == Blame::Command && !plan.made.is_empty();
+        failure.hints(may_differ.then(|| "without variations: semel build --check=quick".to_owned()))
     })?;
     let committed = &found.artefact.digest;
     let mut differences = Vec::new();
@@ -193,7 +266,7 @@ fn own_places(again: &Path, request: &BuildRequest) -> Vec<String> {
 /// Fetches what the rebuild does not have as well, and compares.
 async fn compare_with(
     found: &Inspection,
-    built: &Built,
+    built: &Remade,
     dir: &Path,
     scratch: &Path,
     session: &Session,
@@ -247,8 +320,8 @@ async fn attach(found: &Inspection, report: &Report, session: &Session) -> Resul
 /// How many differences are said; all that are known are in the report.
 const SAID: usize = 10;
 
-fn tell(found: &Inspection, report: &Report, attached: &Attached, seconds: u64, session: &Session) {
-    let (output, name) = (session.output, found.artefact.name());
+fn tell(subject: &Subject, report: &Report, attached: &Attached, seconds: u64, session: &Session) {
+    let (output, Subject { found, name, .. }) = (session.output, subject);
     let how = match report.variations.len() {
         0 => format!("rebuilt in {seconds} s, nothing varied"),
         1 => format!("rebuilt in {seconds} s, 1 variation"),

@@ -54,6 +54,8 @@ fn show(found: &Inspection, output: Output) {
     };
     row("build", artefact.number.map(|number| number.to_string()));
     row("commit", artefact.commit.as_ref().map(ToString::to_string));
+    let other = found.built_from.as_ref().filter(|commit| artefact.commit.as_ref() != Some(*commit));
+    row("built from", other.map(|commit| format!("{commit}, which has the same source tree")));
     row("sandbox", found.sandbox.clone());
     row("published", artefact.published.clone());
     row("source", found.source.as_ref().map(ToString::to_string));

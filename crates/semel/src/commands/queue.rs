@@ -72,10 +72,10 @@ impl<'a> Queue<'a> {
                 continue;
             }
             if self.no_wait {
-                return Err(Failure::new(
-                    Exit::TryAgain,
-                    format!("{} by {}", being_built(&running), running.holder),
-                ));
+                let Reserve { inputs, platform, .. } = &request;
+                let log = log_of(running.number, &inputs.component, platform.as_ref());
+                let what = format!("{} by {}", being_built(&running), running.holder);
+                return Err(Failure::new(Exit::TryAgain, what).hint(format!("{log} --follow")));
             }
             if following.is_none() {
                 let text = format!("  {} by {}: waiting", being_built(&running), running.holder);

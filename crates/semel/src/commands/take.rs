@@ -34,6 +34,9 @@ struct Taken {
 
 /// `text` is how the place was written: a slash at its end means a directory.
 pub(super) async fn run(wanted: &Wanted, text: &str, place: &Path, session: &Session) -> Outcome {
+    if media_type::is_index(&wanted.found.media_type) {
+        return Err(several(wanted, text));
+    }
     let ReadManifest { parsed, .. } = manifest(wanted).await?;
     let taken = if parsed.artifact_type.as_deref() == Some(media_type::SEMEL_ARCHIVE) {
         tree(wanted, &parsed, place, session).await?
@@ -56,6 +59,24 @@ pub(super) async fn run(wanted: &Wanted, text: &str, place: &Path, session: &Ses
         session.output.data(artefact.digest.as_str());
     }
     Ok(Exit::Done)
+}
+
+/// How what has no files is taken out.
+const WHOLE: &str = "take the whole of it: oci:DIR, or oci-archive:FILE";
+
+/// An index has no files, but the parts of what is no image do.
+fn several(wanted: &Wanted, text: &str) -> Failure {
+    let found = &wanted.found;
+    let component = &found.artefact.component;
+    let has_files =
+        found.artifact_type.as_deref().is_some_and(|kind| kind.starts_with("application/vnd.semel."));
+    let parts = found.parts.iter().filter(|_| has_files).map(|part| {
+        let platform = part.platform.as_ref().map_or_else(|| "another".to_owned(), ToString::to_string);
+        format!("{platform}: semel pull {component}@{} {text}", part.digest)
+    });
+    Failure::usage(format!("{} is for several platforms, and has no files of its own", found.artefact.name()))
+        .hints(parts)
+        .hint(WHOLE)
 }
 
 async fn manifest(wanted: &Wanted) -> Result<ReadManifest, Failure> {
@@ -94,7 +115,6 @@ async fn named(
     place: &Path,
     session: &Session,
 ) -> Result<Taken, Failure> {
-    let whole = "take the whole of it: oci:DIR, or oci-archive:FILE";
     let into_directory = text.ends_with('/') || place.is_dir();
     let files = match (files::named(parsed), parsed.layers.as_slice()) {
         (Ok(files), _) if files.len() > 1 || into_directory => files::below(place, &files).map_err(failed)?,
@@ -105,7 +125,7 @@ async fn named(
         }
         (Err(error), _) => {
             let message = format!("{} cannot be taken out as files", wanted.found.artefact.name());
-            return Err(Failure::new(Exit::Usage, message).because([error.to_string()]).hint(whole));
+            return Err(Failure::new(Exit::Usage, message).because([error.to_string()]).hint(WHOLE));
         }
     };
     let written = fetch(wanted, &files, session).await?;

@@ -2,10 +2,10 @@
 //! build needs for its version too.
 
 use semel_build::source::{self, Depth, Source};
-use semel_engine::allocate::{Forecast, Next, NextVersion};
+use semel_engine::allocate::{Forecast, Given, Next, NextVersion};
 use semel_engine::reserve::Reserve;
 use semel_model::allocation::Base;
-use semel_model::build::{CommitFact, History};
+use semel_model::build::{Bump, CommitFact, History};
 use semel_model::name::{CommitId, ComponentName};
 use serde::Serialize;
 
@@ -37,6 +37,7 @@ pub(super) async fn run(args: &VersionArgs, cli: &Cli, settings: Settings, outpu
     let source = build::resolve(&wanted, &settings).await?;
     build::require_component(cli, &source)?;
     build::refuse_lost_store(cli, &settings)?;
+    build::say_no_branch(&wanted, &source, output);
     let session = Session::open(cli, settings, output).await?;
     let (next, history) = ask(&wanted, &source, &session).await?;
     let (component, commit) = (&source.project.component, &source.commit);
@@ -45,16 +46,27 @@ pub(super) async fn run(args: &VersionArgs, cli: &Cli, settings: Settings, outpu
         return Ok(Exit::Done);
     }
     match &next {
-        Next::Had { version, number, published } => {
-            let state = if *published { "published" } else { "reserved" };
+        Next::Had(given) => {
+            let Given { version, number, published, reason, .. } = &**given;
             output.data(&version.to_string());
+            let state = match (published, reason) {
+                (true, _) => "published".to_owned(),
+                (false, None) => "reserved".to_owned(),
+                (false, Some(reason)) => format!("whose last attempt failed: {reason}"),
+            };
             output.say(format!("{} has it already: build {number}, {state}", commit.short()));
+            if args.explain {
+                explain_given(given, commit, &history, output);
+            }
+            if reason.is_some() {
+                output.next("semel build, which tries again under the same version");
+            }
         }
         Next::New(forecast) => {
             output.data(&forecast.version.to_string());
             forecast.notes.iter().for_each(|note| output.warn(note));
             if args.explain {
-                explain(forecast, &history, output);
+                explain(forecast, commit, &history, output);
             }
         }
         Next::HistoryNeeded { .. } => return Err(Failure::fault("the version has no outcome")),
@@ -119,29 +131,67 @@ pub(super) async fn tell(source: &Source, before: Option<&History>) -> Result<Hi
     read.map_err(|error| build::source_failure(&error))
 }
 
-fn explain(forecast: &Forecast, history: &History, output: Output) {
+fn explain(forecast: &Forecast, commit: &CommitId, history: &History, output: Output) {
     let Forecast { version, number, scheme, line, bump, since, .. } = forecast;
+    let mut rows = vec![
+        row("next", format!("{version} (build {number})")),
+        row("line", format!("{}, scheme {scheme}", line.name())),
+        row("follows", base(&forecast.base)),
+        match history.tags.get(commit) {
+            Some(tagged) if tagged == version => row("tag", "the commit's own says so"),
+            _ => row("step", step(*bump, since)),
+        },
+    ];
+    if let Some(above) = &forecast.late_before {
+        rows.push(row("late", format!("a descendant was built before as {above}")));
+    }
+    rows.extend(brought(since, history));
+    show(rows, output);
+}
+
+fn explain_given(given: &Given, commit: &CommitId, history: &History, output: Output) {
+    let Given { version, number, given_to, line, follows, bump, since, .. } = given;
+    let mut rows = vec![row("given", format!("{version} (build {number})")), row("line", line.name())];
+    if given_to != commit {
+        rows.push(row("to", format!("{}, which has the same source tree", given_to.short())));
+    }
+    let before = follows.as_ref().map_or_else(|| "no version before it".to_owned(), ToString::to_string);
+    rows.push(row("follows", before));
+    rows.push(row("step", step(*bump, since)));
+    rows.extend(brought(since, history));
+    show(rows, output);
+}
+
+fn row(name: &str, text: impl Into<String>) -> Vec<String> {
+    vec![name.to_owned(), text.into()]
+}
+
+fn step(bump: Bump, since: &[CommitId]) -> String {
     let asks = match since.len() {
         0 => "no commit since then; each build gets a version".to_owned(),
         1 => "1 commit since then".to_owned(),
         many => format!("{many} commits since then"),
     };
-    let mut rows = vec![
-        vec!["next".to_owned(), format!("{version} (build {number})")],
-        vec!["line".to_owned(), format!("{}, scheme {scheme}", line.name())],
-        vec!["follows".to_owned(), base(&forecast.base)],
-        vec!["step".to_owned(), format!("{bump}: {asks}")],
-    ];
-    if let Some(above) = &forecast.late_before {
-        rows.push(vec!["late".to_owned(), format!("a descendant was built before as {above}")]);
-    }
-    for id in since.iter().take(EXPLAINED) {
-        let fact = history.commits.iter().find(|fact| fact.id == *id);
-        rows.push(vec![id.short().to_owned(), fact.map_or_else(|| "(told before)".to_owned(), asked)]);
-    }
+    format!("{bump}: {asks}")
+}
+
+/// A line for each of the commits that a version brings, up to a number of them.
+fn brought(since: &[CommitId], history: &History) -> Vec<Vec<String>> {
+    let mut rows: Vec<_> = since
+        .iter()
+        .take(EXPLAINED)
+        .map(|id| {
+            let fact = history.commits.iter().find(|fact| fact.id == *id);
+            row(id.short(), fact.map_or_else(|| "(told before)".to_owned(), asked))
+        })
+        .collect();
     if let Some(more) = since.len().checked_sub(EXPLAINED).filter(|more| *more > 0) {
-        rows.push(vec!["…".to_owned(), format!("and {more} more")]);
+        rows.push(row("…", format!("and {more} more")));
     }
+    rows
+}
+
+fn show(rows: Vec<Vec<String>>, output: Output) {
     let text = table(&["", ""], rows);
     output.data(text.trim_start_matches('\n').trim_start());
 }

@@ -49,6 +49,17 @@ impl Watched {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// Stops it while it does not hold the store, which nobody else could use otherwise.
+    fn stop_between_turns(&self, environment: &TestEnvironment) {
+        let lock = std::fs::File::open(environment.store().join("store.lock")).unwrap();
+        self.signal(Signal::STOP);
+        while lock.try_lock().is_err() {
+            self.signal(Signal::CONT);
+            std::thread::yield_now();
+            self.signal(Signal::STOP);
+        }
+    }
+
     fn ended(mut self) -> Ran {
         while self.line().is_some() {}
         let output = self.child.wait_with_output().unwrap();
@@ -211,6 +222,7 @@ fn who_ends_gives_the_build_up_at_once_and_who_is_killed_is_found_gone() {
         let waiting = environment.semel(&["build", "--no-wait"]);
         assert_eq!(waiting.code, 75, "{waiting:?}");
         assert!(waiting.stderr.contains("is being built by tester (process "), "{waiting:?}");
+        assert!(waiting.stderr.contains("semel build log 1 -c tiny/service --follow"), "{waiting:?}");
         holder.signal(signal);
         let ended = holder.ended();
         assert_eq!(ended.code, code, "{signal:?}: {ended:?}");
@@ -257,7 +269,7 @@ fn a_result_that_comes_too_late_is_compared_with_the_one_that_was_committed() {
     ] {
         let environment = TestEnvironment::with_recipe(run);
         let late = environment.begin(&["build"]).says("reserved ");
-        late.signal(Signal::STOP);
+        late.stop_between_turns(&environment);
         let mut heir = environment.program("sh");
         heir.args(["-c", &at_another_time("+60s"), "sh", env!("CARGO_BIN_EXE_semel"), "build"]);
         let heir = Watched::start(heir).ended();
@@ -285,6 +297,7 @@ fn a_source_is_built_again_for_a_reason_and_the_old_artefact_stays() {
     assert_eq!(environment.ok(&["build"]).digest(), second["digest"], "the newest answers");
     let third = environment.ok(&["--json", "build", "--again", "--reason", "another"]).json();
     assert_eq!(third["version"], "0.1.2");
+    assert_eq!(environment.ok(&again).json()["digest"], second["digest"], "whatever was built since");
     assert_eq!(environment.ok(&["--json", "inspect", "0.1.0"]).json()["artefact"]["digest"], first);
     for words in
         [&["build", "--again"][..], &["build", "--reason", "x"], &["build", "--again", "--reason", " "]]
@@ -315,6 +328,69 @@ fn a_merged_branch_is_released_under_a_final_version_without_a_build() {
     let table = environment.ok(&["versions"]).stdout;
     assert!(table.contains("\n0.2.0 = 0.2.0-feat-mood.2  2  "), "{table}");
     environment.ok(&["audit", "verify"]);
+}
+
+#[test]
+fn every_name_and_commit_of_a_build_leads_to_its_log() {
+    let environment = TestEnvironment::project();
+    environment.set_recipe("echo made here; test ! -e bad");
+    environment.build();
+    environment.git(&["switch", "--quiet", "--create", "mood"]);
+    environment.edit("run.sh", "hello", "good day");
+    environment.commit("feat: be polite");
+    environment.build();
+    environment.git(&["switch", "--quiet", "main"]);
+    environment.git(&["merge", "--quiet", "--no-ff", "--message", "Merge mood", "mood"]);
+    let published = environment.ok(&["--json", "build"]).json();
+    assert_eq!(published["version"], "0.2.0");
+    let commit = environment.git(&["rev-parse", "--short", "HEAD"]);
+    for name in
+        ["2", "0.2.0-mood.2", "0.2.0", &format!("commit:{commit}"), published["digest"].as_str().unwrap()]
+    {
+        let log = environment.ok(&["build", "log", name]);
+        assert!(log.stdout.contains("made here"), "{name}: {log:?}");
+    }
+
+    environment.write("bad", "");
+    environment.commit("fix: break it");
+    assert_eq!(environment.semel(&["build"]).code, 10);
+    let commit = environment.git(&["rev-parse", "HEAD"]);
+    let named = format!("commit:{}", &commit[..7]);
+    let log = environment.ok(&["build", "log", &named]);
+    assert!(log.stderr.contains("version 0.2.1, failed"), "{log:?}");
+    for words in [["inspect", &named], ["where", &named], ["where", &commit], ["where", &commit[..8]]] {
+        let unfinished = environment.semel(&words);
+        assert_eq!(unfinished.code, 4, "{unfinished:?}");
+        assert!(
+            unfinished.stderr.contains("0.2.1 (build 3) is reserved, but its build failed"),
+            "{unfinished:?}"
+        );
+        assert!(unfinished.stderr.contains("semel build log 3"), "{unfinished:?}");
+    }
+    let unknown = environment.semel(&["where", "abcdef0123"]);
+    assert!(unknown.stderr.contains("nothing in this store is known as abcdef0123"), "{unknown:?}");
+}
+
+#[test]
+fn a_build_that_the_main_line_takes_from_a_branch_is_foretold_and_named_for_it() {
+    let environment = TestEnvironment::project();
+    environment.build();
+    environment.git(&["switch", "--quiet", "--create", "mood"]);
+    let bad = environment.beside("bad");
+    environment.set_recipe(&format!("test ! -e {}", bad.display()));
+    environment.edit("semel.toml", "[build]", "[build]\nsandbox = \"none\"");
+    environment.commit("feat: be polite");
+    std::fs::write(&bad, "").unwrap();
+    assert_eq!(environment.semel(&["build"]).code, 10);
+    assert_eq!(environment.ok(&["version"]).value(), "0.2.0-mood.2");
+    environment.git(&["switch", "--quiet", "main"]);
+    environment.git(&["merge", "--quiet", "mood"]);
+    let foretold = environment.ok(&["version", "--explain"]);
+    assert!(foretold.stdout.contains("0.2.0 (build 2)"), "{foretold:?}");
+    std::fs::remove_file(&bad).unwrap();
+    let built = environment.ok(&["build"]);
+    assert!(built.stderr.contains("it is 0.2.0 on main\n  next: semel deploy 0.2.0 ENV"), "{built:?}");
+    assert_eq!(environment.ok(&["version"]).value(), "0.2.0");
 }
 
 /// A project for two platforms, whose recipe writes down for which one it was called.
@@ -425,6 +501,68 @@ fn artefacts_for_several_platforms_are_compared_part_by_part() {
 }
 
 #[test]
+fn the_files_of_one_part_are_taken_out_and_of_all_at_once_none() {
+    let environment = for_two_platforms();
+    environment.ok(&["build", "--platform", "all"]);
+    let refused = environment.semel(&["pull", "0.1.0", "../out"]);
+    assert_eq!(refused.code, 2, "{refused:?}");
+    let hint = refused.stderr.lines().find_map(|line| line.strip_prefix("  hint: linux/arm64: semel "));
+    let words: Vec<&str> = hint.unwrap_or_else(|| panic!("{refused:?}")).split(' ').collect();
+    environment.ok(&words);
+    let script = std::fs::read_to_string(environment.beside("out/run.sh")).unwrap();
+    assert!(script.contains("# linux/arm64 linux arm64"), "{script}");
+}
+
+#[test]
+fn the_parts_of_a_source_that_is_built_again_are_built_for_its_reason() {
+    let environment = for_two_platforms();
+    let all = environment.ok(&["build", "--platform", "all"]);
+    assert!(!all.stderr.contains("to come"), "it builds them all: {}", all.stderr);
+    let again = ["--again", "--reason", "the mirror's certificate"];
+    let first = environment.ok(&[&["build", "--platform", "linux/arm64"], &again[..]].concat());
+    let next = r"semel build --platform linux/amd64 --again --reason 'the mirror'\''s certificate'";
+    assert!(first.stderr.contains(next), "{first:?}");
+    let last =
+        environment.ok(&[&["--json", "build", "--platform", "linux/amd64"], &again[..]].concat()).json();
+    assert_eq!((&last["version"], last.get("missing")), (&"0.1.1".into(), None), "{last}");
+}
+
+#[test]
+fn a_part_is_built_once_more_by_its_platform_or_its_digest() {
+    let environment = for_two_platforms();
+    environment.ok(&["build", "--platform", "all"]);
+    let found = environment.ok(&["--json", "inspect", "0.1.0"]).json();
+    let digest = |place: usize| found["parts"][place]["digest"].as_str().unwrap().to_owned();
+    let (amd, arm) = (digest(0), digest(1));
+    for (words, part, platform) in [
+        (&["0.1.0", "--platform", "linux/amd64"][..], &amd, "linux/amd64"),
+        (&["HEAD", "--platform", "linux/arm64"], &arm, "linux/arm64"),
+        (&[&arm], &arm, "linux/arm64"),
+    ] {
+        let told = environment.ok(&[&["build", "--check=quick"], words].concat());
+        let said = format!("tiny/service 0.1.0 for {platform} is reproducible");
+        assert!(told.stderr.contains(&said), "{told:?}");
+        let checked = environment.ok(&[&["--json", "build", "--check=quick"], words].concat()).json();
+        let report = &checked["report"];
+        assert_eq!((&report["committed"], &report["built"]), (&part.as_str().into(), &part.as_str().into()));
+        assert_eq!(report["platform"], platform);
+        assert!(environment.evidence(part).contains(&("reproducibility".to_owned(), "pass".to_owned())));
+    }
+    if matches!(std::env::consts::ARCH, "x86_64" | "aarch64") {
+        environment.ok(&["build", "--check=quick"]);
+    }
+    for (words, said) in [
+        (&["0.1.0", "--platform", "linux/riscv64"][..], "--platform linux/amd64"),
+        (&["0.1.0", "--platform", "all"], "one part is checked at a time"),
+        (&[&arm, "--platform", "linux/amd64"], "is the part for linux/arm64, not for linux/amd64"),
+    ] {
+        let refused = environment.semel(&[&["build", "--check"], words].concat());
+        assert_eq!(refused.code, 2, "{refused:?}");
+        assert!(refused.stderr.contains(said), "{refused:?}");
+    }
+}
+
+#[test]
 fn a_directory_target_runs_the_part_of_its_machine() {
     let environment = for_two_platforms();
     let host = match std::env::consts::ARCH {
@@ -493,4 +631,25 @@ fn a_moved_home_goes_on_with_the_numbers_and_the_old_one_names_it() {
     assert_eq!(environment.semel(&["move-home", "--to", environment.store().to_str().unwrap()]).code, 2);
     environment.ok(&["audit", "verify"]);
     environment.ok(&["--store", to, "audit", "verify"]);
+}
+
+#[test]
+fn a_candidate_whose_bytes_stayed_in_the_old_home_is_final_when_they_are_brought() {
+    let environment = TestEnvironment::project();
+    environment.edit("semel.toml", "[artefact]", "[version]\nscheme = \"candidate\"\n\n[artefact]");
+    environment.commit("feat: candidates");
+    let digest = environment.build();
+    let to = environment.beside("other");
+    let to = to.to_str().unwrap();
+    environment.ok(&["move-home", "--to", to]);
+    let refused = environment.semel(&["--store", to, "finalise", "0.1.0-rc.1"]);
+    assert_eq!(refused.code, 4, "{refused:?}");
+    let taking = format!("semel pull tiny/service@{digest} oci:DIR");
+    let bringing = "semel push oci:DIR tiny/service@0.1.0-rc.1";
+    for words in ["in the store that was its home", &taking, bringing] {
+        assert!(refused.stderr.contains(words), "{words}: {refused:?}");
+    }
+    environment.ok(&["pull", &format!("tiny/service@{digest}"), "oci:../taken"]);
+    environment.ok(&["--store", to, "push", "oci:../taken", "tiny/service@0.1.0-rc.1"]);
+    assert_eq!(environment.ok(&["--store", to, "finalise", "0.1.0-rc.1"]).digest(), digest);
 }

@@ -91,6 +91,51 @@ fn what_differs_is_told_with_its_cause_and_closes_the_gate() {
 }
 
 #[test]
+fn what_another_commit_named_or_finished_is_rebuilt_from_the_commit_that_is_in_its_bytes() {
+    let environment = built("cat start > out");
+    environment.git(&["switch", "--quiet", "--create", "mood"]);
+    environment.write("start", "#!/bin/sh\nexit 0\n");
+    environment.commit("feat: be polite");
+    environment.ok(&["build"]);
+    environment.git(&["switch", "--quiet", "main"]);
+    environment.git(&["merge", "--quiet", "--no-ff", "--message", "Merge mood", "mood"]);
+    environment.ok(&["build"]);
+    let (merge, merged) = ["HEAD", "mood"].map(|name| environment.git(&["rev-parse", name])).into();
+    let found = environment.ok(&["--json", "inspect", "0.2.0"]).json();
+    assert_eq!(
+        (&found["artefact"]["commit"], &found["built_from"]),
+        (&merge.into(), &merged.as_str().into())
+    );
+    let shown = environment.ok(&["inspect", "0.2.0"]).stdout;
+    assert!(shown.contains(&format!("built from  {merged}, which has the same source tree")), "{shown}");
+    for words in [&["--check=quick", "0.2.0"][..], &["--check=quick"]] {
+        let checked = environment.ok(&[&["build"], words].concat());
+        assert!(checked.stderr.contains("0.2.0 is reproducible"), "{checked:?}");
+    }
+}
+
+#[test]
+fn a_rebuild_without_variations_is_proposed_where_a_command_may_not_have_borne_them() {
+    let environment = built("test -z ${SEMEL_VARIED_NAME:-}; cat start > out");
+    let quick = "semel build --check=quick";
+    let varied = environment.semel(&["build", "--check"]);
+    assert_eq!(varied.code, 10, "{varied:?}");
+    assert!(varied.stderr.contains(quick), "{varied:?}");
+    environment.ok(&["build", "--check=quick"]);
+
+    let environment = built("cat start > out; test ! -e ../../gone");
+    let gone = environment.beside("gone");
+    environment.edit("semel.toml", "../../gone", gone.to_str().unwrap());
+    environment.edit("semel.toml", "[build]", "[build]\nsandbox = \"none\"");
+    environment.commit("feat: look outside");
+    environment.ok(&["build"]);
+    std::fs::write(gone, "").unwrap();
+    let failed = environment.semel(&["build", "--check=quick"]);
+    assert_eq!(failed.code, 10, "{failed:?}");
+    assert!(!failed.stderr.contains(quick), "that was it: {failed:?}");
+}
+
+#[test]
 fn what_cannot_be_rebuilt_is_said() {
     let environment = built("cat start > out");
     environment.commit("fix: later");
@@ -105,7 +150,15 @@ fn what_cannot_be_rebuilt_is_said() {
     environment.ok(&["push", "start", "1.0.0"]);
     let pushed = environment.semel(&["build", "--check", "1.0.0"]);
     assert_eq!(pushed.code, 2, "{}", pushed.stderr);
-    assert!(pushed.stderr.contains("what was pushed cannot be rebuilt"), "{}", pushed.stderr);
+    let cannot = "what was pushed or imported cannot be rebuilt";
+    assert!(pushed.stderr.contains(cannot), "{}", pushed.stderr);
+    std::fs::write(environment.dir().join("x.zip"), b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0")
+        .unwrap();
+    let commit = environment.git(&["rev-parse", "HEAD"]);
+    let import = environment.ok(&["--json", "import", "zip:x.zip", "--commit", &commit]).json();
+    let imported = environment.semel(&["build", "--check", import["version"].as_str().unwrap()]);
+    assert_eq!(imported.code, 2, "{imported:?}");
+    assert!(imported.stderr.contains(cannot), "{imported:?}");
 
     std::fs::remove_dir_all(environment.dir().join(".git")).unwrap();
     environment.git(&["init", "--quiet", "--initial-branch=main"]);

@@ -70,6 +70,29 @@ fn warnings_of_one_rule_in_one_file_are_one_line() {
 }
 
 #[test]
+fn a_waiver_that_ran_out_is_said_and_hinders_no_comparison_of_what_was_published_under_it() {
+    let environment = TestEnvironment::project();
+    let key = format!("{}{}", "AK", "IAQWERTYUIOP234567");
+    environment.edit("semel.toml", "[config]", "[[waiver]]\nrule = \"secret/aws-access-key\"\npath = \"/run.sh\"\nreason = \"revoked, kept as a bait\"\nuntil = 2020-12-31\n\n[config]");
+    environment.edit("run.sh", "hello", &key);
+    environment.commit("feat: bait");
+    let ran_out = "the waiver of secret/aws-access-key for /run.sh ran out on 2020-12-31";
+    for (words, code) in [(&["build"][..], 7), (&["lint", "run.sh"], 1)] {
+        let refused = environment.semel(words);
+        assert_eq!(refused.code, code, "{refused:?}");
+        assert!(refused.stderr.contains(ran_out), "{refused:?}");
+    }
+    // The build that this commit began is finished by one that only lengthens the waiver.
+    environment.edit("semel.toml", "2020-12-31", "2999-12-31");
+    environment.commit("chore: go on with the bait");
+    environment.build();
+    let commit = environment.ok(&["--json", "inspect", "0.1.0"]).json()["artefact"]["commit"].clone();
+    assert_eq!(commit, environment.git(&["rev-parse", "HEAD~1"]));
+    let checked = environment.ok(&["build", "--check=quick", "0.1.0"]);
+    assert!(checked.stderr.contains("tiny/service 0.1.0 is reproducible"), "{checked:?}");
+}
+
+#[test]
 fn files_a_layout_and_a_stored_version_are_looked_at_alike() {
     let environment = TestEnvironment::project();
     let key = format!("{}{}", "AK", "IAQWERTYUIOP234567");

@@ -143,8 +143,15 @@ fn a_release_that_failed_halfway_is_completed_by_the_next_try() {
     );
     environment.change("feat: begin");
     assert_eq!(environment.semel(&["build"]).code, 10);
-    assert!(environment.ok(&["version"]).stderr.contains("build 1, reserved"));
+    let failed = environment.ok(&["version"]).stderr;
+    assert!(failed.contains("build 1, whose last attempt failed: run: "), "{failed}");
+    assert!(failed.contains("next: semel build"), "{failed}");
     fs::write(&ready, "").unwrap();
+    let too_late = "note: --bump changes nothing any more: 0.1.0 is given";
+    for again in ["", " (another version: --again --reason TEXT)"] {
+        let built = environment.ok(&["build", "--bump", "major"]).stderr;
+        assert!(built.contains(&format!("{too_late}{again}\n")), "{built}");
+    }
     assert_eq!(environment.built(&[]), "0.1.0");
     assert_eq!(environment.git(&["tag"]), "", "a version does not hang on a tag");
 }
@@ -203,6 +210,8 @@ fn the_commit_of_a_tag_has_its_version_and_needs_no_history() {
     environment.git_in("shallow", &["remote", "set-url", "origin", "file:///nowhere"]);
     let ran = environment.on_runner("shallow", &[], &["version"]);
     assert_eq!((ran.code, ran.value()), (0, "1.4.2".to_owned()), "{}", ran.stderr);
+    let why = environment.on_runner("shallow", &[], &["version", "--explain"]).stdout;
+    assert!(why.contains("tag      the commit's own says so\n"), "{why}");
     assert_eq!(environment.built(&[]), "1.4.2");
     environment.change("docs: b");
     assert_eq!(environment.built(&[]), "1.4.3");
@@ -391,6 +400,12 @@ fn a_detached_head_is_built_for_the_branch_that_has_it() {
     );
     environment.git_in("clone", &["commit", "--quiet", "--allow-empty", "-m", "fix: nowhere"]);
     assert_eq!(detached(&[], &[]), "0.1.0-detached.1");
+    for verb in ["version", "build"] {
+        let told = environment.on_runner("clone", &[], &[verb]).stderr;
+        assert!(told.contains("git does not tell which branch"), "{told}");
+        let named = environment.on_runner("clone", &[], &[verb, "--branch", "main"]).stderr;
+        assert!(!named.contains("git does not tell"), "{named}");
+    }
 }
 
 #[test]
@@ -417,6 +432,15 @@ fn the_next_version_is_explained_and_nothing_is_recorded() {
     assert_eq!(environment.ok(&["--json", "component", "list"]).json()["components"], serde_json::json!([]));
     let built = environment.built(&["--bump", "minor"]);
     assert_eq!((built.as_str(), environment.version(&[]).as_str()), ("1.5.0", "1.5.0"));
+
+    let afterwards = environment.ok(&["version", "--explain"]).stdout;
+    for line in ["1.5.0 (build 1)", "1.4.0\n", "1 commit since then", "docs: typo"] {
+        assert!(afterwards.contains(line), "{line} in {afterwards}");
+    }
+    environment.git(&["commit", "--quiet", "--allow-empty", "--message", "docs: nothing"]);
+    let shared = environment.ok(&["version", "--explain"]).stdout;
+    let first = format!("{}, which has the same source tree", &commit[..7]);
+    assert!(shared.contains(&first), "{shared}");
 }
 
 #[test]
