@@ -142,7 +142,7 @@ pub enum BaseError {
         wanted: Box<Platform>,
     },
     /// Its configuration names a layer by what is no digest.
-    #[error("the configuration of the base {name} names layer {number} by what is no digest")]
+    #[error("the configuration of the image {name} names layer {number} by what is no digest")]
     DiffId {
         /// As the project file names it.
         name: String,
@@ -153,7 +153,7 @@ pub enum BaseError {
         source: InvalidDigest,
     },
     /// A layer could not be read as a tar file, or goes beyond a limit.
-    #[error("cannot read layer {layer} of the base {name}")]
+    #[error("cannot read layer {layer} of the image {name}")]
     Layer {
         /// As the project file names it.
         name: String,
@@ -164,7 +164,7 @@ pub enum BaseError {
         source: io::Error,
     },
     /// A layer could not be unpacked here.
-    #[error("cannot unpack layer {layer} of the base {name}")]
+    #[error("cannot unpack layer {layer} of the image {name}")]
     Unpack {
         /// As the project file names it.
         name: String,
@@ -184,7 +184,12 @@ impl BaseError {
                 Some(format!("sign in to the registry of {name}: docker login, or podman login"))
             }
             Self::Fetch { .. } => Some("to see whether it is still there: semel lock".to_owned()),
-            Self::Place { name, .. } => Some(format!("semel lock --update-base {name}")),
+            Self::Place { name, .. } => Some(match name.rsplit_once('@') {
+                Some((image, version)) if !version.contains(':') => {
+                    format!("an image is named with a colon: {image}:{version}")
+                }
+                _ => format!("semel lock --update-base {name}"),
+            }),
             Self::Platform { made_for, wanted, .. } => Some(format!(
                 "take the image for {wanted}, or, if the artefact is for {made_for}: platforms = [\"{made_for}\"] in [artefact]"
             )),

@@ -359,7 +359,7 @@ fn a_hostile_base_is_refused_with_its_layer_and_the_limit() {
         let (layer, built) = build_on(&gzip(plain), Digest::of(plain).as_str(), "amd64");
         let (error, hint) = built.err().unwrap_or_else(|| panic!("{what} is taken"));
         assert!(
-            error.starts_with(&format!("cannot read layer {layer} of the base base: ")),
+            error.starts_with(&format!("cannot read layer {layer} of the image base: ")),
             "{what}: {error}"
         );
         assert!(error.contains(said), "{what}: {error}");
@@ -383,7 +383,7 @@ fn what_a_layer_of_a_base_unpacks_to_is_what_its_image_says() {
     assert!(error.ends_with(&expected), "{error}");
     let (error, _) = build_on(&gzip(&one), "sha256:what", "amd64").1.err().unwrap();
     assert!(
-        error.starts_with("the configuration of the base base names layer 1 by what is no digest"),
+        error.starts_with("the configuration of the image base names layer 1 by what is no digest"),
         "{error}"
     );
 }

@@ -39,7 +39,9 @@ use crate::settings::Settings;
 
 pub(super) async fn run(args: &ImportArgs, cli: &Cli, settings: Settings, output: Output) -> Outcome {
     let place: Place = args.from.parse()?;
-    let commit: CommitId = args.commit.parse().map_err(|error| Failure::from_error(Exit::Usage, &error))?;
+    let commit: CommitId = args.commit.parse().map_err(|error| {
+        Failure::from_error(Exit::Usage, &error).hint("its whole name: --commit $(git rev-parse HEAD)")
+    })?;
     build::refuse_lost_store(cli, &settings)?;
     let session = &Session::open(cli, settings, output).await?;
     let work = session.work_dir()?;
@@ -270,6 +272,10 @@ async fn take(
         Format::Qcow2 if !is_qcow2(&path) => {
             Err(Failure::usage(format!("{} is no qcow2 image", path.display()))
                 .hint("raw:FILE, if it is a raw one"))
+        }
+        // Who starts it as a raw disk would meet the header of qcow2 in its first sector.
+        Format::Raw if is_qcow2(&path) => {
+            Err(Failure::usage(format!("{} is a qcow2 image", path.display())).hint("qcow2:FILE"))
         }
         Format::Qcow2 | Format::Raw => take_file(files::FileKind::Vm, path, component, work).await,
     }

@@ -186,6 +186,13 @@ fn packages_and_disks_are_imported_byte_for_byte() {
     fs::write(environment.dir().join("disk.qcow2"), b"no disk").unwrap();
     let bad = environment.semel(&["import", "qcow2:disk.qcow2", "--commit", COMMIT, "-c", "tiny/disk"]);
     assert_eq!(bad.code, 2, "{bad:?}");
+    fs::write(environment.dir().join("disk.qcow2"), b"QFI\xfb and so on").unwrap();
+    let other = environment.semel(&["import", "raw:disk.qcow2", "--commit", COMMIT, "-c", "tiny/disk"]);
+    assert_eq!(other.code, 2, "{other:?}");
+    assert!(other.stderr.contains("is a qcow2 image\n  hint: qcow2:FILE"), "{other:?}");
+    let unnamed = environment.semel(&["import", "zip:handler.zip", "--commit", "HEAD", "-c", "tiny/handler"]);
+    assert_eq!(unnamed.code, 2, "{unnamed:?}");
+    assert!(unnamed.stderr.contains("--commit $(git rev-parse HEAD)"), "{unnamed:?}");
 }
 
 #[test]
@@ -204,6 +211,9 @@ fn a_base_is_pinned_by_one_command_that_changes_one_value() {
     let refused = environment.semel(&["build"]);
     assert!(refused.code == 2 && refused.stderr.contains("semel lock --update-base"), "{refused:?}");
     assert_eq!(environment.semel(&["lock"]).code, 2);
+    let misspelt = environment.semel(&["lock", "--update-base", "tiny/image@0.1.0"]);
+    let spelt = "hint: an image is named with a colon: tiny/image:0.1.0";
+    assert!(misspelt.stderr.contains(spelt), "{misspelt:?}");
 
     let pinned = environment.ok(&["lock", "--update-base"]);
     assert_eq!(pinned.value(), format!("{name}@{digest}"));
