@@ -13,7 +13,9 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
-use semel_model::project::{ArtefactSpec, ClosureSpec, Compression, FileSpec, Kind, nearest};
+use semel_model::project::{
+    ArtefactSpec, ClosureSpec, Compression, FILE_NAME, FileSpec, Kind, Project, nearest,
+};
 
 /// One entry of the artefact.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +65,14 @@ pub enum CollectError {
         from: String,
         /// What is there instead.
         found: Found,
+    },
+    /// A file of the project that a build never sees.
+    #[error("`{from}` is no part of the source tree: it {what}")]
+    NoSource {
+        /// As the definition names it.
+        from: String,
+        /// What it is instead.
+        what: &'static str,
     },
     /// A path that leads out of the tree.
     #[error("`{from}` leads out of the source tree, to {}", .to.display())]
@@ -163,13 +173,31 @@ impl CollectError {
                 "put the file itself there instead of a link".to_owned()
             }
             Self::NoText { .. } => "rename it, or leave it out with [artefact] exclude".to_owned(),
-            Self::Special { .. } | Self::Whiteout { .. } => "leave it out of [artefact] files".to_owned(),
+            Self::Special { .. } | Self::Whiteout { .. } | Self::NoSource { .. } => {
+                "leave it out of [artefact] files".to_owned()
+            }
             Self::Twice { .. } => "give one of them another `to` in [artefact] files".to_owned(),
             Self::Pattern { .. } => {
                 "write a path of the artefact, such as \"**/tests\" or \"app/*.md\"".to_owned()
             }
             Self::Read { .. } => return None,
         })
+    }
+}
+
+impl CollectError {
+    /// The same, of a project. That a file is missing which lies in every clone needs another word.
+    pub(crate) fn of_project(self, project: &Project) -> Self {
+        let Self::Missing { from, found } = self else { return self };
+        let path = from.trim_start_matches("./");
+        let what = if path == FILE_NAME {
+            "says what the artefact is"
+        } else if project.values_files().into_iter().any(|values| values.trim_start_matches("./") == path) {
+            "has the values of an environment, which the artefact gets where it runs"
+        } else {
+            return Self::Missing { from, found };
+        };
+        Self::NoSource { from, what }
     }
 }
 

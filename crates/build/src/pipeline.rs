@@ -317,7 +317,9 @@ impl Build {
         let files = self
             .step(Step::Collect, |request, _, _| {
                 let spec = &request.source.project.definition.artefact;
-                let files = collect::collect(&request.tree(), spec)?;
+                let project = &request.source.project;
+                let files = collect::collect(&request.tree(), spec);
+                let files = files.map_err(|error| error.of_project(project))?;
                 collect::check_names(&files, spec.kind)?;
                 Ok(Arc::new(files))
             })

@@ -148,6 +148,21 @@ const CASES: &[Case] = &[
         says: &["the build left no `out/run.sh`", "the tree has run.sh", "hint: semel build log 1"],
     },
     Case {
+        what: "a file with the values of an environment as part of the artefact",
+        world: TestEnvironment::project,
+        setup: |env| {
+            let both = "files = [{ from = \"config/dev.toml\", to = \"/dev.toml\" }, ";
+            env.edit("semel.toml", "files = [", both);
+            env.commit("values inside");
+        },
+        command: &["build"],
+        code: 2,
+        says: &[
+            "`config/dev.toml` is no part of the source tree: it has the values of an environment",
+            "hint: leave it out of [artefact] files",
+        ],
+    },
+    Case {
         what: "a build command that fails",
         world: TestEnvironment::project,
         setup: |env| {
