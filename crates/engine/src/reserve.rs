@@ -40,6 +40,7 @@ use crate::component;
 use crate::error::EngineError;
 use crate::home;
 
+pub(crate) use commit::built_from;
 pub use commit::{Commit, Committed, Comparison, Finished, commit};
 pub(crate) use holding::held;
 pub use holding::{Fail, Holding, fail, heartbeat, release};

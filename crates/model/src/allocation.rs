@@ -392,6 +392,10 @@ impl<'a> View<'a> {
     fn order(&self, allocation: &mut Allocation, since: &[usize]) {
         let below = self.below(true);
         let start = self.first_core(allocation);
+        if matches!(self.ask.line, Line::Main(_)) && self.is_closed(&start) {
+            let (line, Semantic { major, minor, .. }) = (self.ask.line.name(), &start);
+            allocation.notes.push(format!("{line} leaves {major}.{minor}, which has a release line"));
+        }
         allocation.version = self.settle(start, below.as_ref());
         let is_late = |above: &&Semantic| allocation.version.as_semver().is_some_and(|name| name >= *above);
         let Some(above) = self.above.as_ref().filter(is_late) else { return };
@@ -767,6 +771,10 @@ mod tests {
         let hotfix = world.commit(&[1], "feat: d");
         let built = [(1, main_line()), (hotfix, release("1.4")), (2, main_line()), (2, release("2.0"))];
         assert_eq!(versions(&mut world, &built), ["1.4.1", "1.4.2", "1.5.0", "2.0.0"]);
+        let left = world.commit(&[1], "fix: f");
+        let left = world.asked(left, &main_line());
+        assert_eq!(left.version.to_string(), "1.5.1");
+        assert_eq!(left.notes, ["main leaves 1.4, which has a release line"]);
         let back = world.commit(&[2, hotfix], "Merge branch 'release/1.4'");
         assert_eq!(
             world.asked(back, &main_line()).version,

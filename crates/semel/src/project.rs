@@ -32,8 +32,10 @@ pub(crate) fn find(from: &Path) -> Result<Option<Found>, Failure> {
 }
 
 fn parse(dir: &Path, text: &str) -> Result<Found, Failure> {
-    let project =
-        Project::parse(FILE_NAME, text).map_err(|error| Failure::from_error(Exit::Usage, &error))?;
+    let project = Project::parse(FILE_NAME, text).map_err(|error| {
+        let place = dir.join(FILE_NAME);
+        Failure::from_error(Exit::Usage, &error).hint(format!("correct {}", place.display()))
+    })?;
     Ok(Found { dir: dir.to_owned(), project })
 }
 
@@ -49,7 +51,7 @@ pub(crate) fn get(from: &Path) -> Result<Found, Failure> {
 pub(crate) fn component(named: Option<&ComponentName>, from: &Path) -> Result<ComponentName, Failure> {
     match named {
         Some(name) => Ok(name.clone()),
-        None => match find(from)? {
+        None => match find(from).map_err(|failure| failure.hint("or name the component: -c COMPONENT"))? {
             Some(found) => Ok(found.project.component),
             None => Err(Failure::usage("which component? There is no semel.toml here that names one")
                 .hint("name it: -c COMPONENT, or COMPONENT@VERSION")),

@@ -8,7 +8,7 @@ use semel_model::keep::Holder;
 use semel_model::name::{CommitId, ComponentName, EnvironmentName};
 use semel_model::pipeline::EvidenceResult;
 use semel_model::platform::Platform;
-use semel_model::statement::{BUILD_TYPE, Envelope, PROVENANCE, Statement, predicate_name};
+use semel_model::statement::{Envelope, PROVENANCE, Statement, predicate_name};
 use semel_model::version::VersionWord;
 use semel_oci::descriptor::Descriptor;
 use semel_store::Store;
@@ -20,6 +20,7 @@ use crate::batch::read_document;
 use crate::component;
 use crate::error::EngineError;
 use crate::remove;
+use crate::reserve;
 
 /// A line of `semel versions`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -170,7 +171,7 @@ pub async fn inspect(
         let statement = super::evidence::verified(store, &artefact, &envelope)?;
         let verified = statement.is_some();
         source = source.or_else(|| statement.as_ref().and_then(named_source));
-        built_from = built_from.or_else(|| statement.as_ref().and_then(built_commit));
+        built_from = built_from.or_else(|| statement.as_ref().and_then(built_from_of));
         sandbox = sandbox.or_else(|| statement.as_ref().and_then(sandbox_of));
         lines.push(EvidenceLine {
             kind: predicate_name(&one.fact.predicate_type).to_owned(),
@@ -218,13 +219,9 @@ fn named_source(statement: &Statement) -> Option<Digest> {
     format!("sha256:{}", source["digest"]["sha256"].as_str()?).parse().ok()
 }
 
-/// The commit that provenance of a build names as its source.
-fn built_commit(statement: &Statement) -> Option<CommitId> {
+fn built_from_of(statement: &Statement) -> Option<CommitId> {
     let said = Some(&statement.predicate).filter(|_| statement.predicate_type == PROVENANCE)?;
-    let definition = said.get("buildDefinition").filter(|said| said["buildType"] == BUILD_TYPE)?;
-    let used = definition["resolvedDependencies"].as_array()?;
-    let source = used.iter().find(|one| one["name"] == "source")?;
-    source["digest"]["gitCommit"].as_str()?.parse().ok()
+    reserve::built_from(said)
 }
 
 /// What provenance says about the sandbox of the build.

@@ -3,7 +3,7 @@
 //! ```text
 //! the newest attempt, nothing committed → publish
 //! the same result once more             → what was committed
-//! an attempt that was replaced          → compared with what was committed, and recorded as evidence
+//! an attempt that was replaced          → compared with what was committed, and recorded as evidence, if of the same commit
 //! … and nothing committed               → refused: somebody else is building, or may
 //! ```
 
@@ -12,19 +12,22 @@ use schemars::JsonSchema;
 use semel_model::actor::Actor;
 use semel_model::digest::Digest;
 use semel_model::entry::{Change, EvidenceAttached, PartBuilt, VersionPublished};
+use semel_model::name::CommitId;
 use semel_model::pipeline::EvidenceResult;
 use semel_model::reproducibility;
-use semel_model::statement::{Claim, PROVENANCE, Statement, check_claims};
+use semel_model::statement::{BUILD_TYPE, Claim, PROVENANCE, Statement, check_claims};
 use semel_oci::descriptor::Descriptor;
 use semel_store::Store;
 use semel_store::keys::Role;
 use semel_store::lease::{self, Lease};
 use semel_store::ledger::Turn;
 use semel_store::projections::build::{Build, Part};
+use semel_store::sql::Conn;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::holding::{held_build, leased, require_log, taken_over};
+use super::standing::provenance_of;
 use super::{Built, BuiltPart, Holding, built, parts};
 use crate::artefact;
 use crate::batch::Batch;
@@ -73,8 +76,18 @@ pub enum Finished {
 pub struct Comparison {
     /// What came.
     pub delivered: Digest,
-    /// Whether it is what was committed: then the build was reproduced.
-    pub reproduced: bool,
+    /// Whether it is what was committed: then the build was reproduced. None: it was built from another commit with the same
+    /// source tree, which is in the bytes, so that they say nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reproduced: Option<bool>,
+}
+
+/// The commit that provenance of a build names as its source.
+pub(crate) fn built_from(provenance: &Value) -> Option<CommitId> {
+    let definition = provenance.get("buildDefinition").filter(|said| said["buildType"] == BUILD_TYPE)?;
+    let used = definition["resolvedDependencies"].as_array()?;
+    let source = used.iter().find(|one| one["name"] == "source")?;
+    source["digest"]["gitCommit"].as_str()?.parse().ok()
 }
 
 /// Commits the result of a build, and signs and attaches what its builder says. Repeating it succeeds.
@@ -233,7 +246,13 @@ async fn compare(
     request: &Commit,
     mut batch: Batch,
 ) -> Result<Comparison, EngineError> {
+    let seen = Lease { delivered: Some(request.digest.clone()), ..lease.clone() };
+    lease::set(turn.db(), leased(build, &request.holding), &seen).await?;
     let reproduced = *committed == request.digest;
+    if !reproduced && is_of_another_commit(store, turn.db(), build, committed, request).await? {
+        turn.append(batch.into_leaves()).await?;
+        return Ok(Comparison { delivered: request.digest.clone(), reproduced: None });
+    }
     let (subject, _) = artefact::manifest(store, turn.db(), &build.component, committed).await?;
     let claim = Claim {
         predicate_type: reproducibility::PREDICATE_TYPE.to_owned(),
@@ -248,8 +267,21 @@ async fn compare(
         result: if reproduced { EvidenceResult::Pass } else { EvidenceResult::Fail },
     };
     attach(store, &mut batch, &request.holding, &subject, claim, request.log.clone())?;
-    let seen = Lease { delivered: Some(request.digest.clone()), ..lease };
-    lease::set(turn.db(), leased(build, &request.holding), &seen).await?;
     turn.append(batch.into_leaves()).await?;
-    Ok(Comparison { delivered: request.digest.clone(), reproduced })
+    Ok(Comparison { delivered: request.digest.clone(), reproduced: Some(reproduced) })
+}
+
+/// Whether a result was built from another commit than what was committed, as far as both say so.
+async fn is_of_another_commit(
+    store: &Store,
+    conn: &mut Conn,
+    build: &Build,
+    committed: &Digest,
+    request: &Commit,
+) -> Result<bool, EngineError> {
+    let said = request.claims.iter().find(|claim| claim.predicate_type == PROVENANCE);
+    let known = provenance_of(store, conn, &build.component, committed).await?;
+    let commits =
+        said.and_then(|claim| built_from(&claim.predicate)).zip(known.as_ref().and_then(built_from));
+    Ok(commits.is_some_and(|(one, other)| one != other))
 }

@@ -14,6 +14,7 @@ use semel_store::lease::{self, Lease, Leased};
 use semel_store::projections::build::{self, Build, Part};
 use semel_store::projections::{artefact as artefacts, evidence};
 use semel_store::sql::Conn;
+use serde_json::Value;
 
 use super::{Built, BuiltPart, FailedAttempt, RETRY_MILLIS, Reservation, Running, built, parts};
 use crate::batch::read_document;
@@ -164,13 +165,25 @@ async fn makers(conn: &mut Conn, build: &Build) -> Result<Vec<(Actor, Digest)>, 
     Ok(parts.into_iter().filter_map(|part| part.actor.zip(part.digest)).collect())
 }
 
-/// Who an artefact's provenance says built it (SLSA, `runDetails.builder.id`). Only what the builder's key signed counts.
+/// Who an artefact's provenance says built it (SLSA, `runDetails.builder.id`).
 async fn builder_of(
     store: &Store,
     conn: &mut Conn,
     component: &ComponentName,
     digest: &Digest,
 ) -> Result<Option<String>, EngineError> {
+    let said = provenance_of(store, conn, component, digest).await?;
+    let id = said.as_ref().and_then(|said| said.pointer("/runDetails/builder/id")?.as_str());
+    Ok(id.map(str::to_owned))
+}
+
+/// The provenance of an artefact. Only what the builder's key signed counts.
+pub(super) async fn provenance_of(
+    store: &Store,
+    conn: &mut Conn,
+    component: &ComponentName,
+    digest: &Digest,
+) -> Result<Option<Value>, EngineError> {
     let key = store.keys().role_key(&Role::Builder)?;
     for one in evidence::about(conn, component, digest).await? {
         if one.fact.predicate_type != PROVENANCE {
@@ -178,9 +191,8 @@ async fn builder_of(
         }
         let envelope: Envelope = read_document(store, &one.fact.envelope)?;
         let said = envelope.verify(key.verifying_key()).ok().filter(|said| said.is_about(digest));
-        let id = said.as_ref().and_then(|said| said.predicate.pointer("/runDetails/builder/id"));
-        if let Some(id) = id.and_then(|id| id.as_str()) {
-            return Ok(Some(id.to_owned()));
+        if let Some(said) = said {
+            return Ok(Some(said.predicate));
         }
     }
     Ok(None)

@@ -101,7 +101,7 @@ async fn a_late_part_is_compared_with_the_part_that_was_committed() {
     assert!(matches!(error, EngineError::Conflict { .. }), "{error:?}");
     world.deliver(holding(&heir, "linux/arm64"), &good).await.unwrap();
     let done = world.deliver(holding(&zombie, "linux/arm64"), &late).await.unwrap();
-    assert!(!done.late.unwrap().reproduced);
+    assert_eq!(done.late.unwrap().reproduced, Some(false));
     let Change::EvidenceAttached(attached) = world.newest("EvidenceAttached").await else { panic!() };
     assert_eq!(attached.digest, good);
     world.assert_sound().await;

@@ -13,10 +13,11 @@ use semel_model::build::{Bump, Line};
 use semel_model::digest::Digest;
 use semel_model::entry::Change;
 use semel_model::pipeline::EvidenceResult;
-use semel_model::reservation::Process;
-use semel_model::statement::{Claim, predicate_name};
+use semel_model::reservation::{LOCAL_BUILDER, Process};
+use semel_model::statement::{BUILD_TYPE, Claim, predicate_name};
 use semel_model::version::Version;
 use semel_store::projections::{build as builds, evidence};
+use serde_json::json;
 
 use crate::{World, commit_id, component, holding, name, request, time};
 
@@ -137,7 +138,7 @@ async fn a_late_holder_takes_the_result_that_was_committed_after_it_was_replaced
         let committed = world.deliver(holding(&zombie), delivered).await.unwrap();
         assert_eq!(committed.finished, Finished::Built(built.clone()));
         let comparison = committed.late.unwrap();
-        assert_eq!((comparison.reproduced, &comparison.delivered), (reproduced, delivered));
+        assert_eq!((comparison.reproduced, &comparison.delivered), (Some(reproduced), delivered));
         let size = world.size().await;
         assert_eq!(world.deliver(holding(&zombie), delivered).await.unwrap().late, None, "once is enough");
         assert_eq!(world.size().await, size);
@@ -146,6 +147,34 @@ async fn a_late_holder_takes_the_result_that_was_committed_after_it_was_replaced
         assert_eq!(attached.digest, good, "it is about what was committed");
     }
     assert_eq!(world.count("VersionPublished").await, 1);
+    world.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_late_result_from_another_commit_with_the_same_tree_says_nothing_about_determinism() {
+    let world = World::new().await;
+    let zombie = world.granted(request(1, "tree")).await;
+    world.wait(LEASE_SECONDS);
+    let heir = world.granted(request(2, "tree")).await;
+    let (late, good) = (world.artefact("late").await, world.artefact("good").await);
+    let deliver = async |granted: &Granted, digest: &Digest, from: u8| {
+        let source = json!({ "name": "source", "digest": { "gitCommit": commit_id(from) } });
+        let said = json!({
+            "buildDefinition": { "buildType": BUILD_TYPE, "resolvedDependencies": [source] },
+            "runDetails": { "builder": { "id": LOCAL_BUILDER } },
+        });
+        let claims = vec![Claim::provenance(said)];
+        let result = Commit { holding: holding(granted), digest: digest.clone(), claims, log: None };
+        commit(&world.store, &world.who, result, world.now()).await.unwrap()
+    };
+    assert_eq!(deliver(&heir, &good, 2).await.late, None);
+    for from in [1, 1] {
+        let late = deliver(&zombie, &late, from).await.late;
+        assert!(late.is_none_or(|late| late.reproduced.is_none()));
+    }
+    assert_eq!(world.count("EvidenceAttached").await, 1, "the provenance of what was committed");
+    let late = deliver(&zombie, &world.artefact("other").await, 2).await.late.unwrap();
+    assert_eq!(late.reproduced, Some(false), "the same commit gave other bytes");
     world.assert_sound().await;
 }
 

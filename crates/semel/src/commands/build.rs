@@ -435,18 +435,18 @@ fn say_published(report: &Report, bytes: u64, session: &Session) {
 fn compared(report: Report, late: Option<Comparison>, session: &Session) -> Report {
     let Some(Comparison { delivered, reproduced }) = late else { return report };
     let Report { version, number, digest, .. } = &report;
-    if reproduced {
-        session.output.done(format!(
-            "{version} (build {number}) was committed meanwhile by somebody else, with the same bytes: \
-             recorded as reproduced"
-        ));
-    } else {
-        session.output.warn(format!(
-            "{version} (build {number}) was committed meanwhile by somebody else, with other bytes: it is not \
-             deterministic, which is recorded\n  committed {digest}\n  built here {delivered}"
-        ));
+    let committed = format!("{version} (build {number}) was committed meanwhile by somebody else");
+    match reproduced {
+        Some(true) => session.output.done(format!("{committed}, with the same bytes: recorded as reproduced")),
+        Some(false) => session.output.warn(format!(
+            "{committed}, with other bytes: it is not deterministic, which is recorded\n  committed {digest}\n  \
+             built here {delivered}"
+        )),
+        None => session.output.done(format!(
+            "{committed}, from another commit with the same source tree: what was built here is not needed"
+        )),
     }
-    Report { reused: true, reproduced: Some(reproduced), ..report }
+    Report { reused: true, reproduced, ..report }
 }
 
 /// What is asked of the pipeline; the platform is that of this machine.

@@ -35,7 +35,13 @@ const CASES: &[Case] = &[
         setup: |env| env.edit("semel.toml", "[artefact]", "[artifact]"),
         command: &["versions"],
         code: 2,
-        says: &["semel.toml:4:", "`artifact`", "`artefact`"],
+        says: &[
+            "semel.toml:4:",
+            "`artifact`",
+            "`artefact`",
+            "/p/semel.toml\n",
+            "hint: or name the component: -c COMPONENT",
+        ],
     },
     Case {
         what: "a semel.toml that is no TOML",

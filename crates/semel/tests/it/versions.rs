@@ -333,6 +333,8 @@ fn a_release_line_goes_on_while_the_main_line_leaves_its_numbers() {
     assert!(ran.stderr.contains("note: release/1.4 gets a patch"), "{}", ran.stderr);
     environment.git(&["checkout", "--quiet", "main"]);
     environment.change("fix: a");
+    let why = environment.ok(&["version", "--explain"]).stderr;
+    assert!(why.contains("main leaves 1.4, which has a release line"), "{why}");
     assert_eq!(environment.built(&[]), "1.5.0");
     environment.git(&["merge", "--quiet", "--strategy", "ours", "-m", "Merge release/1.4", "release/1.4"]);
     environment.change("fix: b");
