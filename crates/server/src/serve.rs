@@ -17,7 +17,7 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use http::header::{HOST, ORIGIN};
 use http::uri::Authority;
-use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -30,7 +30,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tower::ServiceExt as _;
 
 use crate::limits::{self, Client};
-use crate::linger::Lingering;
+use crate::linger::{Head, Lingering};
 use crate::metrics::{Measured, Metrics};
 use crate::{App, router};
 
@@ -190,11 +190,18 @@ impl Server {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "A connection keeps its delay");
         }
-        let stream = Lingering::new(Measured::new(stream, Arc::clone(&self.metrics)), self.stop.clone());
+        let stream = Measured::new(stream, Arc::clone(&self.metrics));
+        let head = Head::default();
+        let stream = Lingering::new(stream, self.stop.clone(), head.clone());
         let service = service_fn(|mut request: Request<Incoming>| {
+            head.arrived();
             request.extensions_mut().insert(client);
-            let server = Arc::clone(&self);
-            async move { Ok::<_, Infallible>(server.answer(request).await) }
+            let (server, head) = (Arc::clone(&self), head.clone());
+            async move {
+                let answer = server.answer(request).await;
+                head.answered();
+                Ok::<_, Infallible>(answer)
+            }
         });
         let mut connection = std::pin::pin!(
             http1::Builder::new()
@@ -218,9 +225,12 @@ impl Server {
     async fn answer(&self, request: Request<Incoming>) -> Response {
         let begun = Instant::now();
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        let response = match is_meant_for_us(&request) {
-            true => self.run(request.map(Body::new)).await,
-            false => misdirected(),
+        let response = if !is_meant_for_us(&request) {
+            misdirected()
+        } else if !names_one_host(&request) {
+            hostless()
+        } else {
+            self.run(request.map(Body::new)).await
         };
         let (status, duration) = (response.status(), begun.elapsed());
         self.metrics.answered(&method, uri.path(), status, duration);
@@ -313,6 +323,15 @@ fn is_loopback_authority(authority: &str) -> bool {
         || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
+/// Whether a request says once which host it means, as each of HTTP/1.1 has to (RFC 9112 §3.2).
+fn names_one_host<B>(request: &Request<B>) -> bool {
+    request.version() < Version::HTTP_11 || request.headers().get_all(HOST).iter().count() == 1
+}
+
+fn hostless() -> Response {
+    (StatusCode::BAD_REQUEST, "a request of HTTP/1.1 has one Host header (RFC 9112, section 3.2)\n").into_response()
+}
+
 fn misdirected() -> Response {
     let text =
         "only requests for localhost or a loopback address are answered, since sign-in does not exist yet\n";
@@ -326,7 +345,7 @@ mod tests {
     use futures_util::StreamExt as _;
     use jiff::Timestamp;
     use semel_store::{Place, Store};
-    use tokio::io::AsyncWriteExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
 
@@ -410,6 +429,35 @@ mod tests {
         tokio::time::pause();
         stop.cancel();
         assert_eq!(serving.await.unwrap(), 1);
+    }
+
+    /// The clock stands still but for what is waited for: who waited for the rest would break it off and count it.
+    #[tokio::test]
+    async fn a_request_whose_head_is_half_sent_does_not_keep_the_server_from_its_end() {
+        let answered = b"GET /well HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        for (what, whole) in [("the first request", &b""[..]), ("a later one", answered)] {
+            let router = axum::Router::new().route("/well", axum::routing::get(|| async { "well" }));
+            let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (_dir, app) = app().await;
+            let stop = CancellationToken::new();
+            let (stopped, watched) = (stop.clone().cancelled_owned(), app.clone());
+            let serving = tokio::spawn(async move { serve_router(router, &app, listener, stopped).await });
+            let mut heard = [0];
+            if !whole.is_empty() {
+                client.write_all(whole).await.unwrap();
+                client.read_exact(&mut heard).await.unwrap();
+            }
+            let before = watched.metrics().moved_bytes();
+            client.write_all(b"GET /well HTTP/1.1\r\nho").await.unwrap();
+            while watched.metrics().moved_bytes() == before {
+                tokio::task::yield_now().await;
+            }
+            tokio::time::pause();
+            stop.cancel();
+            assert_eq!(serving.await.unwrap(), 0, "{what}");
+            tokio::time::resume();
+        }
     }
 
     #[tokio::test]

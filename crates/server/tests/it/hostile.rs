@@ -371,6 +371,9 @@ async fn a_host_of_the_attackers_choice() {
         (UPLOADS.to_owned(), "host: evil.example\r\n".to_owned(), 403),
         (UPLOADS.to_owned(), format!("host: {address}@evil.example\r\n"), 403),
         (UPLOADS.to_owned(), format!("host: {address}\r\nhost: evil.example\r\n"), 403),
+        (UPLOADS.to_owned(), format!("host: {address}\r\nhost: {address}\r\n"), 400),
+        (UPLOADS.to_owned(), String::new(), 400),
+        (format!("http://{address}{UPLOADS}"), String::new(), 400),
         (format!("http://evil.example{UPLOADS}"), format!("host: {address}\r\n"), 403),
         (format!("http://{address}{UPLOADS}"), format!("host: {address}\r\n"), 202),
         (UPLOADS.to_owned(), format!("host: {address}\r\norigin: http://evil.example\r\n"), 403),
@@ -379,6 +382,8 @@ async fn a_host_of_the_attackers_choice() {
         let heard = open.raw(&request(&target, &headers)).await;
         assert_eq!(statuses(&heard), [status], "{target} {headers}: {heard}");
     }
+    let heard = open.raw(b"GET /v2/ HTTP/1.0\r\n\r\n").await;
+    assert!(heard.starts_with("HTTP/1.0 200 "), "HTTP/1.0 names no host: {heard}");
 }
 
 /// Two lengths of one body: what a proxy takes for its end is the beginning of the attacker's next request.
