@@ -149,7 +149,8 @@ impl<'a> Giving<'a> {
         let (turn, batch) = (&mut self.turn, &mut self.batch);
         let outcome = match meaning {
             TagMeaning::Version(version) => {
-                let bound = bind_version(turn, batch, request, version, self.who, self.now).await?;
+                let bound =
+                    bind_version(self.store, turn, batch, request, version, self.who, self.now).await?;
                 if let Bound::Published { version, .. } = &bound {
                     refuse_foreign_version(known, version, request, self.store.id())?;
                 }
@@ -170,7 +171,7 @@ impl<'a> Giving<'a> {
         request: &Bind,
         version: &Version,
     ) -> Result<Option<Bound>, EngineError> {
-        hindrance(&mut self.turn, &mut self.batch, request, version, self.who, self.now).await
+        hindrance(self.store, &mut self.turn, &mut self.batch, request, version, self.who, self.now).await
     }
 
     /// What gets a name has its bytes: a digest that expired is revived when they are still here, and refused when not.
@@ -297,6 +298,7 @@ async fn is_environment(store: &Store, turn: &mut Turn, request: &Bind) -> Resul
 }
 
 async fn bind_version(
+    store: &Store,
     turn: &mut Turn,
     batch: &mut Batch,
     request: &Bind,
@@ -304,7 +306,7 @@ async fn bind_version(
     who: &Actor,
     now: Timestamp,
 ) -> Result<Bound, EngineError> {
-    if let Some(said) = hindrance(turn, batch, request, &version, who, now).await? {
+    if let Some(said) = hindrance(store, turn, batch, request, &version, who, now).await? {
         return Ok(said);
     }
     batch.change(Change::VersionPublished(VersionPublished {
@@ -321,6 +323,7 @@ async fn bind_version(
 
 /// A draft of these bytes is no hindrance, and none any more.
 async fn hindrance(
+    store: &Store,
     turn: &mut Turn,
     batch: &mut Batch,
     request: &Bind,
@@ -332,7 +335,7 @@ async fn hindrance(
         if request.absent {
             return Ok(Some(refuse_present(request, bound.digest)));
         }
-        if bound.digest == request.digest {
+        if bound.digest == request.digest || are_its_bytes(store, &bound, &request.digest)? {
             return Ok(Some(Bound::Already { name: request.tag.clone(), digest: bound.digest }));
         }
         return refuse_overwrite(turn, batch, request, bound, who, now).await.map(Some);
@@ -364,6 +367,15 @@ async fn hindrance(
         None => {}
     }
     Ok(None)
+}
+
+/// Whether a digest is another name for the bytes of a version: clients push by tag under the algorithm of their choice.
+fn are_its_bytes(store: &Store, bound: &Published, digest: &Digest) -> Result<bool, EngineError> {
+    let algorithm = bound.digest.algorithm();
+    if bound.expired.is_some() || algorithm == digest.algorithm() {
+        return Ok(false);
+    }
+    Ok(Digest::of_with(algorithm, &store.blobs().read(digest)?) == bound.digest)
 }
 
 /// Not an overwrite: who asks for a new name learns that it is none, and nothing is recorded.

@@ -329,7 +329,11 @@ fn names_one_host<B>(request: &Request<B>) -> bool {
 }
 
 fn hostless() -> Response {
-    (StatusCode::BAD_REQUEST, "a request of HTTP/1.1 has one Host header (RFC 9112, section 3.2)\n").into_response()
+    (
+        StatusCode::BAD_REQUEST,
+        "a request says once, in its Host header, whom it means (RFC 9112, section 3.2)\n",
+    )
+        .into_response()
 }
 
 fn misdirected() -> Response {

@@ -26,13 +26,12 @@ pub(super) async fn list(app: &App, asked: &Asked, name: &ComponentName) -> Resu
     Ok(answer(&page, &Route::Tags { name: name.clone() }, &body, next))
 }
 
-/// `GET /v2/_catalog`: the components.
+/// `GET /v2/_catalog`: the components, also those that have manifests and no name for any of them yet.
 pub(super) async fn catalog(app: &App, asked: &Asked) -> Result {
     asked.require_read()?;
     let page = Page::asked_for(asked, MOST)?;
     let mut conn = app.store().reader().await?;
-    let (components, more) = page.cut(component::list(&mut conn, &page.after, page.size + 1).await?);
-    let names: Vec<String> = components.into_iter().map(|component| component.name.to_string()).collect();
+    let (names, more) = page.cut(component::names(&mut conn, &page.after, page.size + 1).await?);
     let next = names.last().filter(|_| more);
     Ok(answer(&page, &Route::Catalog, &json!({"repositories": names}), next))
 }

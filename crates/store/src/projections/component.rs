@@ -115,6 +115,18 @@ pub async fn list(conn: &mut Conn, after: &str, limit: u64) -> Result<Vec<Compon
     Ok(rows.iter().map(read).collect())
 }
 
+/// The names of all components behind a name, in order: those of [`list`], and those that have manifests without a name.
+pub async fn names(conn: &mut Conn, after: &str, limit: u64) -> Result<Vec<String>, SqlError> {
+    let rows = conn
+        .rows(
+            "SELECT name FROM component WHERE name > $1 \
+             UNION SELECT component FROM manifest WHERE component > $1 ORDER BY 1 LIMIT $2",
+            &[after.into(), limit.into()],
+        )
+        .await?;
+    Ok(rows.into_iter().map(|row| row.text(0)).collect())
+}
+
 fn read(row: &Row) -> Component {
     Component {
         name: super::parsed(row.text(0)),

@@ -1,5 +1,6 @@
 //! The list of components, in pages.
 
+use semel_model::digest::Digest;
 use serde_json::json;
 
 use super::Registry;
@@ -14,9 +15,12 @@ async fn the_components_are_listed_in_pages() {
         async move { registry.send("GET", &path, &[], "").await }
     };
     assert_eq!(catalog("").await.json(), json!({"repositories": []}));
-    for suffix in ["a", "b", "c"] {
+    for suffix in ["a", "c"] {
         registry.beside(suffix).push("latest", "content").await;
     }
+    let unnamed = registry.beside("b");
+    let image = unnamed.prepare("content").await;
+    assert_eq!(unnamed.put(Digest::of(&image.bytes).as_str(), &image).await.status, 201);
     let names = ["a", "b", "c"].map(|suffix| registry.beside(suffix).component);
     let all = catalog("").await;
     assert_eq!((all.json(), all.header("link")), (json!({"repositories": names}), ""));

@@ -210,6 +210,24 @@ async fn a_manifest_may_be_stored_under_its_sha512() {
     assert_eq!(registry.get(&format!("manifests/{digest}")).await.body, image.bytes);
 }
 
+/// A client that pushes by tag says no digest, and means sha256: the same bytes are no overwrite, whatever they are called.
+#[tokio::test]
+async fn a_version_that_is_bound_under_sha512_is_the_same_when_its_bytes_are_pushed_by_tag() {
+    let registry = Registry::new().await;
+    let (image, other) = (registry.prepare("content").await, registry.prepare("other").await);
+    let sha512 = Digest::of_with(Algorithm::Sha512, &image.bytes);
+    assert_eq!(registry.put(&format!("{sha512}?tag=1.0.0"), &image).await.status, 201);
+    for reference in ["1.0.0".to_owned(), format!("{}?tag=1.0.0", Digest::of(&image.bytes))] {
+        let again = registry.put(&reference, &image).await;
+        assert_eq!(again.status, 201, "{reference}: {again:?}");
+        let digest = again.header("docker-content-digest").to_owned();
+        assert_eq!(registry.get(&format!("manifests/{digest}")).await.body, image.bytes);
+        let named = registry.get("manifests/1.0.0").await;
+        assert_eq!(named.header("docker-content-digest"), sha512.as_str(), "it means what it meant");
+        assert_eq!(registry.put("1.0.0", &other).await.refusal(), refused(409, "DENIED"));
+    }
+}
+
 fn image_of(config: &Digest, layer: &Digest) -> Document {
     image(&json!({
         "config": {"mediaType": media_type::OCI_CONFIG, "digest": config, "size": 2},
