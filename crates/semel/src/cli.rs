@@ -5,6 +5,7 @@
     reason = "these comments are the help texts, where brackets mean what can be left out"
 )]
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -63,10 +64,30 @@ pub(crate) struct Cli {
 }
 
 impl Cli {
+    /// The words that say where things are, as a shell takes them, each followed by a space: for commands that are proposed.
+    pub(crate) fn place(&self) -> String {
+        let paths = [("-C", &self.directory), ("--store", &self.store)];
+        let paths =
+            paths.into_iter().map(|(flag, path)| (flag, path.as_ref().map(|path| path.to_string_lossy())));
+        let words = [("--database", &self.database), ("--server", &self.server)];
+        let words = words.into_iter().map(|(flag, word)| (flag, word.as_deref().map(Cow::Borrowed)));
+        let given = paths.chain(words).filter_map(|(flag, word)| Some(format!("{flag} {} ", quoted(&word?))));
+        given.collect()
+    }
+
     /// The words that name a store, as if they had been given with a verb that may begin one.
     pub(crate) fn at(place: &str, is_url: bool) -> Self {
         let word = if is_url { "--server" } else { "--store" };
         Self::parse_from(["semel", word, place, "version"])
+    }
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> Cow<'_, str> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-:@%+=,".contains(&byte);
+    match !word.is_empty() && word.bytes().all(is_plain) {
+        true => Cow::Borrowed(word),
+        false => Cow::Owned(format!("'{}'", word.replace('\'', "'\\''"))),
     }
 }
 

@@ -3,12 +3,16 @@
 //! A pipe that nobody reads any more ends the output, never the program; any other place that takes no data, such as a full
 //! disk, is a fault. Colour only where a person looks and wants it; no
 //! meaning by colour alone.
+//!
+//! A command that is proposed means the same store and project as the one that proposes it: it repeats the words that say
+//! where they are.
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
 use std::sync::OnceLock;
 
 use anstyle::{AnsiColor, Style};
+use clap::CommandFactory as _;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use jiff::Timestamp;
@@ -21,11 +25,19 @@ use crate::cli::Cli;
 pub(crate) struct Output {
     json: bool,
     quiet: bool,
+    /// The words that say where things are, each followed by a space.
+    place: &'static str,
 }
 
 impl Output {
     pub(crate) fn new(cli: &Cli) -> Self {
-        Self { json: cli.json, quiet: cli.quiet }
+        // Once in the life of the process, and everywhere at hand.
+        Self { json: cli.json, quiet: cli.quiet, place: cli.place().leak() }
+    }
+
+    /// A text with the commands in it as the caller has to type them.
+    pub(crate) fn proposed(&self, text: &str) -> String {
+        placed(text, self.place)
     }
 
     pub(crate) fn is_json(&self) -> bool {
@@ -67,23 +79,53 @@ impl Output {
 
     /// Something that is not as it should be.
     pub(crate) fn warn(&self, line: impl Display) {
+        let line = self.proposed(&line.to_string());
         self.say(format!("{} {line}", painted(AnsiColor::Yellow, "!")));
     }
 
     /// What comes next.
     pub(crate) fn next(&self, command: impl Display) {
-        self.say(format!("  next: {command}"));
+        self.say(format!("  next: {}", self.proposed(&command.to_string())));
     }
 
     /// The headline of a failure.
     pub(crate) fn problem(&self, word: &str, message: &str) {
-        drop(writeln!(anstream::stderr(), "{} {message}", painted(AnsiColor::Red, &format!("{word}:"))));
+        let (word, message) = (painted(AnsiColor::Red, &format!("{word}:")), self.proposed(message));
+        drop(writeln!(anstream::stderr(), "{word} {message}"));
     }
 
     /// A line below it.
     pub(crate) fn note(&self, word: &str, line: &str) {
-        drop(writeln!(anstream::stderr(), "  {word}: {line}"));
+        drop(writeln!(anstream::stderr(), "  {word}: {}", self.proposed(line)));
     }
+}
+
+/// What is between two commands, where either may be meant.
+const BETWEEN: &str = "   ";
+
+/// Puts words behind the name of the program in each command of a text that does not say itself where it applies.
+fn placed(text: &str, place: &str) -> String {
+    const PROGRAM: &str = "semel ";
+    let (mut placed, mut rest) = (String::new(), text);
+    while let Some(at) = rest.find(PROGRAM) {
+        let (before, words) = rest.split_at(at + PROGRAM.len());
+        placed.push_str(before);
+        if rest[..at].chars().next_back().is_none_or(|last| last.is_whitespace() || "`(".contains(last))
+            && is_command(words)
+        {
+            placed.push_str(place);
+        }
+        rest = words;
+    }
+    placed + rest
+}
+
+/// Whether these words are a verb with its own, in the place where the caller is.
+fn is_command(words: &str) -> bool {
+    let command = words.split(BETWEEN).next().and_then(|one| one.split('`').next()).unwrap_or_default();
+    let verb = command.split([' ', ':', ',', ')']).next().unwrap_or_default();
+    let is_elsewhere = ["--store", "--server", "-C "].iter().any(|word| command.contains(word));
+    verb != "serve" && !is_elsewhere && Cli::command().find_subcommand(verb).is_some()
 }
 
 /// Why the process's one standard output did not take data, if it did not.
@@ -158,6 +200,34 @@ pub(crate) fn bytes(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_proposed_command_means_the_place_of_the_one_that_proposes_it() {
+        let cases = [
+            ("semel status", "semel --store s status"),
+            ("to undo it: semel accept a@1", "to undo it: semel --store s accept a@1"),
+            (
+                "semel deploy 1 dev   or   semel logs dev",
+                "semel --store s deploy 1 dev   or   semel --store s logs dev",
+            ),
+            ("run `semel recover`, then go on", "run `semel --store s recover`, then go on"),
+            ("look (semel pipeline diff)", "look (semel --store s pipeline diff)"),
+            (
+                "semel restore x --store NEW-DIR   or   semel gc",
+                "semel restore x --store NEW-DIR   or   semel --store s gc",
+            ),
+            ("is the server running? semel serve", "is the server running? semel serve"),
+            (
+                "the program semel is in /usr/lib/semel status",
+                "the program semel is in /usr/lib/semel status",
+            ),
+            ("man -l /tmp/semel.1", "man -l /tmp/semel.1"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(placed(text, "--store s "), expected);
+            assert_eq!(placed(text, ""), text);
+        }
+    }
 
     #[test]
     fn sizes_counts_and_ages_are_short() {

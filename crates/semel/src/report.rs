@@ -181,8 +181,9 @@ pub(crate) fn loss(output: &Output, error: &std::io::Error) -> ExitCode {
 /// Says why a command did not do what was asked.
 pub(crate) fn failure(output: &Output, failure: &Failure) -> ExitCode {
     if output.is_json() {
+        let hints: Vec<String> = failure.hints.iter().map(|hint| output.proposed(hint)).collect();
         let mut object = json!({
-            "error": {"exit": failure.exit.code(), "message": failure.message, "because": failure.because, "hints": failure.hints},
+            "error": {"exit": failure.exit.code(), "message": failure.message, "because": failure.because, "hints": hints},
         });
         if let Some(answer) = &failure.answer {
             object["answer"] = answer.clone();

@@ -144,7 +144,11 @@ pub(super) async fn ensure(component: &ComponentName, session: &Session) -> Resu
     match in_force {
         Some(in_force) => {
             if in_force.digest != proposed.digest() {
-                session.output.say("  note: semel.toml proposes another pipeline than the one in force (semel pipeline diff)");
+                let output = session.output;
+                let command = output.proposed("semel pipeline diff");
+                output.say(format!(
+                    "  note: semel.toml proposes another pipeline than the one in force ({command})"
+                ));
             }
             Ok(Some(in_force))
         }

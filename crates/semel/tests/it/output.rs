@@ -131,10 +131,10 @@ fn quiet_prints_the_one_essential_value() {
 }
 
 #[test]
-fn what_is_proposed_can_be_pasted_where_no_project_is() {
-    const ELSEWHERE: [&str; 2] = ["-C", ".."];
+fn what_is_proposed_can_be_pasted_where_no_project_is_and_means_the_same_store() {
+    const ELSEWHERE: [&str; 4] = ["-C", "..", "--store", "elsewhere"];
     let environment = TestEnvironment::project();
-    environment.ok(&["deploy", "dev"]);
+    environment.ok(&["--store", "../elsewhere", "deploy", "dev"]);
     let verbs: [&[&str]; 12] = [
         &["attest", "tiny/service@0.1.0", "--result", "pass"],
         &["promote", "tiny/service@0.1.0", "dev"],
@@ -154,13 +154,37 @@ fn what_is_proposed_can_be_pasted_where_no_project_is() {
         let proposed: Vec<&str> = said.lines().filter_map(proposed).collect();
         assert!(!proposed.is_empty(), "{words:?} proposes nothing: {said}");
         for line in proposed {
+            assert!(line.starts_with("semel -C .. --store elsewhere "), "{words:?} proposes `{line}`");
             let line = line.replace("VERSION", "0.1.0").replace("ENV", "dev");
             let pasted: Vec<&str> = line.split_whitespace().skip(1).collect();
-            let ran = environment.semel(&[&ELSEWHERE, pasted.as_slice()].concat());
+            let ran = environment.semel(&pasted);
             let understood = !ran.stderr.contains("which component?") && !ran.stderr.contains("Usage:");
             assert!(understood, "{words:?} proposes `{line}`: {}", ran.stderr);
         }
     }
+}
+
+#[test]
+fn a_proposed_command_names_the_store_or_the_server_of_the_one_before_it() {
+    let environment = TestEnvironment::project();
+    let built = environment.ok(&["--store", "../my store", "build"]);
+    let line = built.stderr.lines().rfind(|line| line.contains("  next: ")).unwrap();
+    let expected = "  next: semel --store '../my store' deploy 0.1.0 ENV   or   semel --store '../my store' inspect 0.1.0";
+    assert_eq!(line, expected);
+    let mut shell = environment.program("/bin/sh");
+    let (_, inspect) = line.rsplit_once("semel").unwrap();
+    shell.args(["-ec", &format!("{} {inspect}", env!("CARGO_BIN_EXE_semel"))]);
+    assert_eq!(finish(shell, "").code, 0);
+
+    environment.build();
+    let serving = environment.serve();
+    let server = format!("http://{}", serving.address);
+    let unknown = environment.semel(&["--server", &server, "inspect", "9.9.9"]);
+    assert_eq!(unknown.code, 4, "{unknown:?}");
+    let hint = format!("semel --server {server} versions -c tiny/service");
+    assert!(unknown.stderr.ends_with(&format!("  hint: {hint}\n")), "{unknown:?}");
+    let json = environment.semel(&["--server", &server, "--json", "inspect", "9.9.9"]).json();
+    assert_eq!(json["error"]["hints"], serde_json::json!([hint]));
 }
 
 #[test]
