@@ -182,6 +182,7 @@ fn unopened(error: OpenError) -> Failure {
         | OpenError::NotAStore(_)
         | OpenError::HalfRestored(_)
         | OpenError::NetworkFileSystem { .. }
+        | OpenError::NotWritable { .. }
         | OpenError::DatabaseNotNamed(_)
         | OpenError::DatabaseNamed(_)
         | OpenError::ForeignDatabase { .. } => Exit::Usage,
@@ -196,6 +197,10 @@ fn unopened(error: OpenError) -> Failure {
         OpenError::DatabaseNotNamed(_) => failure.hint("SEMEL_DATABASE=postgres://USER@HOST/NAME"),
         OpenError::DatabaseNamed(_) => failure.hint("leave SEMEL_DATABASE and --database out"),
         OpenError::ForeignDatabase { .. } => failure.hint("create an empty database and name that one"),
+        OpenError::NotWritable { dir, .. } => failure.hint(format!(
+            "make a copy that can be written to, and name that: cp -a {} COPY && semel --store COPY status",
+            dir.display()
+        )),
         OpenError::NotAStore(_) => failure.hint("name another directory: --store DIR"),
         _ => failure,
     }

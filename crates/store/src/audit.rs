@@ -85,7 +85,7 @@ impl Moment {
     async fn choose(store: &Store) -> Result<Self, AuditError> {
         // What others of this process have decided becomes durable first: their lock is the one that is taken next.
         let _writer = Writer::close(store.writer().await, store).await;
-        let _held = store.lock().acquire().await.map_err(AuditError::Lock)?;
+        let _held = store.lock().acquire_to_read().await.map_err(AuditError::Lock)?;
         let mut conn = store.connect().await?;
         conn.begin_reading().await?;
         // The first read is what chooses the state that all others see.

@@ -12,7 +12,7 @@ pub mod durable;
 pub mod keys;
 pub mod secrets;
 mod lock;
-pub use lock::network_file_system;
+pub use lock::{is_read_only, network_file_system};
 
 pub mod sql;
 pub mod schema;
@@ -212,6 +212,15 @@ pub enum OpenError {
         /// Which kind.
         kind: &'static str,
     },
+    /// Reading its database means writing beside it.
+    #[error("the store in {dir} cannot be written to here, and without that its database cannot be read")]
+    NotWritable {
+        /// Where.
+        dir: PathBuf,
+        /// What the database says.
+        #[source]
+        source: SqlError,
+    },
     /// A file or directory failed.
     #[error("cannot {action} {path}")]
     Io {
@@ -292,7 +301,7 @@ impl Store {
         if needed && place.database.is_some() && store.is_empty_database().await? {
             return Err(lost());
         }
-        store.prepare_database(place).await?;
+        store.prepare_database(place).await.map_err(|error| not_writable(&place.dir, error))?;
         store.require_own_blobs()?;
         // A store that cannot be written can still be read; who appends to it will hear why it cannot.
         drop(create_empty(&place.dir));
@@ -698,6 +707,18 @@ fn refuse_network(dir: &Path) -> Result<(), OpenError> {
     match lock::network_file_system(dir).map_err(io_error("look at", dir))? {
         Some(kind) => Err(OpenError::NetworkFileSystem { dir: dir.to_owned(), kind }),
         None => Ok(()),
+    }
+}
+
+/// Says so where a database could not be opened because its directory cannot be written to.
+fn not_writable(dir: &Path, error: OpenError) -> OpenError {
+    match error {
+        OpenError::Sql(source)
+            if source.is_closed() && rustix::fs::access(dir, rustix::fs::Access::WRITE_OK).is_err() =>
+        {
+            OpenError::NotWritable { dir: dir.to_owned(), source }
+        }
+        other => other,
     }
 }
 

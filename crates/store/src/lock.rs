@@ -7,7 +7,7 @@ use std::io;
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, StatVfsMountFlags, flock, statvfs};
 
 /// The lock file of a store.
 #[derive(Debug, Clone)]
@@ -60,6 +60,20 @@ impl StoreLock {
     /// Waits for the lock without blocking the other tasks of this process. Mostly nobody has it.
     pub(crate) async fn acquire(&self) -> io::Result<Held> {
         let file = File::options().read(true).write(true).create(true).truncate(false).open(&self.0)?;
+        Self::wait_for(file).await
+    }
+
+    /// The same for who changes nothing, also where nothing can be changed.
+    pub(crate) async fn acquire_to_read(&self) -> io::Result<Held> {
+        match self.acquire().await {
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                Self::wait_for(File::open(&self.0)?).await
+            }
+            other => other,
+        }
+    }
+
+    async fn wait_for(file: File) -> io::Result<Held> {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(Held(file)),
             Err(error) if error == rustix::io::Errno::WOULDBLOCK || error == rustix::io::Errno::INTR => {}
@@ -98,6 +112,11 @@ pub fn network_file_system(path: &Path) -> io::Result<Option<&'static str>> {
 #[cfg(not(target_os = "linux"))]
 pub fn network_file_system(_path: &Path) -> io::Result<Option<&'static str>> {
     Ok(None)
+}
+
+/// Whether the file system is mounted read-only where a path lies.
+pub fn is_read_only(path: &Path) -> bool {
+    statvfs(path).is_ok_and(|mount| mount.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
 #[cfg(test)]

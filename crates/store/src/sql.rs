@@ -76,11 +76,20 @@ impl SqlError {
     /// Whether the file of the database is damaged, or no database.
     pub fn is_damage(&self) -> bool {
         use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-        let code = match &*self.source {
+        matches!(self.sqlite_code(), Some(DatabaseCorrupt | NotADatabase))
+    }
+
+    /// Whether the file of the database, or one beside it, could not be opened.
+    pub(crate) fn is_closed(&self) -> bool {
+        use rusqlite::ErrorCode::{CannotOpen, ReadOnly};
+        matches!(self.sqlite_code(), Some(CannotOpen | ReadOnly))
+    }
+
+    fn sqlite_code(&self) -> Option<rusqlite::ErrorCode> {
+        match &*self.source {
             DriverError::Sqlite(error) => error.sqlite_error_code(),
             _ => None,
-        };
-        matches!(code, Some(DatabaseCorrupt | NotADatabase))
+        }
     }
 
     /// Whether the database could not be reached, so that the same may succeed later.

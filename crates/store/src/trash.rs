@@ -32,6 +32,8 @@ impl Blobs {
         let path = self.path(digest);
         match touch(&path) {
             Ok(()) => return Ok(true),
+            // Where nothing can be changed, nothing is collected either.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => return Ok(path.exists()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(BlobError::Io { action: "hold", path, source }),
         }

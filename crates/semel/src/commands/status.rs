@@ -4,6 +4,7 @@ use semel_engine::look::status::{StatusLine, Waiting};
 use semel_engine::observe::Observation;
 use semel_model::deployment::{HealthState, RunState};
 use semel_server::api::calls::{Status, StatusList};
+use semel_store::is_read_only;
 
 use super::{Outcome, converge};
 use crate::cli::{Cli, StatusArgs};
@@ -43,6 +44,10 @@ async fn observe_here(status: &StatusList, session: &Session) -> Result<(), Fail
         };
         if !root.join("target.json").exists() {
             continue;
+        }
+        if session.store.as_ref().is_some_and(|store| is_read_only(store.dir())) {
+            session.output.warn("what runs on this machine is not looked at: the store is mounted read-only");
+            return Ok(());
         }
         let observed = converge::observe(&root).await;
         let report = Observation {

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::environment::{Ran, TestEnvironment};
+use crate::environment::{Ran, TestEnvironment, finish, has};
 use crate::layout::Layout;
 
 const SHOP: &str = "shop/api";
@@ -294,6 +294,56 @@ fn damage_is_named_with_what_it_means_and_healed_by_the_same_bytes() {
     assert!(healed.stderr.contains(&format!("whole again: {layer}")), "{}", healed.stderr);
     assert_eq!(digest_of(&environment, "1.4.2"), one);
     environment.ok(&["audit", "verify"]);
+}
+
+/// As from a backup that is mounted, or inside a container that must not change it.
+#[test]
+fn a_store_on_a_read_only_file_system_is_read_and_says_what_it_cannot_do() {
+    if !has("bwrap") {
+        return;
+    }
+    let environment = TestEnvironment::project();
+    let digest = environment.build();
+    environment.ok(&["deploy", "dev"]);
+    environment.ok(&["stop", "dev"]);
+    let store = environment.store();
+    let before = environment.bytes_below(&store);
+    let mounted = |words: &[&str]| {
+        let mut command = environment.program("bwrap");
+        command.args(["--dev-bind", "/", "/", "--ro-bind"]).args([&store, &store]);
+        command.arg(env!("CARGO_BIN_EXE_semel")).args(words);
+        finish(command, "")
+    };
+    let reads: [&[&str]; 9] = [
+        &["versions"],
+        &["inspect", "0.1.0"],
+        &["verify", "0.1.0"],
+        &["pull", "0.1.0", "oci:../out"],
+        &["status"],
+        &["why", "dev"],
+        &["history", "dev"],
+        &["build"],
+        &["audit", "verify"],
+    ];
+    for words in reads {
+        let ran = mounted(words);
+        assert_eq!(ran.code, 0, "{words:?}: {ran:?}");
+    }
+    assert_eq!(mounted(&["-q", "inspect", "0.1.0"]).digest(), digest);
+    let refused = mounted(&["hold", "dev", "-m", "to see"]);
+    assert_eq!(refused.code, 3, "{refused:?}");
+    assert_eq!(environment.bytes_below(&store), before);
+
+    // What a writer left that was broken off can be read by a writer alone.
+    fs::write(store.join("semel.db-wal"), b"what was recorded last").unwrap();
+    let refused = mounted(&["versions"]);
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(refused.stderr.contains("cannot be written to here"), "{refused:?}");
+    assert!(refused.stderr.contains(&format!(
+        "hint: make a copy that can be written to, and name that: cp -a {}",
+        store.display()
+    )));
+    environment.ok(&["versions"]);
 }
 
 #[test]

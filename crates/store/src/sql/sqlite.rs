@@ -3,17 +3,22 @@
 //! A statement of the store takes a few microseconds, and handing it to another thread takes longer than that: so a statement
 //! runs on the thread that asks. What waits for the disk or for another process (opening, the end of a transaction, a
 //! migration, a copy) goes to a thread that may wait.
+//!
+//! Where the file system is mounted read-only there is no place for what readers of a write-ahead log share. A database without
+//! such a log is read as it lies there.
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rusqlite::types::Value as Cell;
-use rusqlite::{ErrorCode, OpenFlags};
+use rusqlite::{ErrorCode, MAIN_DB, OpenFlags};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{DriverError, STATEMENTS, Value};
+use crate::lock::is_read_only;
 
 /// How many connections read at once.
 const READERS: u32 = 4;
@@ -121,8 +126,10 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         let (Some(raw), Some(place)) = (self.raw.take(), &self.place) else { return };
-        // One in the middle of a transaction is closed, which gives that up.
-        if raw.is_autocommit() && !place.readers.places.is_closed() {
+        // One in the middle of a transaction is closed, which gives that up; and one that cannot write is opened anew, for it
+        // does not hear of those who can.
+        let is_lasting = raw.is_autocommit() && raw.is_readonly(MAIN_DB) == Ok(false);
+        if is_lasting && !place.readers.places.is_closed() {
             place.readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(raw);
         }
     }
@@ -173,6 +180,38 @@ impl Readers {
 }
 
 fn open(file: &Path) -> rusqlite::Result<rusqlite::Connection> {
+    match open_among_others(file) {
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) && lies_still(file) => {
+            open_as_it_lies(file)
+        }
+        opened => opened,
+    }
+}
+
+/// Whether nobody changes a database: it is mounted read-only here, and who wrote to it elsewhere would have a log.
+fn lies_still(file: &Path) -> bool {
+    let mut log = file.as_os_str().to_owned();
+    log.push("-wal");
+    let has_log = Path::new(&log).try_exists().unwrap_or(true);
+    !has_log && is_read_only(file)
+}
+
+/// Opens a database for reading that nobody changes (SQLite, `immutable=1`).
+fn open_as_it_lies(file: &Path) -> rusqlite::Result<rusqlite::Connection> {
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
+    let escaped = file.as_os_str().as_bytes().iter().map(|byte| match is_plain(*byte) {
+        true => char::from(*byte).to_string(),
+        false => format!("%{byte:02x}"),
+    });
+    let uri = format!("file:{}?immutable=1", escaped.collect::<String>());
+    let raw = rusqlite::Connection::open_with_flags(uri, flags)?;
+    raw.set_prepared_statement_cache_capacity(STATEMENTS);
+    Ok(raw)
+}
+
+fn open_among_others(file: &Path) -> rusqlite::Result<rusqlite::Connection> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let raw = rusqlite::Connection::open_with_flags(file, flags)?;
