@@ -142,6 +142,8 @@ pub enum PackageError {
         path: PathBuf,
         /// How much a layer of its size may become.
         most: u64,
+        /// How it is compressed.
+        compression: Compression,
     },
     /// The disk image is not one that can be kept.
     #[error("{path} cannot be packaged as it is")]
@@ -170,15 +172,20 @@ impl PackageError {
         match self {
             Self::Disk { source, .. } => source.hint().map(str::to_owned),
             Self::Changed { .. } => Some("let [build] run wait for everything that it starts".to_owned()),
-            Self::Growth { .. } => Some(
-                "let the program make a file of zeros when it starts, and leave it out with [artefact] exclude"
-                    .to_owned(),
-            ),
+            Self::Growth { compression, .. } => {
+                let zeros = "let the program make a file of zeros when it starts, and leave it out with [artefact] exclude";
+                Some(match compression {
+                    Compression::Gzip => zeros.to_owned(),
+                    Compression::Zstd => format!(
+                        "{zeros}; if there is none, compression = \"gzip\" makes a larger layer, which may become more"
+                    ),
+                })
+            }
             Self::Unfit { .. } => Some("rename it, or leave it out with [artefact] exclude".to_owned()),
             Self::Base(error) => error.hint(),
-            Self::Write { source, .. } if is_full(source) => {
-                Some("make room there, or let XDG_CACHE_HOME name a directory with more: semel doctor".to_owned())
-            }
+            Self::Write { source, .. } if is_full(source) => Some(
+                "make room there, or let XDG_CACHE_HOME name a directory with more: semel doctor".to_owned(),
+            ),
             Self::Read { .. } | Self::Write { .. } | Self::Layout { .. } => None,
         }
     }
@@ -401,7 +408,7 @@ fn check_growth(plan: &LayerPlan, size: u64, tar_size: u64) -> Result<(), Packag
         PackKind::Symlink { .. } | PackKind::Dir => None,
     });
     let path = files.max().map_or(plan.scratch.as_path(), |(_, from)| from).to_owned();
-    Err(PackageError::Growth { path, most })
+    Err(PackageError::Growth { path, most, compression: plan.compression })
 }
 
 /// Reads a file that must be as it was found, before and after.
