@@ -127,11 +127,17 @@ impl FinishedError {
     /// Whether the project must change, and not this machine.
     pub fn is_callers(&self) -> bool {
         match self {
-            Self::Compress { .. } => false,
+            Self::Compress { source, .. } => is_of_bytes(source),
             Self::Image(error) => error.is_callers(),
             _ => true,
         }
     }
+}
+
+/// Whether the bytes are what cannot be read, and not the place where they are, or go to.
+fn is_of_bytes(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
+    matches!(error.kind(), InvalidData | InvalidInput | Other | UnexpectedEof)
 }
 
 /// Takes the image of a layout or an archive over into a new layout.

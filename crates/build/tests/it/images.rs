@@ -1,7 +1,7 @@
 //! Images that others made: as bases, and as what a build gives.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 
 use semel_build::finished;
@@ -175,8 +175,11 @@ fn platform() -> Platform {
     "linux/amd64".parse().unwrap()
 }
 
+/// How a plain layer is stored.
+type Store = fn(&[u8]) -> Vec<u8>;
+
 /// What `docker save` writes: a configuration, layers, and a list.
-fn docker_save(store: fn(&[u8]) -> Vec<u8>) -> Vec<u8> {
+fn docker_save(store: Store) -> Vec<u8> {
     let layer = tar("bin/run", 0o755);
     let stored = store(&layer);
     let config = json!({
@@ -200,7 +203,7 @@ fn docker_save(store: fn(&[u8]) -> Vec<u8>) -> Vec<u8> {
 #[test]
 fn what_docker_saved_is_compressed_once_and_always_the_same() {
     let dir = TempDir::new().unwrap();
-    let repack = |name: &str, store: fn(&[u8]) -> Vec<u8>| {
+    let repack = |name: &str, store: Store| {
         let (saved, layout) = (dir.path().join("saved.tar"), dir.path().join(name));
         fs::write(&saved, docker_save(store)).unwrap();
         runtime().block_on(finished::repack(&saved, &layout, &platform())).unwrap()
@@ -213,6 +216,33 @@ fn what_docker_saved_is_compressed_once_and_always_the_same() {
     assert_eq!(one.packaged.config, id, "the configuration, which gives an image its old id, is kept");
     assert_eq!(one.packaged.layers[0].diff_id, Digest::of(&tar("bin/run", 0o755)));
     assert_ne!(one.packaged.layers[0].digest, one.packaged.layers[0].diff_id);
+}
+
+#[test]
+fn a_saved_layer_that_is_broken_or_a_bomb_is_refused_where_it_is_read() {
+    let cases: [(Store, &str); 3] = [
+        (|plain| with_its_end_cut(zstd::encode_all(plain, 0).unwrap()), "incomplete frame"),
+        (|plain| with_its_end_cut(gzip(plain)), "unexpected end of file"),
+        (
+            |_| zstd::encode_all(io::repeat(0).take((256 << 20) + 1), 0).unwrap(),
+            "it unpacks to more than 268435456 bytes, which is the limit for a layer of its size",
+        ),
+    ];
+    for (store, cause) in cases {
+        let dir = TempDir::new().unwrap();
+        let saved = dir.path().join("saved.tar");
+        fs::write(&saved, docker_save(store)).unwrap();
+        let taken = runtime().block_on(finished::repack(&saved, &dir.path().join("layout"), &platform()));
+        let error = taken.unwrap_err();
+        let layer = Digest::of(&store(&tar("bin/run", 0o755)));
+        assert_eq!(told(&error), format!("cannot compress layer {layer} of {}: {cause}", saved.display()));
+        assert!(error.is_callers(), "{error}");
+    }
+}
+
+fn with_its_end_cut(mut stored: Vec<u8>) -> Vec<u8> {
+    stored.truncate(stored.len() - 2);
+    stored
 }
 
 #[test]
