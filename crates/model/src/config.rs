@@ -436,16 +436,6 @@ impl Snapshot {
     pub fn digest(&self) -> Digest {
         canonical::digest(self)
     }
-
-    /// The names whose values differ from an earlier snapshot's.
-    pub fn changed_from(&self, earlier: &Self) -> Vec<ConfigKey> {
-        let content = |entry: Option<&SnapshotEntry>| entry.map(|e| (e.value.clone(), e.commitment.clone()));
-        let mut names: Vec<&ConfigKey> = self.entries.keys().chain(earlier.entries.keys()).collect();
-        names.sort();
-        names.dedup();
-        names.retain(|name| content(self.entries.get(*name)) != content(earlier.entries.get(*name)));
-        names.into_iter().cloned().collect()
-    }
 }
 
 /// Checks a snapshot against a contract where the secrets are not: names, plain values, and that a secret is a commitment.
@@ -542,7 +532,6 @@ mod tests {
         assert!(!text.contains("pw"), "{text}");
         let other = Snapshot::new(&contract(EXAMPLE), &production, &resolved, &[2; 32]);
         assert_ne!(snapshot.digest(), other.digest());
-        assert_eq!(snapshot.changed_from(&other), ["DATABASE_URL".parse().unwrap()]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use p256::ecdsa::signature::{Signer, Verifier};
 use p256::ecdsa::{DerSignature, SigningKey, VerifyingKey};
-use p256::pkcs8::{DecodePublicKey, EncodePublicKey};
+use p256::pkcs8::EncodePublicKey;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -200,11 +200,6 @@ pub fn key_hint(key: &VerifyingKey) -> String {
 
 fn spki(key: &VerifyingKey) -> Vec<u8> {
     key.to_public_key_der().expect("a P-256 key has an SPKI form").into_vec()
-}
-
-/// Reads a P-256 public key in PEM.
-pub fn public_key_from_pem(pem: &str) -> Option<VerifyingKey> {
-    VerifyingKey::from_public_key_pem(pem).ok()
 }
 
 impl Envelope {

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use semel_model::digest::{Algorithm, Digest, Hasher};
+use semel_model::digest::{Algorithm, Digest};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -320,23 +320,9 @@ impl Layout {
         let path = self.blob_path(&descriptor.digest);
         let what = path.display().to_string();
         let reader = VerifyingReader::new(reader, what, descriptor.digest.clone(), Some(descriptor.size));
-        let (temporary, _) = self.stage(reader, None, &path).await?;
+        let temporary = self.stage(reader, &path).await?;
         temporary.publish(&path).await?;
         Ok(true)
-    }
-
-    /// Stores bytes whose digest is not known yet, and says what they are.
-    pub async fn add_stream(
-        &self,
-        media_type: &str,
-        reader: impl AsyncRead + Send + Unpin,
-    ) -> Result<Descriptor, LayoutError> {
-        let directory = self.root.join("blobs").join(Algorithm::Sha256.as_str());
-        let mut hasher = Hasher::new(Algorithm::Sha256);
-        let (temporary, size) = self.stage(reader, Some(&mut hasher), &directory).await?;
-        let digest = hasher.finish();
-        temporary.publish(&self.blob_path(&digest)).await?;
-        Ok(Descriptor::new(media_type, digest, size))
     }
 
     /// Stores a blob that can be read from any position. What an attempt before has left of it stays, and is not read
@@ -474,32 +460,25 @@ impl Layout {
         Ok(Descriptor::new(parsed.media_type, digest.clone(), bytes.len() as u64))
     }
 
-    /// Writes a stream under a temporary name, flushes it to the disk, and says how long it was.
+    /// Writes a stream under a temporary name and flushes it to the disk.
     async fn stage(
         &self,
         mut reader: impl AsyncRead + Send + Unpin,
-        mut hasher: Option<&mut Hasher>,
         path: &Path,
-    ) -> Result<(Temporary, u64), LayoutError> {
+    ) -> Result<Temporary, LayoutError> {
         let (temporary, mut file) = Temporary::create(&self.root).await?;
         let write = |source| LayoutError::Write { path: temporary.0.clone(), source };
-        let mut size = 0;
         let mut buffer = Vec::with_capacity(CHUNK_BYTES);
         loop {
             buffer.clear();
-            let read = reader.read_buf(&mut buffer).await.map_err(|error| source_error(path, error))?;
-            if read == 0 {
+            if reader.read_buf(&mut buffer).await.map_err(|error| source_error(path, error))? == 0 {
                 break;
             }
-            if let Some(hasher) = &mut hasher {
-                hasher.update(&buffer);
-            }
-            size += read as u64;
             file.write_all(&buffer).await.map_err(write)?;
         }
         file.flush().await.map_err(write)?;
         file.sync_data().await.map_err(write)?;
-        Ok((temporary, size))
+        Ok(temporary)
     }
 
     async fn read_index(&self) -> Result<IndexFile, LayoutError> {
@@ -526,7 +505,7 @@ impl Layout {
     /// Replaces a small file of the layout in one step.
     async fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), LayoutError> {
         let path = self.root.join(name);
-        let (temporary, _) = self.stage(bytes, None, &path).await?;
+        let temporary = self.stage(bytes, &path).await?;
         temporary.publish(&path).await
     }
 

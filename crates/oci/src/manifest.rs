@@ -700,7 +700,7 @@ mod tests {
     #[test]
     fn what_is_written_is_canonical_and_reads_back() {
         let subject = Descriptor::of(media_type::OCI_MANIFEST, b"subject");
-        let payload = Descriptor::of(media_type::DSSE_ENVELOPE, b"payload");
+        let payload = Descriptor::of(media_type::SIGSTORE_BUNDLE, b"payload");
         let annotations = Annotations::from([("org.example.a".into(), "b".into())]);
         let manifest = ImageManifest::referrer(
             &subject,

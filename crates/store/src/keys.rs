@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use ed25519_dalek::SigningKey as LedgerSigningKey;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use p256::ecdsa::{SigningKey, VerifyingKey};
-use p256::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, EncodePublicKey as _, LineEnding};
+use p256::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, LineEnding};
 use semel_model::name::EnvironmentName;
 use semel_model::note::LedgerKey;
 use sha2::Sha256;
@@ -90,11 +90,6 @@ impl KeyRing {
         &self.dir
     }
 
-    /// Whether this machine holds the store's keys.
-    pub fn is_present(&self) -> bool {
-        self.dir.join("ledger").exists()
-    }
-
     /// Makes the ledger's key. Fails if there is one.
     pub fn create_ledger_key(&self) -> Result<LedgerSigningKey, KeyError> {
         let key = LedgerSigningKey::from_bytes(&random());
@@ -134,14 +129,6 @@ impl KeyRing {
             Err(error) => return Err(error),
         }
         self.read_role(&name)?.ok_or_else(|| KeyError::Missing(self.dir.join(&name)))
-    }
-
-    /// The public key of a role in PEM, for `cosign verify --key`.
-    pub fn public_pem(&self, role: &Role) -> Result<String, KeyError> {
-        let key = self.role_key(role)?;
-        key.verifying_key()
-            .to_public_key_pem(LineEnding::LF)
-            .map_err(|_| KeyError::Damaged(self.dir.join(role.file_name())))
     }
 
     /// The public keys that exist for the roles, without making any.

@@ -50,8 +50,6 @@ pub struct Source {
     pub committed_seconds: i64,
     /// Its project file.
     pub project: Project,
-    /// The text of its project file.
-    pub project_text: String,
     /// The files of the source tree, with paths relative to the project's directory, in the order of the path bytes.
     pub entries: Vec<TreeEntry>,
     /// What the build key is made of; its `source` is the digest of the source tree.
@@ -207,11 +205,11 @@ pub fn resolve(request: &Resolve<'_>) -> Result<Source, SourceError> {
 
     let place = read_place(place, request.start_dir)?;
     let commit = read_commit(&mut objects, request.revision, &place)?;
-    let (prefix, project_text) = find_project_file(&mut objects, &commit, &place)?;
+    let (prefix, text) = find_project_file(&mut objects, &commit, &place)?;
     let tree = format!("{}:{}", commit.id, prefix.trim_end_matches('/'));
     let listing = start_list(&Git::at(&place.repository), &tree)?;
     let file = format!("{prefix}{FILE_NAME}");
-    let project = Project::parse(&file, &project_text)
+    let project = Project::parse(&file, &text)
         .map_err(|source| SourceError::Project { commit: commit.id.clone(), source })?;
     let entries = select(read_listing(listing)?, &project, &commit.id)?;
 
@@ -238,7 +236,6 @@ pub fn resolve(request: &Resolve<'_>) -> Result<Source, SourceError> {
         git_tree: commit.tree,
         committed_seconds: commit.seconds,
         project,
-        project_text,
         entries,
         inputs,
         line,

@@ -177,7 +177,7 @@ async fn wrong_bytes_are_not_stored_and_leave_nothing_behind() {
         layout.put_manifest(&promised.digest, media_type::OCI_MANIFEST, b"{", None).await.unwrap_err();
     assert!(matches!(error, LayoutError::Manifest { .. }), "{error}");
     assert_eq!(files(directory.path()), before);
-    let stored = layout.add_stream("text/plain", &b"semel"[..]).await.unwrap();
+    let stored = layout.add_bytes("text/plain", b"semel").await.unwrap();
     assert_eq!(stored, promised);
     assert_eq!(layout.read_blob(&promised.digest).await.unwrap(), "semel");
     assert!(!layout.add_blob(&promised, &b"semel"[..]).await.unwrap());
