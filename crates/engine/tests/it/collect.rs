@@ -48,6 +48,18 @@ impl World {
         remove_manifest(&self.store, &self.who, &component(), digest, self.now()).await.unwrap()
     }
 
+    /// Pushes an index of one artefact.
+    async fn index_of(&self, part: &Digest, tag: &str) -> Digest {
+        let manifest = self.store.blobs().read(part).unwrap();
+        let index = Index {
+            artifact_type: None,
+            manifests: vec![Descriptor::of(media_type::OCI_MANIFEST, &manifest)],
+            subject: None,
+            annotations: Annotations::new(),
+        };
+        self.pushed(&index.encode().bytes, media_type::OCI_INDEX, &[tag]).await.unwrap().stored.digest
+    }
+
     async fn pushed(
         &self,
         bytes: &[u8],
@@ -154,15 +166,7 @@ async fn what_is_promoted_deployed_pointed_to_or_part_of_something_is_held() {
     let channel = world.published("1.0.1").await;
     world.bind("stable", &channel).await.unwrap();
     let part = world.published("1.0.2").await;
-    let manifest = world.store.blobs().read(&part).unwrap();
-    let index = Index {
-        artifact_type: None,
-        manifests: vec![Descriptor::of(media_type::OCI_MANIFEST, &manifest)],
-        subject: None,
-        annotations: Annotations::new(),
-    };
-    let index =
-        world.pushed(&index.encode().bytes, media_type::OCI_INDEX, &["1.0.3"]).await.unwrap().stored.digest;
+    let index = world.index_of(&part, "1.0.3").await;
     world.bind("whole", &index).await.unwrap();
     let collected = world.after(400).await;
     assert_eq!(over(&collected), Vec::<String>::new());
@@ -214,14 +218,7 @@ async fn what_went_into_the_trash_comes_back_when_it_is_asked_for_and_goes_after
 async fn an_index_goes_with_its_parts_and_the_dry_run_counts_them() {
     let world = World::new().await;
     let part = world.artefact("a part").await;
-    let manifest = world.store.blobs().read(&part).unwrap();
-    let index = Index {
-        artifact_type: None,
-        manifests: vec![Descriptor::of(media_type::OCI_MANIFEST, &manifest)],
-        subject: None,
-        annotations: Annotations::new(),
-    };
-    world.pushed(&index.encode().bytes, media_type::OCI_INDEX, &["1.0.0"]).await.unwrap();
+    world.index_of(&part, "1.0.0").await;
     world.published("2.0.0").await;
     world.wait(100 * DAY);
     let dry = world.collected(true).await.unwrap();

@@ -63,11 +63,7 @@ impl Watched {
     fn ended(mut self) -> Ran {
         while self.line().is_some() {}
         let output = self.child.wait_with_output().unwrap();
-        Ran {
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: self.said,
-            code: output.status.code().unwrap_or(-1),
-        }
+        Ran { stderr: self.said, ..Ran::of(&output) }
     }
 }
 
@@ -311,12 +307,8 @@ fn a_source_is_built_again_for_a_reason_and_the_old_artefact_stays() {
 fn a_merged_branch_is_released_under_a_final_version_without_a_build() {
     let environment = TestEnvironment::project();
     environment.build();
-    environment.git(&["switch", "--quiet", "--create", "feat/mood"]);
-    environment.edit("run.sh", "hello", "good day");
-    environment.commit("feat: be polite");
-    let on_branch = environment.ok(&["--json", "build"]).json();
+    let on_branch = environment.build_branch();
     assert_eq!(on_branch["version"], "0.2.0-feat-mood.2");
-    environment.git(&["switch", "--quiet", "main"]);
     environment.git(&["merge", "--quiet", "--no-ff", "--message", "Merge feat/mood", "feat/mood"]);
     for _ in 0..2 {
         let merged = environment.ok(&["--json", "build"]).json();

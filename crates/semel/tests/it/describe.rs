@@ -103,11 +103,7 @@ fn two_versions_differ_in_commits_files_packages_and_contract() {
 fn a_version_has_the_commits_behind_it_and_none_of_another_branch() {
     let environment = TestEnvironment::project();
     environment.build();
-    environment.git(&["switch", "--quiet", "--create", "feat/mood"]);
-    environment.edit("run.sh", "hello", "good day");
-    environment.commit("feat: be polite");
-    environment.ok(&["build"]);
-    environment.git(&["switch", "--quiet", "main"]);
+    environment.build_branch();
     for (name, text) in [("a", "fix: a"), ("b", "fix: b")] {
         environment.write(name, text);
         environment.commit(text);
@@ -133,11 +129,7 @@ fn a_version_has_the_commits_behind_it_and_none_of_another_branch() {
 fn a_name_of_the_main_line_has_the_commit_that_was_merged_there() {
     let environment = TestEnvironment::project();
     environment.build();
-    environment.git(&["switch", "--quiet", "--create", "feat/mood"]);
-    environment.edit("run.sh", "hello", "good day");
-    environment.commit("feat: be polite");
-    environment.ok(&["build"]);
-    environment.git(&["switch", "--quiet", "main"]);
+    environment.build_branch();
     environment.git(&["merge", "--quiet", "--squash", "feat/mood"]);
     environment.git(&["commit", "--quiet", "--message", "feat: a polite greeting (#7)"]);
     let merged = environment.ok(&["--json", "build"]).json();

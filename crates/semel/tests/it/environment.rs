@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use tempfile::TempDir;
@@ -55,6 +55,14 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
+    pub(crate) fn of(output: &Output) -> Self {
+        Self {
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            code: output.status.code().unwrap_or(-1),
+        }
+    }
+
     /// Standard output as JSON.
     pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("no JSON ({error}): {self:?}"))
@@ -150,6 +158,16 @@ impl TestEnvironment {
     pub(crate) fn commit(&self, message: &str) {
         self.git(&["add", "--all"]);
         self.git(&["commit", "--quiet", "--allow-empty", "--message", message]);
+    }
+
+    /// Builds a commit of a branch of its own, `feat/mood`, and goes back to the main line.
+    pub(crate) fn build_branch(&self) -> serde_json::Value {
+        self.git(&["switch", "--quiet", "--create", "feat/mood"]);
+        self.edit("run.sh", "hello", "good day");
+        self.commit("feat: be polite");
+        let built = self.ok(&["--json", "build"]).json();
+        self.git(&["switch", "--quiet", "main"]);
+        built
     }
 
     /// Runs git, which must succeed, and gives what it printed.
@@ -337,12 +355,7 @@ pub(crate) fn finish(mut command: Command, input: &str) -> Ran {
         // A command that does not read its input is no failure.
         drop(stdin.write_all(input.as_bytes()));
     }
-    let output = child.wait_with_output().unwrap();
-    Ran {
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        code: output.status.code().unwrap_or(-1),
-    }
+    Ran::of(&child.wait_with_output().unwrap())
 }
 
 /// Takes a file away from everybody but its owner.

@@ -264,11 +264,7 @@ impl Killer {
         let was_killed = output.status.code().is_none();
         self.hits += u64::from(was_killed);
         self.takes = if was_killed { self.takes * 21 / 20 } else { wait.min(self.takes * 4 / 5) };
-        Ran {
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-            code: output.status.code().unwrap_or(-1),
-        }
+        Ran::of(&output)
     }
 
     /// Most of the commands were killed before they ended.

@@ -19,15 +19,7 @@ fn twenty_builds_of_one_commit_make_one_artefact() {
     environment.edit("semel.toml", "[artefact]", "[build]\nrun = \"sleep 0.3\"\n\n[artefact]");
     environment.commit("feat: take a moment");
     let ended = at_once(&environment, &vec![words(&["--json", "build"]); 20]);
-    let reports: Vec<_> =
-        ended.iter().inspect(|ran| assert_eq!(ran.code, 0, "{ran:?}")).map(Ran::json).collect();
-    let artefacts: BTreeSet<String> = reports
-        .iter()
-        .map(|report| format!("{} {} {}", report["digest"], report["number"], report["version"]))
-        .collect();
-    assert_eq!(artefacts.len(), 1, "{artefacts:?}");
-    let built = reports.iter().filter(|report| report["reused"] == false).count();
-    assert_eq!(built, 1, "one process built it, the others took it");
+    one_built_it(&ended);
     let versions = environment.ok(&["--json", "versions"]).json();
     assert_eq!(versions["versions"].as_array().unwrap().len(), 1, "{versions}");
     environment.ok(&["audit", "verify"]);
@@ -271,6 +263,19 @@ pub(crate) fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
+/// Of processes that built the same at once, one did, and all have the same artefact.
+pub(crate) fn one_built_it(ended: &[Ran]) {
+    let reports: Vec<_> =
+        ended.iter().inspect(|ran| assert_eq!(ran.code, 0, "{ran:?}")).map(Ran::json).collect();
+    let artefacts: BTreeSet<String> = reports
+        .iter()
+        .map(|report| format!("{} {} {}", report["digest"], report["number"], report["version"]))
+        .collect();
+    assert_eq!(artefacts.len(), 1, "{artefacts:?}");
+    let built = reports.iter().filter(|report| report["reused"] == false).count();
+    assert_eq!(built, 1, "one process built it, the others took it");
+}
+
 /// Starts all commands before it waits for any.
 pub(crate) fn at_once(environment: &TestEnvironment, commands: &[Vec<String>]) -> Vec<Ran> {
     let children: Vec<_> = commands
@@ -281,15 +286,5 @@ pub(crate) fn at_once(environment: &TestEnvironment, commands: &[Vec<String>]) -
             command.spawn().unwrap()
         })
         .collect();
-    children
-        .into_iter()
-        .map(|child| {
-            let output = child.wait_with_output().unwrap();
-            Ran {
-                stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-                stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-                code: output.status.code().unwrap_or(-1),
-            }
-        })
-        .collect()
+    children.into_iter().map(|child| Ran::of(&child.wait_with_output().unwrap())).collect()
 }
