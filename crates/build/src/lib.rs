@@ -8,7 +8,8 @@
 //!
 //! Each step is one function in one file; [`pipeline::run`] calls them in order. Nothing here knows the ledger, HTTP or
 //! SQL: whether a build is needed at all, and which version it gets, is decided elsewhere. Time and environment are
-//! arguments. The working directory of the project is never read for content, and never written.
+//! arguments. The working directory of the project is never written, and never read for content but for a base layout, of
+//! which every byte is hashed.
 //!
 //! [`files`] makes artefacts of what something else built: packages, disk images, charts, file trees.
 //!

@@ -57,7 +57,7 @@ pub struct Expired {
 }
 
 impl Artefact {
-    /// `component@version`, or the digest where there is no version.
+    /// `shop/api 1.4.2`; the digest in the place of the version where there is none.
     pub fn name(&self) -> String {
         match &self.version {
             Some(version) => format!("{} {version}", self.component),

@@ -78,7 +78,7 @@ pub(crate) fn desired(deployment: &Deployment) -> Desired {
     }
 }
 
-/// Adds a report to the batch when it is news, and the drift that it shows. `wanted` is what should run.
+/// Adds a report to the batch when it is news, which is the answer, and the drift that it shows. `wanted` is what should run.
 pub(crate) async fn record(
     turn: &mut Turn,
     batch: &mut Batch,

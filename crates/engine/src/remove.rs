@@ -118,7 +118,8 @@ pub(crate) async fn holders(
     Ok(holding)
 }
 
-/// The newest final version of a component: nobody expects that it goes because nothing came after it.
+/// The highest final version of a component, or its newest where none is final: nobody expects that it goes because nothing
+/// came after it.
 pub(crate) async fn newest(
     conn: &mut Conn,
     component: &ComponentName,

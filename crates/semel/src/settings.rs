@@ -108,8 +108,7 @@ impl Settings {
 
     /// Where other programs keep who one is at registries.
     pub(crate) fn registry_logins(&self) -> Vec<PathBuf> {
-        let home = PathBuf::from(self.variable("HOME").unwrap_or("/"));
-        credentials::files(|name| self.variable(name).map(PathBuf::from), &home)
+        credentials::files(|name| self.variable(name).map(PathBuf::from), &self.home())
     }
 
     /// The keys of all stores.

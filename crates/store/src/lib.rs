@@ -6,7 +6,7 @@
 //!
 //! The tables are in `semel.db`, or in a PostgreSQL database: then `store.json` says so and there is no `semel.db`.
 //!
-//! The only SQL, the only raw file writes and the only keys of Semel are here. Knows nothing of HTTP.
+//! The only SQL, the only private keys and the only writes into a store are here. Knows nothing of HTTP.
 
 pub mod durable;
 pub mod keys;

@@ -83,7 +83,6 @@ async fn to_layout(wanted: &Wanted, dir: &Path, tag: Option<&str>, session: &Ses
     Ok(Exit::Done)
 }
 
-/// Copies into a layout, and says there which store gives the component its versions.
 /// A layout that an artefact was copied to.
 struct Filled {
     copied: Copied,
@@ -93,6 +92,7 @@ struct Filled {
     attached: usize,
 }
 
+/// Copies into a layout, and says there which store gives the component its versions.
 async fn fill_layout(
     wanted: &Wanted,
     dir: &Path,

@@ -293,7 +293,7 @@ pub async fn by_commit(conn: &mut Conn, commit: &str) -> Result<Vec<(CommitId, B
     Ok(rows.iter().map(|row| (super::parsed(row.text(16)), read(row))).collect())
 }
 
-/// The numbers that share a commit in one component.
+/// Whether a commit asked for a build, or is known to share it.
 pub async fn is_matched(
     conn: &mut Conn,
     component: &ComponentName,

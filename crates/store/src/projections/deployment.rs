@@ -180,7 +180,7 @@ pub(super) async fn hold_released(conn: &mut Conn, body: &HoldReleased) -> Resul
     .map(drop)
 }
 
-/// The deployments of a binding, newest first.
+/// The deployments of a binding, newest first, at most `limit`.
 pub async fn list(
     conn: &mut Conn,
     component: &ComponentName,
@@ -212,7 +212,7 @@ pub async fn get(
     Ok(row.as_ref().map(read))
 }
 
-/// The deployments of a binding that succeeded, newest first, `skip` of them left out.
+/// The newest deployment of a binding that succeeded, `skip` of them left out.
 pub async fn nth_success(
     conn: &mut Conn,
     component: &ComponentName,
@@ -294,7 +294,7 @@ pub async fn of_digest(conn: &mut Conn, digest: &Digest) -> Result<Vec<Deploymen
     Ok(rows.iter().map(read).collect())
 }
 
-/// With how many configurations an artefact failed in an environment.
+/// The configurations with which an artefact failed, in whatever environment.
 pub async fn failed_configs(
     conn: &mut Conn,
     component: &ComponentName,
