@@ -17,7 +17,7 @@ use semel_model::entry::{
 use semel_model::name::{ComponentName, EnvironmentName};
 use semel_model::pipeline::Target;
 use semel_model::promotion::Decision;
-use semel_model::version::VersionWord;
+use semel_model::version::{VersionWord, known_as};
 use semel_store::Store;
 use semel_store::ledger::Turn;
 use semel_store::projections::deployment::{self, Deployment, DeploymentState};
@@ -694,7 +694,7 @@ async fn consequences_of(
     request: &Finish,
 ) -> Result<Vec<String>, EngineError> {
     let mut words = Vec::new();
-    let (environment, name) = (&request.environment, name_of(known));
+    let (environment, name) = (&request.environment, known_as(known.version.as_ref(), &known.digest));
     match &request.outcome {
         Outcome::Succeeded { .. } => {
             if let Some(from) = known.rollback_of {
@@ -729,10 +729,6 @@ async fn consequences_of(
         }
     }
     Ok(words)
-}
-
-fn name_of(known: &Deployment) -> String {
-    known.version.as_ref().map_or_else(|| known.digest.short().to_owned(), ToString::to_string)
 }
 
 fn first_line(text: &str) -> String {

@@ -74,6 +74,11 @@ impl Version {
     }
 }
 
+/// What an artefact is called where its digest in full would be too much: its version, else the first digits of the digest.
+pub fn known_as(version: Option<&Version>, digest: &Digest) -> String {
+    version.map_or_else(|| digest.short().to_owned(), ToString::to_string)
+}
+
 impl FromStr for Version {
     type Err = InvalidVersion;
 

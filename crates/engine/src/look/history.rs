@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use semel_model::deployment::Observed;
 use semel_model::entry::{Change, FailedOutcome, Leaf, RejectedThing};
 use semel_model::name::{ComponentName, EnvironmentName};
-use semel_model::version::Version;
+use semel_model::version::known_as;
 use semel_store::Store;
 use semel_store::ledger;
 use serde::{Deserialize, Serialize};
@@ -51,21 +51,18 @@ pub async fn history(
 
 /// A change in one line.
 pub(crate) fn words(change: &Change) -> String {
-    let named = |version: &Option<Version>, digest: &semel_model::digest::Digest| {
-        version.as_ref().map_or_else(|| digest.short().to_owned(), ToString::to_string)
-    };
     match change {
-        Change::PromotionGranted(b) => format!("{} may run here", named(&b.version, &b.digest)),
-        Change::PromotionRefused(b) => format!("{} was refused", named(&b.version, &b.digest)),
+        Change::PromotionGranted(b) => format!("{} may run here", known_as(b.version.as_ref(), &b.digest)),
+        Change::PromotionRefused(b) => format!("{} was refused", known_as(b.version.as_ref(), &b.digest)),
         Change::DeploymentStarted(b) => match b.rollback_of {
             Some(from) => format!(
                 "rolling back from generation {from} to {} (generation {})",
-                named(&b.version, &b.digest),
+                known_as(b.version.as_ref(), &b.digest),
                 b.generation
             ),
             None => format!(
                 "deploying {} (generation {}, config {})",
-                named(&b.version, &b.digest),
+                known_as(b.version.as_ref(), &b.digest),
                 b.generation,
                 b.config.short()
             ),

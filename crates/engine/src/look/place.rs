@@ -2,9 +2,8 @@
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
-use semel_model::digest::Digest;
 use semel_model::name::{CommitId, ComponentName, EnvironmentName};
-use semel_model::version::VersionWord;
+use semel_model::version::{VersionWord, known_as};
 use semel_store::Store;
 use semel_store::projections::deployment::{self, DeploymentState};
 use semel_store::projections::{artefact as artefacts, build, promotion};
@@ -163,13 +162,9 @@ async fn presence(
                 });
             }
         } else if position == 0 {
-            presence.instead = Some(name(one.version.as_ref().map(ToString::to_string), &one.digest));
+            presence.instead = Some(known_as(one.version.as_ref(), &one.digest));
         }
         until = Some(from);
     }
     Ok(presence)
-}
-
-fn name(version: Option<String>, digest: &Digest) -> String {
-    version.unwrap_or_else(|| digest.short().to_owned())
 }

@@ -7,7 +7,7 @@ use semel_model::digest::Digest;
 use semel_model::name::{ComponentName, EnvironmentName};
 use semel_model::pipeline::Target;
 use semel_model::platform::Platform;
-use semel_model::version::Version;
+use semel_model::version::{Version, known_as};
 use semel_store::Store;
 use semel_store::projections::build::{self, BuildState};
 use semel_store::projections::{artefact as artefacts, component, deployment, pipeline as pipelines};
@@ -171,7 +171,7 @@ fn is_fresh(at: &str, now: Timestamp) -> bool {
 }
 
 fn trouble(one: &deployment::Deployment) -> String {
-    let name = one.version.as_ref().map_or_else(|| one.digest.short().to_owned(), ToString::to_string);
+    let name = known_as(one.version.as_ref(), &one.digest);
     match (one.state, &one.reason) {
         (deployment::DeploymentState::Started, _) => {
             format!("deploying {name} (generation {})", one.generation)

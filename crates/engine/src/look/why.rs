@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use semel_model::name::{ComponentName, EnvironmentName};
 use semel_model::promotion::Decision;
+use semel_model::version::known_as;
 use semel_store::Store;
 use semel_store::projections::deployment::{self, DeploymentState};
 use semel_store::projections::promotion;
@@ -93,7 +94,7 @@ pub async fn why(
         None => None,
     };
     let trouble = newest.filter(|one| one.state != DeploymentState::Succeeded).map(|one| {
-        let name = one.version.as_ref().map_or_else(|| one.digest.short().to_owned(), ToString::to_string);
+        let name = known_as(one.version.as_ref(), &one.digest);
         format!(
             "{name} (generation {}): {}",
             one.generation,

@@ -8,6 +8,7 @@ use semel_build::snapshot;
 use semel_engine::artefact::Artefact;
 use semel_engine::look::versions::Inspection;
 use semel_model::digest::Digest;
+use semel_model::version::known_as;
 use semel_oci::copy::{Endpoint, Source};
 use semel_oci::descriptor::Descriptor;
 use semel_oci::files::{self, Overwrite};
@@ -211,7 +212,6 @@ fn parent(path: &Path) -> &Path {
 
 /// `shop-api-1.4.2`
 fn directory_name(artefact: &Artefact) -> String {
-    let version =
-        artefact.version.as_ref().map_or_else(|| artefact.digest.short().to_owned(), ToString::to_string);
+    let version = known_as(artefact.version.as_ref(), &artefact.digest);
     format!("{}-{version}", artefact.component.as_str().replace('/', "-"))
 }

@@ -3,6 +3,7 @@
 use semel_engine::look::why::Running;
 use semel_model::name::EnvironmentName;
 use semel_model::promotion::{Decision, GateResult};
+use semel_model::version::known_as;
 use semel_server::api::calls::Why;
 
 use super::{Outcome, component, promote};
@@ -67,7 +68,7 @@ fn show_running(environment: &EnvironmentName, running: &Running, output: Output
 
 fn show_refused(refused: &Decision, output: Output) {
     let asked = &refused.inputs;
-    let name = asked.version.as_ref().map_or_else(|| asked.digest.short().to_owned(), ToString::to_string);
+    let name = known_as(asked.version.as_ref(), &asked.digest);
     output.data(&format!("! {name} was refused:"));
     show_gates(refused.closed(), output);
     promote::refusal(String::new(), refused).hints.iter().for_each(|hint| output.next(hint));
