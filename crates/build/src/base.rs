@@ -273,7 +273,7 @@ impl Base {
     }
 
     /// Refuses an image that says it is for another platform. What it does not say is taken to fit.
-    pub fn check_platform(&self, wanted: &Platform) -> Result<(), BaseError> {
+    pub(crate) fn check_platform(&self, wanted: &Platform) -> Result<(), BaseError> {
         let mut said = wanted.to_oci();
         for key in ["os", "architecture", "variant"] {
             if let Some(own) = self.config.get(key).filter(|own| own.as_str() != Some("")) {

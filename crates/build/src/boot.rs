@@ -23,23 +23,23 @@ use crate::watch::{self, Cancel, Clock, Ended, WatchError};
 
 /// What is started, and where.
 #[derive(Debug, Clone, Copy)]
-pub struct BootRequest<'a> {
+pub(crate) struct BootRequest<'a> {
     /// The disk image; it is not written.
-    pub image: &'a Path,
+    pub(crate) image: &'a Path,
     /// What the project says about it.
-    pub disk: Option<&'a DiskSpec>,
+    pub(crate) disk: Option<&'a DiskSpec>,
     /// What it runs on.
-    pub platform: &'a Platform,
+    pub(crate) platform: &'a Platform,
     /// The checks: [`BootCheck`].
-    pub commands: &'a [String],
+    pub(crate) commands: &'a [String],
     /// The directories in which programs of this machine are looked for.
-    pub host_path: &'a str,
+    pub(crate) host_path: &'a str,
     /// The running program, which guards QEMU.
-    pub semel: &'a Path,
+    pub(crate) semel: &'a Path,
     /// A directory for the overlay; it is made where it is not there.
-    pub scratch: &'a Path,
+    pub(crate) scratch: &'a Path,
     /// How long the commands before took: the times in the log go on.
-    pub before: Duration,
+    pub(crate) before: Duration,
 }
 
 /// Why the machine did not pass.
@@ -80,7 +80,11 @@ impl BootError {
 }
 
 /// Starts the machine once for each check; the first that fails ends it.
-pub fn run(request: &BootRequest<'_>, log: &BuildLog, cancel: &Cancel) -> Result<Vec<Smoked>, BootError> {
+pub(crate) fn run(
+    request: &BootRequest<'_>,
+    log: &BuildLog,
+    cancel: &Cancel,
+) -> Result<Vec<Smoked>, BootError> {
     let clock = Clock { before: request.before, began: Instant::now() };
     let machine = match Machine::find(request) {
         Ok(machine) => machine,

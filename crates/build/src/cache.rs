@@ -68,7 +68,7 @@ pub enum CacheError {
 }
 
 /// Makes the directories without anything in them, for a build that uses no caches.
-pub fn leave_empty(source: &Source, room: &Room) -> Result<(), CacheError> {
+pub(crate) fn leave_empty(source: &Source, room: &Room) -> Result<(), CacheError> {
     source.project.definition.build.cache.iter().try_for_each(|path| {
         let used = destination(path, room)?;
         fs::create_dir_all(&used).map_err(|source| CacheError::Io { path: used, source })

@@ -90,7 +90,7 @@ impl Chart {
     }
 
     /// Whether Helm would find the chart under this name.
-    pub fn check_name(&self, component: &ComponentName, tag: &Tag) -> Result<(), InvalidChart> {
+    pub(crate) fn check_name(&self, component: &ComponentName, tag: &Tag) -> Result<(), InvalidChart> {
         let (above, last) = match component.as_str().rsplit_once('/') {
             Some((above, last)) => (format!("{above}/"), last),
             None => (String::new(), component.as_str()),

@@ -197,7 +197,7 @@ const COMPRESSED: u64 = 1 << 62;
 /// several threads (`qemu-img convert -W`), and the same content written again may give other bytes.
 ///
 /// Each table is read once: an image that names more of them than it has room for is refused.
-pub fn is_in_order(path: &Path) -> io::Result<Result<bool, InvalidDisk>> {
+pub(crate) fn is_in_order(path: &Path) -> io::Result<Result<bool, InvalidDisk>> {
     let (head, file) = open(path)?;
     if !head.starts_with(QCOW2_MAGIC) {
         return Ok(Ok(true));
@@ -318,7 +318,7 @@ impl Format {
     }
 
     /// Whether a file with this beginning is a disk that can be started: a qcow2 image, or one with a boot record.
-    pub fn is_evident(head: &[u8]) -> bool {
+    pub(crate) fn is_evident(head: &[u8]) -> bool {
         head.starts_with(QCOW2_MAGIC) || head.get(510..512) == Some(&[0x55, 0xaa])
     }
 

@@ -18,7 +18,7 @@
 //! - [`source`], [`checkout`]
 //! - [`recipe`] with [`sandbox`], [`cache`] and [`log`]
 //! - [`collect`], [`layer`], [`base`], [`package`] with [`zip`]
-//! - [`rootfs`], [`lint`], [`closure`], [`boot`], [`sbom`]
+//! - [`rootfs`], [`lint`], [`closure`], `boot`, [`sbom`]
 //! - [`snapshot`], [`provenance`], [`pipeline`]
 //! - for `semel build --check`: [`check`]
 //! - for `semel init`: [`detect`]
@@ -27,7 +27,7 @@
 
 mod archive;
 pub mod base;
-pub mod boot;
+mod boot;
 pub mod check;
 pub mod checkout;
 mod chunks;

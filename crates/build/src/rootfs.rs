@@ -76,7 +76,7 @@ enum Origin {
 
 impl Node {
     /// Whether it is a file that lies as the base has it.
-    pub fn is_of_base(&self) -> bool {
+    pub(crate) fn is_of_base(&self) -> bool {
         matches!(self, Self::File { content: Content { origin: Origin::Base, .. }, .. })
     }
 }
@@ -170,7 +170,7 @@ impl Rootfs {
     }
 
     /// The regular file that a path leads to.
-    pub fn resolve_file(&self, path: &[u8]) -> Option<Resolved<'_>> {
+    pub(crate) fn resolve_file(&self, path: &[u8]) -> Option<Resolved<'_>> {
         self.resolve(path).ok().filter(|found| matches!(found.node, Node::File { .. }))
     }
 

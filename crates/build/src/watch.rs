@@ -44,7 +44,7 @@ impl Cancel {
     }
 
     /// Whether it was stopped.
-    pub fn is_stopped(&self) -> bool {
+    fn is_stopped(&self) -> bool {
         self.lock().stopped
     }
 

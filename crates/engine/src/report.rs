@@ -6,7 +6,7 @@ use semel_model::pipeline::EvidenceResult;
 use serde_json::{Value, json};
 
 /// The most bytes that a report may have.
-pub const REPORT_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub(crate) const REPORT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How many names of failed tests a statement carries.
 const NAMES_MAX: usize = 200;
 

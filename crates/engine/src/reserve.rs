@@ -49,7 +49,7 @@ use standing::{Question, Standing, is_of_branch, standing};
 /// How long a holder may be silent, in milliseconds.
 pub const LEASE_MILLIS: i64 = 45_000;
 /// How soon a waiter asks again, in milliseconds.
-pub const RETRY_MILLIS: u64 = 250;
+const RETRY_MILLIS: u64 = 250;
 /// The most platforms that one build has parts for: their names stand in the ledger.
 const PLATFORMS_MAX: usize = 32;
 /// The longest name of who builds, in characters.

@@ -70,7 +70,7 @@ impl Body {
     }
 
     /// How many bytes there are, where that is known beforehand.
-    pub fn exact_length(&self) -> Option<u64> {
+    pub(crate) fn exact_length(&self) -> Option<u64> {
         http_body::Body::size_hint(self).exact()
     }
 

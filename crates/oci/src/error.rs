@@ -163,7 +163,7 @@ impl ErrorBody {
 
 impl ErrorEntry {
     /// The code, when it is one of the list.
-    pub fn known_code(&self) -> Option<ErrorCode> {
+    pub(crate) fn known_code(&self) -> Option<ErrorCode> {
         self.code.parse().ok()
     }
 }

@@ -61,13 +61,13 @@ pub fn is_index(media_type: &str) -> bool {
 /// Whether the type says that the bytes live elsewhere and need not be in the repository.
 ///
 /// image-spec 1.1 `layer.md`, "Non-Distributable Layers" (deprecated, but still found), and Docker's foreign layers.
-pub fn is_nondistributable(media_type: &str) -> bool {
+pub(crate) fn is_nondistributable(media_type: &str) -> bool {
     media_type.starts_with("application/vnd.oci.image.layer.nondistributable.")
         || media_type.starts_with("application/vnd.docker.image.rootfs.foreign.")
 }
 
 /// The type alone: lower case, without parameters such as `; charset=utf-8`.
-pub fn essence(content_type: &str) -> String {
+pub(crate) fn essence(content_type: &str) -> String {
     content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 

@@ -80,14 +80,14 @@ impl Piece {
     }
 
     /// All bytes in memory: for small ones.
-    pub fn read_now(&self) -> io::Result<Vec<u8>> {
+    pub(crate) fn read_now(&self) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; usize::try_from(self.size).map_err(io::Error::other)?];
         std::fs::File::open(&self.path)?.read_exact_at(&mut bytes, self.offset)?;
         Ok(bytes)
     }
 
     /// The first bytes, so many or all that there are.
-    pub fn first(&self, most: usize) -> io::Result<Vec<u8>> {
+    pub(crate) fn first(&self, most: usize) -> io::Result<Vec<u8>> {
         self.part(0, self.size.min(most as u64))?.read_now()
     }
 

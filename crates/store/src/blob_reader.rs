@@ -16,7 +16,7 @@ use futures_util::Stream;
 use tokio::task::JoinHandle;
 
 /// How many bytes a piece has at most.
-pub const PIECE_BYTES: usize = 128 * 1024;
+pub(crate) const PIECE_BYTES: usize = 128 * 1024;
 
 /// A part of a blob as a stream of pieces. A file that ends before the part does is an error, not an end.
 pub struct BlobReader {

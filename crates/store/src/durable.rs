@@ -52,7 +52,7 @@ pub fn create_dir(dir: &Path) -> io::Result<()> {
 /// then look for a free inode past each that was given up there not long ago (`chattr +T`, the Orlov allocator). A hint: other
 /// file systems know of no such thing.
 #[cfg(target_os = "linux")]
-pub fn lay_apart(dir: &Path) -> io::Result<()> {
+pub(crate) fn lay_apart(dir: &Path) -> io::Result<()> {
     use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
     let dir = File::open(dir)?;
     let hinted = ioctl_getflags(&dir).and_then(|flags| match flags.contains(IFlags::TOPDIR) {
@@ -67,18 +67,18 @@ pub fn lay_apart(dir: &Path) -> io::Result<()> {
 
 /// Elsewhere there is no such hint.
 #[cfg(not(target_os = "linux"))]
-pub fn lay_apart(_dir: &Path) -> io::Result<()> {
+pub(crate) fn lay_apart(_dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
 /// Makes the names in a directory durable.
-pub fn sync_dir(dir: &Path) -> io::Result<()> {
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
     File::open(dir)?.sync_all()
 }
 
 /// Makes the bytes of a file durable, whoever wrote them.
-pub fn sync_file(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_file(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_data()
 }
 
@@ -105,7 +105,7 @@ const SECTOR: usize = 512;
 /// Replaces a small text in its place, which costs one write of one sector: no name and no size changes. The text is filled
 /// up with NUL; [`read_in_place`] takes that off. One that is too long for a sector is replaced as any file. Every process
 /// reads it at once; it is on the disk after [`sync_file`].
-pub fn replace_in_place(path: &Path, text: &str, access: Access) -> io::Result<()> {
+pub(crate) fn replace_in_place(path: &Path, text: &str, access: Access) -> io::Result<()> {
     use std::os::unix::fs::FileExt as _;
     let mut sector = text.as_bytes().to_vec();
     sector.resize(text.len().max(SECTOR), 0);
@@ -119,7 +119,7 @@ pub fn replace_in_place(path: &Path, text: &str, access: Access) -> io::Result<(
 }
 
 /// Reads such a text.
-pub fn read_in_place(path: &Path) -> io::Result<String> {
+pub(crate) fn read_in_place(path: &Path) -> io::Result<String> {
     Ok(std::fs::read_to_string(path)?.trim_end_matches('\0').to_owned())
 }
 

@@ -25,22 +25,22 @@ const MAGIC: &[u8; 8] = b"SEMEL\0B1";
 const HEADER: usize = 8 + 8 + 4 + 4 + 8;
 const HASH: usize = 32;
 /// A file that has reached this size gets no further batch.
-pub const BATCH_BYTES_PER_FILE: u64 = 1024 * 1024;
+pub(crate) const BATCH_BYTES_PER_FILE: u64 = 1024 * 1024;
 
 /// One committed batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Batch {
+pub(crate) struct Batch {
     /// The sequence number of its first leaf.
-    pub first: u64,
+    pub(crate) first: u64,
     /// The bytes of its leaves.
-    pub leaves: Vec<Vec<u8>>,
+    pub(crate) leaves: Vec<Vec<u8>>,
     /// The signed checkpoint of the tree after it.
-    pub note: String,
+    pub(crate) note: String,
 }
 
 impl Batch {
     /// The number of leaves in the tree after this batch.
-    pub fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.first + self.leaves.len() as u64
     }
 
@@ -95,31 +95,31 @@ fn length(n: usize) -> [u8; 4] {
 
 /// The `ledger` directory of a store.
 #[derive(Debug, Clone)]
-pub struct EntryFiles {
+pub(crate) struct EntryFiles {
     dir: PathBuf,
 }
 
 /// Where the files end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tail {
+pub(crate) struct Tail {
     path: PathBuf,
     length: u64,
 }
 
 impl Tail {
     /// Whether they end there still.
-    pub fn is_here(&self) -> bool {
+    pub(crate) fn is_here(&self) -> bool {
         fs::metadata(&self.path).is_ok_and(|metadata| metadata.len() == self.length)
     }
 }
 
 /// What the files hold.
 #[derive(Debug, Default)]
-pub struct Contents {
+pub(crate) struct Contents {
     /// The batches in order.
-    pub batches: Vec<Batch>,
+    pub(crate) batches: Vec<Batch>,
     /// A file with bytes behind its last whole batch, and where these begin.
-    pub torn: Option<(PathBuf, u64)>,
+    pub(crate) torn: Option<(PathBuf, u64)>,
 }
 
 /// Where the files end.
@@ -131,17 +131,17 @@ struct Newest {
 
 impl EntryFiles {
     /// The files in a directory.
-    pub fn at(dir: PathBuf) -> Self {
+    pub(crate) fn at(dir: PathBuf) -> Self {
         Self { dir }
     }
 
     /// How many leaves the files hold, read from the newest file alone.
-    pub fn size(&self) -> io::Result<u64> {
+    pub(crate) fn size(&self) -> io::Result<u64> {
         Ok(self.last()?.map_or(0, |last| last.end()))
     }
 
     /// The last batch that the files hold, read from the newest file alone.
-    pub fn last(&self) -> io::Result<Option<Batch>> {
+    pub(crate) fn last(&self) -> io::Result<Option<Batch>> {
         Ok(self.newest()?.last)
     }
 
@@ -160,7 +160,7 @@ impl EntryFiles {
 
     /// Appends batches and makes them durable; says where the files end then. A torn tail is to be cut off before. Who knows
     /// where the files end saves looking for it.
-    pub fn append(&self, known: Option<Tail>, batches: &[Batch]) -> io::Result<Option<Tail>> {
+    pub(crate) fn append(&self, known: Option<Tail>, batches: &[Batch]) -> io::Result<Option<Tail>> {
         let Some(first) = batches.first() else { return Ok(known) };
         let tail = match known {
             Some(tail) => Some(tail),
@@ -182,7 +182,7 @@ impl EntryFiles {
     }
 
     /// Cuts off what a crash left behind the last whole batch. Says how many leaves the files hold.
-    pub fn repair(&self) -> io::Result<u64> {
+    pub(crate) fn repair(&self) -> io::Result<u64> {
         let Newest { last, torn } = self.newest()?;
         if let Some((path, length)) = torn {
             durable::truncate(&path, length)?;
@@ -191,7 +191,7 @@ impl EntryFiles {
     }
 
     /// Reads everything.
-    pub fn read(&self) -> io::Result<Contents> {
+    pub(crate) fn read(&self) -> io::Result<Contents> {
         let mut contents = Contents::default();
         for file in self.files()? {
             read_file(&file, &mut contents)?;

@@ -16,7 +16,7 @@ pub use lock::{is_read_only, network_file_system};
 
 pub mod sql;
 pub mod schema;
-pub mod entry_files;
+mod entry_files;
 pub mod ledger;
 pub mod projections;
 pub mod lease;
@@ -26,7 +26,7 @@ pub mod draft;
 mod generation;
 
 pub mod blobs;
-pub mod blob_reader;
+mod blob_reader;
 mod trash;
 pub mod uploads;
 pub mod scrub;
@@ -564,7 +564,7 @@ fn local_actor(subject: String, via: &str) -> Actor {
 }
 
 /// Reads what a directory says it is.
-pub fn read_identity(dir: &Path) -> Result<Identity, OpenError> {
+pub(crate) fn read_identity(dir: &Path) -> Result<Identity, OpenError> {
     #[derive(Deserialize)]
     struct Format {
         format: u32,

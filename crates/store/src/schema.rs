@@ -114,7 +114,7 @@ pub enum Migrated {
 }
 
 /// Applies the migrations that a database has not seen, in a transaction of its own.
-pub async fn migrate(conn: &mut Conn) -> Result<Migrated, SchemaError> {
+pub(crate) async fn migrate(conn: &mut Conn) -> Result<Migrated, SchemaError> {
     let failed = |source| SchemaError::Apply { name: "(transaction)".to_owned(), source };
     conn.begin_defining().await.map_err(failed)?;
     let before = apply_migrations(conn).await?;
@@ -154,7 +154,7 @@ pub(crate) async fn apply_migrations(conn: &mut Conn) -> Result<Migrated, Schema
 }
 
 /// Whether a database has seen all migrations.
-pub async fn is_current(conn: &mut Conn) -> Result<bool, SqlError> {
+pub(crate) async fn is_current(conn: &mut Conn) -> Result<bool, SqlError> {
     if !has_table(conn, "migration").await? {
         return Ok(false);
     }

@@ -781,7 +781,7 @@ impl Db {
     }
 
     /// An empty database in memory.
-    pub fn in_memory() -> Result<Conn, SqlError> {
+    pub(crate) fn in_memory() -> Result<Conn, SqlError> {
         let conn = sqlite::Connection::in_memory().map_err(|error| SqlError::of("(connect)", error))?;
         Ok(Conn(Line::Sqlite(conn)))
     }

@@ -2,7 +2,7 @@
 //!
 //! ext4 and its kin take the inode of a file from the group of its directory; where they keep no journal, they look past each
 //! that was given up there in the last minutes. In one directory for all uploads that search was half of the work of a small
-//! push; the subdirectories lie apart (see [`durable::lay_apart`]).
+//! push; the subdirectories lie apart (see `durable::lay_apart`).
 
 use std::fs::File;
 use std::io;

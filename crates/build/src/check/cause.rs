@@ -140,7 +140,7 @@ pub fn explain(found: &Found, marks: &Marks) -> Difference {
 }
 
 /// What a single difference comes from, if a rule knows.
-pub fn cause_of(detail: &Detail, marks: &Marks) -> Option<Cause> {
+fn cause_of(detail: &Detail, marks: &Marks) -> Option<Cause> {
     match detail.what.innermost() {
         What::BuildId => return Some(Cause::BuildId),
         What::PycTime => return Some(Cause::PycTime),

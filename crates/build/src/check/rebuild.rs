@@ -66,13 +66,13 @@ impl fmt::Display for Variation {
 }
 
 /// How far the clock is set ahead: more than a year, so that the year, the month and the day of the week change.
-pub const CLOCK_AHEAD: SignedDuration = SignedDuration::from_hours(400 * 24);
+pub(crate) const CLOCK_AHEAD: SignedDuration = SignedDuration::from_hours(400 * 24);
 /// A variable that nobody expects, and its value.
-pub const VARIABLE: (&str, &str) = ("SEMEL_VARIED_NAME", "semel-varied-value");
+pub(crate) const VARIABLE: (&str, &str) = ("SEMEL_VARIED_NAME", "semel-varied-value");
 /// The name of the machine.
 pub const HOST: &str = "semel-varied-host";
 /// A time zone that needs no database (POSIX, `TZ`), and what programs print of it.
-pub const TIME_ZONE: &str = "VARIED-14";
+const TIME_ZONE: &str = "VARIED-14";
 pub(super) const TIME_ZONE_WORDS: [&str; 2] = ["VARIED", "+1400"];
 /// Between Coordinated Universal Time and that time zone.
 pub(super) const TIME_ZONE_HOURS: i64 = 14;

@@ -36,7 +36,7 @@ use serde_json::{Value, json};
 
 pub use committed::{CommittedError, ValuesFile, values_files};
 pub use finding::{Finding, Place, Severity};
-pub use scan::{Scanner, WINDOW_BYTES};
+pub use scan::Scanner;
 pub use stored::{Stored, StoredError};
 pub use waiver::InvalidWaiver;
 

@@ -12,7 +12,7 @@ use super::finding::{Finding, Lines, Place, Severity, is_example};
 use super::secrets::{RULES, Rule};
 
 /// How many bytes are read at a time.
-pub const WINDOW_BYTES: usize = 256 * 1024;
+const WINDOW_BYTES: usize = 256 * 1024;
 /// How far a secret may reach behind its anchor.
 const AHEAD_BYTES: usize = 4096;
 /// How far it may begin before its anchor.

@@ -148,7 +148,7 @@ impl Stored {
     }
 
     /// The layers below an artefact. Their configuration went into that of the artefact.
-    pub fn of_base(base: &Base) -> Self {
+    pub(crate) fn of_base(base: &Base) -> Self {
         let layers = base.layers.iter().zip(&base.tars).map(|(layer, tar)| StoredLayer {
             digest: layer.digest.clone(),
             path: tar.clone(),

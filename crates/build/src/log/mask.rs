@@ -8,7 +8,7 @@ use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use semel_model::taint::{escaped_for_json, percent_encoded};
 
 /// A shorter value would be found in every other word, and masking it would make the log unreadable.
-pub const SHORTEST: usize = 4;
+const SHORTEST: usize = 4;
 
 /// A value that must not be seen in a log.
 #[derive(Clone, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-pub use mask::{SHORTEST, Secret, TooShort};
+pub use mask::{Secret, TooShort};
 pub use read::{Line, Mark, harmless, lines, more_lines, raw};
 
 use excerpt::Excerpt;
@@ -35,7 +35,7 @@ pub struct Bounds {
 }
 
 /// 64 MiB: the beginning, where it says what is built with what, and the end, where it says what went wrong.
-pub const BOUNDS: Bounds = Bounds { head_bytes: 32 << 20, tail_bytes: 32 << 20 };
+pub(crate) const BOUNDS: Bounds = Bounds { head_bytes: 32 << 20, tail_bytes: 32 << 20 };
 
 /// How long a line may become before it is written in pieces, in bytes.
 const LONGEST: usize = 8 * 1024;
@@ -114,7 +114,7 @@ impl BuildLog {
     }
 
     /// What a command printed is complete.
-    pub fn end_command(&self, at: Duration) -> io::Result<()> {
+    pub(crate) fn end_command(&self, at: Duration) -> io::Result<()> {
         self.lock().end_command(at)
     }
 

@@ -187,12 +187,12 @@ impl Sandbox {
     }
 
     /// Whether a command with this permit can reach the network.
-    pub fn reaches_network(&self, permit: Permit) -> bool {
+    pub(crate) fn reaches_network(&self, permit: Permit) -> bool {
         permit.network || self.level() == Level::None
     }
 
     /// Whether a command can write to `/tmp`, its own or the host's.
-    pub fn has_tmp(&self) -> bool {
+    pub(crate) fn has_tmp(&self) -> bool {
         self.level() != Level::Landlock
     }
 

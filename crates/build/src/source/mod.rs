@@ -71,7 +71,7 @@ pub struct Source {
 
 impl Source {
     /// The project's directory in the working tree.
-    pub fn project_dir(&self) -> PathBuf {
+    pub(crate) fn project_dir(&self) -> PathBuf {
         self.repository.join(&self.prefix)
     }
 
@@ -90,7 +90,7 @@ impl Source {
     }
 
     /// The history behind the commit is not here, and does not come.
-    pub fn too_shallow(&self, cause: Option<GitError>) -> SourceError {
+    pub(crate) fn too_shallow(&self, cause: Option<GitError>) -> SourceError {
         SourceError::ShallowClone { commit: self.commit.clone(), provider: self.provider, cause }
     }
 }

@@ -691,7 +691,7 @@ pub async fn unnamed_components(conn: &mut Conn) -> Result<Vec<ComponentName>, S
 
 /// Every manifest, for checking that its bytes are there; with whether those of what it needs must be, which is so unless
 /// it has expired in every component.
-pub async fn all_manifests(conn: &mut Conn) -> Result<Vec<(Digest, bool)>, SqlError> {
+pub(crate) async fn all_manifests(conn: &mut Conn) -> Result<Vec<(Digest, bool)>, SqlError> {
     let rows = conn
         .rows(
             "SELECT digest, CAST(MIN(CASE WHEN EXISTS (SELECT 1 FROM version WHERE version.component = manifest.component \

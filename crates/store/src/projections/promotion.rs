@@ -93,7 +93,7 @@ pub async fn newest(
 }
 
 /// Every decision document, for replaying.
-pub async fn all_decisions(conn: &mut Conn) -> Result<Vec<(u64, Digest, bool)>, SqlError> {
+pub(crate) async fn all_decisions(conn: &mut Conn) -> Result<Vec<(u64, Digest, bool)>, SqlError> {
     let rows = conn.rows("SELECT seq, decision, outcome FROM promotion ORDER BY seq", &[]).await?;
     Ok(rows
         .into_iter()
