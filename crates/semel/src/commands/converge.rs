@@ -20,6 +20,7 @@ use semel_targets::directory::{
 };
 
 use super::{naming, promote};
+use crate::output::Output;
 use crate::report::{Exit, Failure};
 use crate::session::{Session, now};
 
@@ -369,26 +370,7 @@ async fn converge(
     let reference = TagOrDigest::Digest(order.artefact.digest.clone());
     let manifest = registry.get_manifest(&component, &reference).await;
     let manifest = manifest.map_err(|error| Failure::from_error(Exit::Fault, &error))?;
-    let wanted = directory::Order {
-        generation: Generation::of(order.generation),
-        desired: semel_model::deployment::Desired {
-            key: order.key.clone(),
-            artefact: order.artefact.digest.clone(),
-            config: order.config.clone(),
-        },
-        target: order.target.clone(),
-        manifest: manifest.bytes.to_vec(),
-        facts: Facts {
-            component: component.clone(),
-            environment: order.environment.clone(),
-            version: order.artefact.version.clone(),
-            number: order.artefact.number,
-            commit: order.artefact.commit.clone(),
-            decision: Some(order.decision.clone()),
-        },
-        values: Values(supplied.values),
-        sought: supplied.sought,
-    };
+    let wanted = wanted(order, manifest.bytes.to_vec(), supplied);
     let host = Host {
         path: session.settings.path(),
         clock: now,
@@ -398,7 +380,38 @@ async fn converge(
         },
     };
     let output = session.output;
-    let tell = move |progress: Progress| match progress {
+    let source = FromRegistry { registry, component };
+    let converged =
+        directory::converge(entered, &wanted, &host, &source, &move |progress| tell(output, progress)).await;
+    converged.map_err(|refused| not_taken(&refused))
+}
+
+/// What the target gets: an order of the ledger, with the values that stay outside of it.
+fn wanted(order: &Order, manifest: Vec<u8>, supplied: Supplied) -> directory::Order {
+    directory::Order {
+        generation: Generation::of(order.generation),
+        desired: semel_model::deployment::Desired {
+            key: order.key.clone(),
+            artefact: order.artefact.digest.clone(),
+            config: order.config.clone(),
+        },
+        target: order.target.clone(),
+        manifest,
+        facts: Facts {
+            component: order.artefact.component.clone(),
+            environment: order.environment.clone(),
+            version: order.artefact.version.clone(),
+            number: order.artefact.number,
+            commit: order.artefact.commit.clone(),
+            decision: Some(order.decision.clone()),
+        },
+        values: Values(supplied.values),
+        sought: supplied.sought,
+    }
+}
+
+fn tell(output: Output, progress: Progress) {
+    match progress {
         Progress::Planned(_) => {}
         Progress::Staged { already: true } => output.done("staged: every byte was there and has its digest"),
         Progress::Staged { already: false } => output.done("staged: every byte has its digest"),
@@ -414,9 +427,7 @@ async fn converge(
         Progress::GoingBack(generation) => {
             output.warn(format!("not healthy: going back to generation {generation}"));
         }
-    };
-    let source = FromRegistry { registry, component };
-    directory::converge(entered, &wanted, &host, &source, &tell).await.map_err(|refused| not_taken(&refused))
+    }
 }
 
 /// What runs at a root; what cannot be read counts as absent.
