@@ -2,8 +2,8 @@
 //!
 //! | step | function | entry |
 //! |---|---|---|
-//! | reserve | [`reserve::reserve`], [`allocate`] | `CommitsRecorded`, `BuildReserved` |
-//! | move a home | [`home::inherit`], [`home::leave`], [`home::take`] | `HomeMoved`, `HomeTaken` |
+//! | reserve | [`reserve::lookup`], [`reserve::reserve`], [`allocate`] | `ComponentCreated`, `CommitsRecorded`, `BuildReserved`, `CommitMatched` |
+//! | move a home | [`home::inherit`], [`home::leave`], [`home::take`] | what was given, `HomeMoved`, `HomeTaken` |
 //! | store a manifest | [`store_manifest::store_manifest`] | `ManifestStored` |
 //! | push | [`store_manifest::push`], [`content`] | `ManifestStored`, `VersionPublished`, `ChannelMoved`, … |
 //! | publish | [`publish::bind`], [`draft::publish`], [`reserve::commit`] | `VersionPublished`, `PartBuilt` |
@@ -13,8 +13,10 @@
 //! | evidence | [`attest::attest`] | `EvidenceAttached` |
 //! | pipeline | [`pipeline::apply`] | `PipelineApplied` |
 //! | promote | [`promote::promote`] | `PromotionGranted`, `PromotionRefused` |
-//! | deploy | [`deploy::start`], [`deploy::finish`] | `DeploymentStarted`, `…Succeeded`, `…Failed` |
+//! | deploy | [`deploy::start`], [`deploy::finish`] | `DeploymentStarted`, `…Succeeded`, `…Failed`, `…Refused` |
+//! | roll back | [`rollback::candidate`], then deploy | as deploy |
 //! | observe | [`observe::observe`] | `ObservationChanged`, `DriftDetected` |
+//! | remove | [`remove::remove_manifest`], [`publish::remove_channel`] | `ManifestRemoved`, `ChannelMoved` |
 //! | collect | [`collect::collect`], [`scrub::scrub`] | `VersionExpired`, `ManifestRemoved` |
 //! | deprecate | [`deprecate::deprecate`] | `VersionDeprecated` |
 //! | components | [`component::create`], [`component::change`] | `ComponentCreated`, `ComponentChanged` |
