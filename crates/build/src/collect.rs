@@ -17,6 +17,8 @@ use semel_model::project::{
     ArtefactSpec, ClosureSpec, Compression, FILE_NAME, FileSpec, Kind, Project, nearest,
 };
 
+use crate::rootfs::shown;
+
 /// One entry of the artefact.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackFile {
@@ -26,6 +28,13 @@ pub struct PackFile {
     pub layer: Option<String>,
     /// What it is.
     pub kind: PackKind,
+}
+
+impl PackFile {
+    /// The path in the artefact, with a slash in front, as far as it is text.
+    pub fn shown(&self) -> String {
+        shown(&self.path)
+    }
 }
 
 /// What tells whether somebody wrote to a file: device, inode, times of modification and of change, each in seconds and
@@ -509,17 +518,4 @@ fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// For messages and tests: the path as text.
-impl PackFile {
-    /// The path in the artefact, with a slash in front, as far as it is text.
-    pub fn shown(&self) -> String {
-        shown(&self.path)
-    }
-}
-
-/// A path in the artefact as text.
-pub(crate) fn shown(path: &[u8]) -> String {
-    format!("/{}", OsStr::from_bytes(path).to_string_lossy())
 }

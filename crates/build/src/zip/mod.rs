@@ -16,10 +16,11 @@ use semel_oci::layout::Layout;
 use semel_oci::media_type;
 use serde_json::json;
 
-use crate::collect::{self, PackKind};
+use crate::collect::PackKind;
 use crate::package::{self, Content, PackageError, PackageRequest, PackagedLayer};
 use crate::planned::Planned;
 use crate::provenance::digest_of_file;
+use crate::rootfs::shown;
 use write::ZipWriter;
 
 /// The configuration of an artefact of kind `zip`: `{v, architecture, runtime?, handler?}` in canonical JSON.
@@ -65,7 +66,7 @@ fn write(planned: &Planned, seconds: i64, scratch: &Path) -> Result<PackagedLaye
     let mut files = 0;
     for (path, kind) in planned.entries() {
         let failed = |source: io::Error| match source.kind() {
-            io::ErrorKind::InvalidInput => PackageError::Unfit { path: collect::shown(path).into(), source },
+            io::ErrorKind::InvalidInput => PackageError::Unfit { path: shown(path).into(), source },
             _ => unwritten(source),
         };
         match kind {
