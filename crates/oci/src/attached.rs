@@ -72,7 +72,7 @@ async fn listed(
     let mut seen: HashSet<Digest> = subjects.iter().cloned().collect();
     let mut attached = Vec::new();
     while let Some(subject) = subjects.pop_front() {
-        for one in client.referrers(name, &subject, None).await? {
+        for one in client.referrers(name, &subject).await? {
             if seen.insert(one.digest.clone()) {
                 subjects.push_back(one.digest.clone());
                 attached.push(Descriptor::new(one.media_type, one.digest, one.size));

@@ -273,19 +273,16 @@ impl RegistryClient {
         Ok(tags)
     }
 
-    /// All manifests that say that they are about this one, of one type or of all. A registry without the referrers
-    /// API is asked for the tag that stands in for it (distribution-spec 1.1, "Referrers Tag Schema").
+    /// All manifests that say that they are about this one. A registry without the referrers API is asked for the tag that
+    /// stands in for it (distribution-spec 1.1, "Referrers Tag Schema").
     pub async fn referrers(
         &self,
         name: &ComponentName,
         digest: &Digest,
-        artifact_type: Option<&str>,
     ) -> Result<Vec<Descriptor>, ClientError> {
         let operation = format!("list the referrers of {name}@{digest}");
         let route = Route::Referrers { name: name.clone(), digest: digest.clone() };
-        let filter =
-            artifact_type.map(|wanted| format!("?artifactType={}", query_value(wanted))).unwrap_or_default();
-        let mut pages = Pages::from(format!("{route}{filter}"));
+        let mut pages = Pages::from(route.to_string());
         let mut found = Vec::new();
         while let Some(uri) = pages.next(&operation)? {
             let accepted = [StatusCode::OK, StatusCode::NOT_FOUND];
@@ -307,9 +304,6 @@ impl RegistryClient {
             let index = ParsedManifest::parse(&bytes, Some(media_type::OCI_INDEX))
                 .map_err(|source| ClientError::Manifest { operation: operation.clone(), source })?;
             found.extend(index.manifests);
-        }
-        if let Some(wanted) = artifact_type {
-            found.retain(|descriptor| descriptor.artifact_type.as_deref() == Some(wanted));
         }
         Ok(found)
     }

@@ -725,31 +725,20 @@ pub async fn read_one(conn: &mut Conn, seq: u64) -> Result<Option<Recorded>, Rea
     row.map(|row| parse(row.count(0), &row.text(1))).transpose()
 }
 
-/// The newest leaves that concern an environment, newest first; of one component, if one is named.
+/// The newest leaves that concern an environment and a component, newest first.
 pub async fn events(
     conn: &mut Conn,
     environment: &str,
-    component: Option<&str>,
+    component: &str,
     limit: u64,
 ) -> Result<Vec<Recorded>, ReadError> {
-    let rows = match component {
-        Some(component) => {
-            conn.rows(
-                "SELECT entry.seq, entry.leaf FROM event JOIN entry ON entry.seq = event.seq \
-                 WHERE event.environment = $1 AND event.component IN ($2, '') ORDER BY event.seq DESC LIMIT $3",
-                &[environment.into(), component.into(), limit.into()],
-            )
-            .await?
-        }
-        None => {
-            conn.rows(
-                "SELECT entry.seq, entry.leaf FROM event JOIN entry ON entry.seq = event.seq \
-                 WHERE event.environment = $1 ORDER BY event.seq DESC LIMIT $2",
-                &[environment.into(), limit.into()],
-            )
-            .await?
-        }
-    };
+    let rows = conn
+        .rows(
+            "SELECT entry.seq, entry.leaf FROM event JOIN entry ON entry.seq = event.seq \
+             WHERE event.environment = $1 AND event.component IN ($2, '') ORDER BY event.seq DESC LIMIT $3",
+            &[environment.into(), component.into(), limit.into()],
+        )
+        .await?;
     rows.into_iter().map(|row| parse(row.count(0), &row.text(1))).collect()
 }
 

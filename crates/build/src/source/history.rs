@@ -78,7 +78,7 @@ pub fn deepen(source: &mut Source) -> Result<(), SourceError> {
         return Ok(());
     }
     let fetch = ["fetch", "--quiet", "--unshallow", "--filter=blob:none"];
-    source.git().run_within(&fetch, DEEPENING).map_err(|cause| source.too_shallow(Some(cause)))?;
+    source.git().run_within(&fetch, DEEPENING).map_err(|cause| source.too_shallow(cause))?;
     source.shallow = false;
     Ok(())
 }

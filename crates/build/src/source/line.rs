@@ -431,7 +431,6 @@ mod tests {
             revision,
             branch: None,
             variables: &none,
-            salt: 0,
         };
         let source = ("CI_MERGE_REQUEST_SOURCE_BRANCH_SHA", &*"a".repeat(40));
         let (main, head) = (id("b"), id("a"));

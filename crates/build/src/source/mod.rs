@@ -31,8 +31,6 @@ pub struct Resolve<'a> {
     pub branch: Option<&'a str>,
     /// The environment variables of the caller: a CI runner says there which branch it builds.
     pub variables: &'a BTreeMap<String, String>,
-    /// Raised to build the same source again on purpose.
-    pub salt: u32,
 }
 
 /// A commit of a project, read.
@@ -90,7 +88,7 @@ impl Source {
     }
 
     /// The history behind the commit is not here, and does not come.
-    pub(crate) fn too_shallow(&self, cause: Option<GitError>) -> SourceError {
+    pub(crate) fn too_shallow(&self, cause: GitError) -> SourceError {
         SourceError::ShallowClone { commit: self.commit.clone(), provider: self.provider, cause }
     }
 }
@@ -162,7 +160,7 @@ pub enum SourceError {
         provider: Option<Provider>,
         /// Why it could not be fetched.
         #[source]
-        cause: Option<GitError>,
+        cause: GitError,
     },
     /// Git did not answer.
     #[error(transparent)]
@@ -224,7 +222,8 @@ pub fn resolve(request: &Resolve<'_>) -> Result<Source, SourceError> {
         source: source_tree_digest(entries.clone()),
         definition: project.definition.digest(),
         bases: project.definition.base_digest().into_iter().collect(),
-        salt: request.salt,
+        // How often the same source was built before on purpose: the store knows.
+        salt: 0,
     };
     let head = runner.requested(request, &commit.parents);
     Ok(Source {

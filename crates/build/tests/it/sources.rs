@@ -161,8 +161,7 @@ fn a_revision_is_built_for_the_line_that_has_it() {
     let ci = [("CI", "true"), ("CI_COMMIT_BRANCH", "main")];
     assert_eq!(resolve_at(repo.path(), None, &ci).unwrap().line, Line::Main("main".into()));
     let none = BTreeMap::new();
-    let asked =
-        Resolve { start_dir: repo.path(), revision: None, branch: Some("hotfix"), variables: &none, salt: 0 };
+    let asked = Resolve { start_dir: repo.path(), revision: None, branch: Some("hotfix"), variables: &none };
     assert_eq!(source::resolve(&asked).unwrap().line, Line::Branch("hotfix".into()));
 }
 

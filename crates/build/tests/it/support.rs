@@ -137,7 +137,7 @@ pub(crate) fn resolve_at(
 ) -> Result<Source, SourceError> {
     let variables: BTreeMap<String, String> =
         variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    source::resolve(&Resolve { start_dir: dir, revision, branch: None, variables: &variables, salt: 0 })
+    source::resolve(&Resolve { start_dir: dir, revision, branch: None, variables: &variables })
 }
 
 /// A source tree that was laid out, and the directory that it lies in.

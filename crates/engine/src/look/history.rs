@@ -34,7 +34,7 @@ pub async fn history(
     limit: u64,
 ) -> Result<Vec<Happened>, EngineError> {
     let mut conn = store.reader().await?;
-    let events = ledger::events(&mut conn, environment.as_str(), Some(component.as_str()), limit).await?;
+    let events = ledger::events(&mut conn, environment.as_str(), component.as_str(), limit).await?;
     let mut happened = Vec::new();
     for recorded in events {
         let Leaf::Entry(entry) = recorded.leaf else { continue };

@@ -169,7 +169,6 @@ pub(super) async fn read_source(
             revision: wanted.revision.as_deref(),
             branch: wanted.branch.as_deref(),
             variables: &variables,
-            salt: 0,
         })
     });
     resolved.await.map_err(|error| Failure::fault(error.to_string()))

@@ -27,7 +27,7 @@ async fn what_is_recorded_is_found_again_and_proved() {
     assert_ne!(version.digest, channel);
     assert_eq!(artefact::tags(&mut conn, &name, "1.0.2", 3).await.unwrap(), ["1.0.3", "1.0.4", "latest"]);
     assert!(deployment::hold(&mut conn, &name, &"production".parse().unwrap()).await.unwrap().is_some());
-    let events = ledger::events(&mut conn, "production", Some("shop/api"), 10).await.unwrap();
+    let events = ledger::events(&mut conn, "production", "shop/api", 10).await.unwrap();
     assert_eq!(events.len(), 1);
 
     let note = ledger::checkpoint(&mut conn).await.unwrap();
