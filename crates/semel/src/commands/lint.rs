@@ -11,6 +11,7 @@ use semel_engine::artefact::Artefact;
 use semel_engine::look::versions::Inspection;
 use semel_model::config::Contract;
 use semel_model::name::EnvironmentName;
+use semel_model::project::Waiver;
 use semel_model::statement::{LINT, predicate_name};
 use semel_oci::copy::{Endpoint, copy};
 use semel_oci::layout::Layout;
@@ -220,8 +221,13 @@ fn show(looked: &Looked, output: Output) {
     let report = &looked.report;
     if output.is_json() {
         let claim = report.claim();
+        let waivers = |waivers: &[Waiver]| -> Vec<Value> {
+            let shown = |Waiver { rule, path, reason, until }: &Waiver| serde_json::json!({ "rule": rule, "path": path, "reason": reason, "until": until.to_string() });
+            waivers.iter().map(shown).collect()
+        };
         output.json(&serde_json::json!({
             "artefact": looked.artefact, "result": claim.result, "report": claim.predicate, "stored": looked.stored,
+            "lapsed": waivers(&report.lapsed), "idle": waivers(&report.idle),
         }));
         return;
     }

@@ -82,6 +82,8 @@ fn a_waiver_that_ran_out_is_said_and_hinders_no_comparison_of_what_was_published
         assert_eq!(refused.code, code, "{refused:?}");
         assert!(refused.stderr.contains(ran_out), "{refused:?}");
     }
+    let told = environment.semel(&["--json", "lint", "run.sh"]).json();
+    assert_eq!(told["lapsed"][0]["until"], "2020-12-31", "{told:#}");
     // The build that this commit began is finished by one that only lengthens the waiver.
     environment.edit("semel.toml", "2020-12-31", "2999-12-31");
     environment.commit("chore: go on with the bait");
