@@ -51,7 +51,7 @@ pub(crate) fn get(from: &Path) -> Result<Found, Failure> {
 pub(crate) fn component(named: Option<&ComponentName>, from: &Path) -> Result<ComponentName, Failure> {
     match named {
         Some(name) => Ok(name.clone()),
-        None => match find(from).map_err(|failure| failure.hint("or name the component: -c COMPONENT"))? {
+        None => match find(from)? {
             Some(found) => Ok(found.project.component),
             None => Err(Failure::usage("which component? There is no semel.toml here that names one")
                 .hint("name it: -c COMPONENT, or COMPONENT@VERSION")),

@@ -35,13 +35,7 @@ const CASES: &[Case] = &[
         setup: |env| env.edit("semel.toml", "[artefact]", "[artifact]"),
         command: &["versions"],
         code: 2,
-        says: &[
-            "semel.toml:4:",
-            "`artifact`",
-            "`artefact`",
-            "/p/semel.toml\n",
-            "hint: or name the component: -c COMPONENT",
-        ],
+        says: &["semel.toml:4:", "`artifact`", "`artefact`", "hint: correct ", "/p/semel.toml\n"],
     },
     Case {
         what: "a semel.toml that is no TOML",
