@@ -197,12 +197,17 @@ async fn tree(
     let (to, force) = (place.clone(), wanted.force);
     let (kept, here) = (scratch.clone(), session.settings.directory().to_owned());
     let put = tokio::task::spawn_blocking(move || unpack(&layers, &kept, &to, &here, force)).await;
-    let written = match put.unwrap_or_else(|panic| Err(Failure::fault(panic.to_string())))? {
+    let put = put.unwrap_or_else(|panic| Err(Failure::fault(panic.to_string())));
+    // The next pull can use the layers, unless they are broken.
+    let is_of_use = put.as_ref().is_err_and(|failure| failure.exit != Exit::Verification);
+    if !is_of_use {
+        // What stays behind is in the way of nothing.
+        drop(fs::remove_dir_all(&scratch));
+    }
+    let written = match put? {
         true => Written { files: parsed.layers.len(), bytes, existing: 0 },
         false => Written { files: 0, bytes: 0, existing: parsed.layers.len() },
     };
-    // What stays behind is in the way of nothing: the next pull would use it.
-    drop(fs::remove_dir_all(&scratch));
     Ok(Taken { place, written })
 }
 
