@@ -382,11 +382,21 @@ pub(crate) async fn manifest(
     component: &ComponentName,
     digest: &Digest,
 ) -> Result<(Descriptor, ParsedManifest), EngineError> {
-    let Some(row) = artefact::manifest(conn, component, digest).await? else {
-        return Err(EngineError::not_found(format!("{component} has no manifest {digest} in this store")));
-    };
-    let parsed = parse(store, digest, Some(&row.media_type))?;
-    Ok((Descriptor::new(row.media_type, digest.clone(), row.size), parsed))
+    let descriptor = descriptor(conn, component, digest).await?;
+    let parsed = parse(store, digest, Some(&descriptor.media_type))?;
+    Ok((descriptor, parsed))
+}
+
+/// What the ledger says of a stored manifest, whether or not its bytes are here.
+pub(crate) async fn descriptor(
+    conn: &mut Conn,
+    component: &ComponentName,
+    digest: &Digest,
+) -> Result<Descriptor, EngineError> {
+    match artefact::manifest(conn, component, digest).await? {
+        Some(row) => Ok(Descriptor::new(row.media_type, digest.clone(), row.size)),
+        None => Err(EngineError::not_found(format!("{component} has no manifest {digest} in this store"))),
+    }
 }
 
 /// What is inside an artefact that was found; one whose bytes never were here says where they are.

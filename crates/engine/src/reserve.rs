@@ -4,6 +4,7 @@
 //! committed            → reuse
 //! leased and running   → wait for the holder
 //! free, failed, lapsed → build, with the same number and version as before
+//! committed, damaged   → build once more: the same bytes bring it back, and others get no name
 //! ```
 //!
 //! The reservation is recorded in the ledger; the lease is operational. The result is committed by who holds the lease
@@ -44,7 +45,7 @@ pub(crate) use commit::built_from;
 pub use commit::{Commit, Committed, Comparison, Finished, commit};
 pub(crate) use holding::held;
 pub use holding::{Fail, Holding, fail, heartbeat, release};
-use standing::{Question, Standing, is_of_branch, standing};
+use standing::{Question, Standing, is_of_branch, provenance_of, standing};
 
 /// How long a holder may be silent, in milliseconds.
 pub const LEASE_MILLIS: i64 = 45_000;
@@ -217,6 +218,9 @@ pub struct Granted {
     pub salt: u32,
     /// Counts the attempts at this key.
     pub attempt: u64,
+    /// The artefact that was published before, of which bytes are missing: the same ones bring it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<Lost>,
     /// Must be shown to go on and to commit.
     pub token: String,
     /// The version that it follows.
@@ -235,6 +239,15 @@ pub struct Granted {
     /// What is not as the commits or the project ask for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+}
+
+/// A published artefact that is not whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Lost {
+    /// Which.
+    pub digest: Digest,
+    /// What is missing of it in the store.
+    pub missing: Digest,
 }
 
 /// The recorded source of a build.
@@ -305,7 +318,7 @@ pub(crate) async fn had(
     let build = match standing(store, conn, &question, now).await? {
         Standing::Built(build, built) => return Ok(Had::Version(build, built.version)),
         Standing::Unnamed(build, _) => return Ok(Had::Unnamed(build.number)),
-        Standing::Part(build, _) | Standing::Free(build, _) => Some(build),
+        Standing::Part(build, _) | Standing::Free(build, _) | Standing::Lost(build, ..) => Some(build),
         Standing::Busy(Reservation::Running(Running { number, .. })) => {
             build::by_number(conn, question.component, number).await?.map(Box::new)
         }
@@ -357,7 +370,17 @@ pub async fn reserve(
         Standing::Unnamed(build, digest) => {
             name_for_line(store, turn, who, *build, digest, &request, now).await
         }
-        Standing::Free(build, salt) => take_over(store, turn, who, *build, salt, &request, now).await,
+        Standing::Free(build, salt) => {
+            take_over(store, turn, who, *build, salt, &request, now).await.map(Reservation::Yours)
+        }
+        Standing::Lost(build, _, lost) if !build.platforms.is_empty() => Err(lost_parts(&build, &lost)),
+        Standing::Lost(build, salt, lost) => {
+            require_its_commit(store, turn.db(), &build, &lost, &request.commit).await?;
+            // Clients may have been told from memory that the bytes are here: it is asked anew.
+            turn.touch();
+            let granted = take_over(store, turn, who, *build, salt, &request, now).await?;
+            Ok(Reservation::Yours(Granted { lost: Some(lost), ..granted }))
+        }
         Standing::New { salt, reason } => {
             first_reservation(store, turn, who, request, salt, reason, now).await
         }
@@ -475,7 +498,7 @@ async fn take_over(
     salt: u32,
     request: &Reserve,
     now: Timestamp,
-) -> Result<Reservation, EngineError> {
+) -> Result<Granted, EngineError> {
     if build.platforms != request.platforms {
         return Err(EngineError::invalid(format!("build {} has other platforms", build.number)));
     }
@@ -484,11 +507,12 @@ async fn take_over(
     let attempt = lease::newest(turn.db(), leased).await?.map_or(1, |lease| lease.attempt + 1);
     let token = grant_lease(&mut turn, leased, attempt, request, now).await?;
     match_commit(turn, who, &build, &request.commit, now).await?;
-    Ok(Reservation::Yours(Granted {
+    Ok(Granted {
         number: build.number,
         version: build.version,
         salt,
         attempt,
+        lost: None,
         token,
         follows: source.follows,
         bump: source.bump,
@@ -496,7 +520,44 @@ async fn take_over(
         since: source.since.into_iter().map(|commit| commit.id).collect(),
         late_before: None,
         notes: Vec::new(),
-    }))
+    })
+}
+
+/// The times in an artefact are its commit's: another commit with the same source tree does not bring its bytes back.
+async fn require_its_commit(
+    store: &Store,
+    conn: &mut Conn,
+    build: &Build,
+    lost: &Lost,
+    commit: &CommitId,
+) -> Result<(), EngineError> {
+    let known = provenance_of(store, conn, &build.component, &lost.digest).await?;
+    match known.as_ref().and_then(built_from).filter(|its| its != commit) {
+        None => Ok(()),
+        Some(its) => Err(incomplete(
+            build,
+            lost,
+            format!(
+                "what it was built from brings it back, if it comes out the same: semel build {its}   or, for a new version: \
+                 semel build --again --reason \"the bytes were lost\""
+            ),
+        )),
+    }
+}
+
+/// The parts of an artefact for several platforms are built in different places: nobody here can bring back all of it.
+fn lost_parts(build: &Build, lost: &Lost) -> EngineError {
+    let hint = "push it again from wherever it still is, such as a backup; or make a new version: \
+                semel build --again --reason \"the bytes were lost\" --platform all";
+    incomplete(build, lost, hint.to_owned())
+}
+
+fn incomplete(build: &Build, lost: &Lost, hint: String) -> EngineError {
+    let (Build { component, number, version, .. }, Lost { missing, .. }) = (build, lost);
+    let what = format!(
+        "{component} {version} (build {number}) was built, and {missing} of it is missing from the store"
+    );
+    EngineError::Verification { what, hint: Some(hint) }
 }
 
 fn authors(commits: &[CommitFact]) -> Vec<String> {
@@ -566,6 +627,7 @@ async fn first_reservation(
         version: allocation.version,
         salt,
         attempt: 1,
+        lost: None,
         token,
         follows: allocation.base.follows().cloned(),
         bump: allocation.bump,

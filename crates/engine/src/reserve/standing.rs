@@ -8,15 +8,15 @@ use semel_model::name::ComponentName;
 use semel_model::platform::Platform;
 use semel_model::reservation::{Choice, Maker, Process, Relative, Unusable, choose, is_branch, may_take};
 use semel_model::statement::{Envelope, PROVENANCE};
-use semel_store::Store;
 use semel_store::keys::Role;
 use semel_store::lease::{self, Lease, Leased};
 use semel_store::projections::build::{self, Build, Part};
 use semel_store::projections::{artefact as artefacts, evidence};
 use semel_store::sql::Conn;
+use semel_store::{Store, content};
 use serde_json::Value;
 
-use super::{Built, BuiltPart, FailedAttempt, RETRY_MILLIS, Reservation, Running, built, parts};
+use super::{Built, BuiltPart, FailedAttempt, Lost, RETRY_MILLIS, Reservation, Running, built, parts};
 use crate::batch::read_document;
 use crate::error::EngineError;
 use crate::home;
@@ -64,6 +64,8 @@ pub(super) enum Standing {
     Busy(Reservation),
     /// It is reserved, with this salt, and nobody is building it.
     Free(Box<Build>, u32),
+    /// It is published, with this salt, bytes of it are missing, and nobody is building it.
+    Lost(Box<Build>, u32, Lost),
     /// Nothing that is there answers.
     New { salt: u32, reason: Option<String> },
 }
@@ -99,7 +101,13 @@ pub(super) async fn standing(
             let may_be_taken = relatives[place].may_be_taken;
             let build = Box::new(family.swap_remove(place));
             match build.digest.clone() {
-                Some(digest) if may_be_taken => published(conn, question, build, digest).await,
+                Some(digest) if may_be_taken => match lost(store, conn, &build, &digest).await? {
+                    None => published(conn, question, build, digest).await,
+                    Some(lost) => Ok(match unleased(conn, question, build, None, salt, now).await? {
+                        Standing::Free(build, salt) => Standing::Lost(build, salt, lost),
+                        leased => leased,
+                    }),
+                },
                 Some(digest) => {
                     let built = built(&build, build.version.clone(), digest);
                     Ok(Standing::Built(build, built))
@@ -130,6 +138,22 @@ async fn is_gone(conn: &mut Conn, build: &Build) -> Result<bool, EngineError> {
     }
     let named = artefacts::version(conn, &build.component, &build.version).await?;
     Ok(named.and_then(|named| named.expired).is_some_and(|expired| expired.rule != home::ELSEWHERE))
+}
+
+/// What is missing of a published artefact that should be here: the file was lost, or was damaged and put aside. Only whether
+/// it is there is looked at.
+async fn lost(
+    store: &Store,
+    conn: &mut Conn,
+    build: &Build,
+    digest: &Digest,
+) -> Result<Option<Lost>, EngineError> {
+    let named = artefacts::version(conn, &build.component, &build.version).await?;
+    if named.is_some_and(|named| named.expired.is_some()) {
+        return Ok(None);
+    }
+    let missing = content::first_missing(conn, store.blobs(), [digest]).await?;
+    Ok(missing.map(|missing| Lost { digest: digest.clone(), missing }))
 }
 
 /// Whether a published build may be taken for the line that asks. How it was made is looked up only where that decides.
@@ -235,6 +259,18 @@ async fn unpublished(
         let part = parts::built(&build, part.platform.clone(), digest.clone(), &parts);
         return Ok(Standing::Part(build, part));
     }
+    unleased(conn, question, build, here, salt, now).await
+}
+
+/// Whether somebody is building what can be built, or has just failed to.
+async fn unleased(
+    conn: &mut Conn,
+    question: &Question<'_>,
+    build: Box<Build>,
+    here: Option<&Part>,
+    salt: u32,
+    now: Timestamp,
+) -> Result<Standing, EngineError> {
     let leased = Leased { component: &build.component, key: &build.key, platform: question.platform };
     let newest = lease::newest(conn, leased).await?;
     if let Some(held) = newest.filter(|lease| lease.is_live(now) && !question.found_gone(lease)) {

@@ -14,7 +14,7 @@ use semel_build::recipe::Varied;
 use semel_build::sandbox::HostEnvironment;
 use semel_build::source::{self, Resolve, Source, SourceError};
 use semel_engine::reserve::{
-    self, BuiltPart, Committed, Comparison, Finished, Granted, Holding, Reservation,
+    self, BuiltPart, Committed, Comparison, Finished, Granted, Holding, Lost, Reservation,
 };
 use semel_model::build::Bump;
 use semel_model::digest::Digest;
@@ -40,6 +40,7 @@ use crate::progress;
 use crate::report::{Exit, Failure};
 use crate::session::{self, Session, now};
 use crate::settings::Settings;
+use crate::workdir::WorkDir;
 
 /// What a build came to, for `--json`.
 #[derive(Debug, Clone, Serialize)]
@@ -362,7 +363,7 @@ async fn build_reserved(
     };
     // A renewal that came after the lease was given up would bring it back.
     drop(lease);
-    let (committed, bytes) = match worked {
+    let Worked { committed, bytes, _dir } = match worked {
         Ok(finished) => finished,
         Err(failed) => return Err(record_failure(failed, &holding, session).await),
     };
@@ -384,12 +385,16 @@ async fn build_reserved(
             Report::part(&component, part)
         }
     };
+    let (report, late) = match (committed.late, &granted.lost) {
+        (Some(late), Some(lost)) => (restored(report, &late, lost, session)?, None),
+        (late, _) => (report, late),
+    };
     let named = named_for_line(report, queue).await?;
-    if committed.late.is_none() && named.missing.is_empty() && !wanted.within {
+    if late.is_none() && named.missing.is_empty() && !wanted.within {
         let version = &named.version;
         session.output.next(format!("semel deploy {version} ENV   or   semel inspect {version}"));
     }
-    Ok(compared(named, committed.late, session))
+    Ok(compared(named, late, session))
 }
 
 /// Who took a branch's reservation over for another line has built what has a branch's name: asked for once more, it gets
@@ -421,6 +426,9 @@ fn announce(granted: &Granted, platform: Option<&Platform>, session: &Session) {
             .output
             .say(format!("  note: {above} was built before, from a commit behind which this one lies"));
     }
+    if let Some(Lost { missing, .. }) = &granted.lost {
+        session.output.warn(format!("it was published, and {missing} of it is missing from the store"));
+    }
     granted.notes.iter().for_each(|note| session.output.say(format!("  note: {note}")));
 }
 
@@ -446,6 +454,28 @@ fn compared(report: Report, late: Option<Comparison>, session: &Session) -> Repo
         )),
     }
     Report { reused: true, reproduced, ..report }
+}
+
+/// Says whether what was missing of a published artefact is back. Other bytes never take its place.
+fn restored(report: Report, late: &Comparison, lost: &Lost, session: &Session) -> Result<Report, Failure> {
+    let Report { component, version, number, .. } = &report;
+    let Lost { digest, missing } = lost;
+    if late.reproduced == Some(true) {
+        session.output.done(format!(
+            "{component} {version} (build {number}) is whole again: it came out the same, which is recorded"
+        ));
+        return Ok(Report { reused: true, reproduced: late.reproduced, ..report });
+    }
+    Err(Failure::new(
+        Exit::NotDeterministic,
+        format!(
+            "{missing} of {component} {version} (build {number}) is still missing: built again it is not the same"
+        ),
+    )
+    .because([format!("published was {digest}"), format!("built here was {}", late.delivered)])
+    .hint(format!("push {digest} again, from wherever it still is, such as a backup: that brings it back"))
+    .hint("or make a new version of this source: semel build --again --reason \"the bytes were lost\"")
+    .answer(&Report { reproduced: late.reproduced, ..report.clone() }))
 }
 
 /// What is asked of the pipeline; the platform is that of this machine.
@@ -587,14 +617,23 @@ impl From<Failure> for Failed {
     }
 }
 
-/// Builds, stores and publishes; says how many bytes the artefact has.
+/// A build whose result is committed.
+struct Worked {
+    committed: Committed,
+    /// How many bytes the artefact has.
+    bytes: u64,
+    /// Removing it takes its time: first it is said what has come of the build.
+    _dir: WorkDir,
+}
+
+/// Builds, stores and publishes.
 async fn work(
     source: &Source,
     granted: &Granted,
     surroundings: Surroundings,
     holding: &Holding,
     queue: &Queue<'_>,
-) -> Result<(Committed, u64), Failed> {
+) -> Result<Worked, Failed> {
     let session = queue.session;
     let dir = session.work_dir()?;
     let live = LiveLog::keep(session, holding.clone(), pipeline::log_in(&dir.path()));
@@ -603,7 +642,10 @@ async fn work(
     // The whole log is stored from here on.
     drop(live);
     match built {
-        Ok(built) => Ok((publish(&built, holding.clone(), queue).await?, built.packaged.bytes)),
+        Ok(built) => {
+            let committed = publish(&built, holding.clone(), queue).await?;
+            Ok(Worked { committed, bytes: built.packaged.bytes, _dir: dir })
+        }
         Err(error) => {
             let log =
                 put_log(&holding.component, &pipeline::log_in(&dir.path()), session).await.unwrap_or(None);

@@ -21,10 +21,11 @@ use semel_model::name::{CommitId, ComponentName};
 use semel_model::platform::Platform;
 use semel_model::project::NEWEST_FORMAT;
 use semel_model::statement::Claim;
+use semel_model::version::Version;
 use semel_oci::copy::{Endpoint, Source, copy};
 use semel_oci::layout::{Layout, Select};
 use semel_server::api::ErrorClass;
-use semel_server::api::calls::Inspect;
+use semel_server::api::calls::{Inspect, Release};
 use serde_json::json;
 
 use super::build::{Report, Wanted};
@@ -374,7 +375,7 @@ async fn reserved(
         Reservation::Built(built) if built.digest == *digest => Ok(already(origin, built, session)),
         Reservation::Built(built) if !args.again => match imported_before(origin, digest, session).await? {
             Some(before) => Ok(already(origin, before, session)),
-            None => Err(other_artefact(origin, &built, digest)),
+            None => Err(other_artefact(origin, &built.version, &built.digest, digest)),
         },
         _ => reserve(args, origin, digest, session).await,
     }
@@ -409,14 +410,11 @@ fn already(origin: &Origin, built: reserve::Built, session: &Session) -> Reserve
     Reserved::Already(Report { reused: true, ..Report::whole(&origin.component, built) })
 }
 
-fn other_artefact(origin: &Origin, built: &reserve::Built, digest: &Digest) -> Failure {
+fn other_artefact(origin: &Origin, version: &Version, has: &Digest, digest: &Digest) -> Failure {
     let commit = origin.commit.short();
-    Failure::new(
-        Exit::Conflict,
-        format!("{commit} has an artefact already: {} {}", origin.component, built.version),
-    )
-    .because([format!("that is {}, and this is {digest}", built.digest)])
-    .hint("the same commit gives the same artefact; another one needs a reason: --again --reason TEXT")
+    Failure::new(Exit::Conflict, format!("{commit} has an artefact already: {} {version}", origin.component))
+        .because([format!("that is {has}, and this is {digest}")])
+        .hint("the same commit gives the same artefact; another one needs a reason: --again --reason TEXT")
 }
 
 async fn reserve(
@@ -429,7 +427,16 @@ async fn reserve(
     let mut request = Reserve { again, ..origin.request.clone() };
     loop {
         let failure = match (session.client.call(&request).await?, &origin.source) {
-            (Reservation::Yours(granted), _) => return Ok(Reserved::Yours(granted)),
+            (Reservation::Yours(granted), _) => match &granted.lost {
+                Some(lost) if lost.digest != *digest => {
+                    let failure = other_artefact(origin, &granted.version, &lost.digest, digest)
+                        .because([format!("of that one {} is missing from the store", lost.missing)]);
+                    let holding = queue::holding(&origin.component, None, &granted);
+                    drop(session.client.call(&Release { holding }).await);
+                    failure
+                }
+                _ => return Ok(Reserved::Yours(granted)),
+            },
             (Reservation::HistoryNeeded { .. }, Some(source)) => {
                 request.history = version::tell(source, Some(&request.history)).await?;
                 continue;
@@ -441,7 +448,7 @@ async fn reserve(
             (Reservation::Built(built), _) if built.digest == *digest => {
                 return Ok(already(origin, built, session));
             }
-            (Reservation::Built(built), _) => other_artefact(origin, &built, digest)
+            (Reservation::Built(built), _) => other_artefact(origin, &built.version, &built.digest, digest)
                 .hint("a reason stands for one artefact: give another one with --reason"),
             (Reservation::Running(running), _)
                 if request.gone != Some(running.attempt)

@@ -63,6 +63,7 @@ fn damage(done: &Scrubbed) -> Failure {
     Failure::new(Exit::Verification, message)
         .because(done.damaged.iter().map(words))
         .hint("push those artefacts again, from wherever they still are: the same bytes heal the store")
+        .hint("what was built comes back with its commit, if it comes out the same: semel build COMMIT")
         .hint("then: semel scrub")
         .answer(done)
 }

@@ -1,7 +1,9 @@
 //! Builds of one source by many: who waits, who takes over, who comes too late, and what is built again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 
@@ -586,6 +588,139 @@ fn a_platform_that_the_artefact_does_not_have_is_refused_with_those_that_it_has(
     assert_eq!(plain.code, 2);
     assert!(plain.stderr.contains("platforms = ["), "{plain:?}");
     assert_eq!(environment.semel(&["build", "--platform", "linux"]).code, 2);
+}
+
+impl TestEnvironment {
+    /// Where a blob of the store lies.
+    fn blob(&self, digest: &str) -> PathBuf {
+        let hex = digest.strip_prefix("sha256:").unwrap();
+        self.store().join("blobs/sha256").join(&hex[..2]).join(hex)
+    }
+
+    /// The manifest, the configuration and the layer of what was built.
+    fn contents(&self, manifest: &str) -> [String; 3] {
+        let parsed: Value = serde_json::from_slice(&fs::read(self.blob(manifest)).unwrap()).unwrap();
+        let digest = |place: &str| parsed.pointer(place).unwrap().as_str().unwrap().to_owned();
+        [manifest.to_owned(), digest("/config/digest"), digest("/layers/0/digest")]
+    }
+}
+
+#[test]
+fn what_is_lost_of_a_version_comes_back_when_it_is_built_again_and_comes_out_the_same() {
+    let environment = TestEnvironment::project();
+    let digest = environment.build();
+    for lost in environment.contents(&digest) {
+        for is_damage in [false, true] {
+            let blob = environment.blob(&lost);
+            let bytes = fs::read(&blob).unwrap();
+            fs::remove_file(&blob).unwrap();
+            if is_damage {
+                fs::write(&blob, b"other bytes").unwrap();
+                assert_eq!(environment.semel(&["scrub"]).code, 7);
+            }
+            let named = environment.ok(&["--json", "version"]).json();
+            assert_eq!(named["version"], "0.1.0", "it has its version: {named}");
+            let ran = environment.ok(&["build"]);
+            assert_eq!(ran.digest(), digest);
+            assert!(ran.stderr.contains(&format!("{lost} of it is missing from the store")), "{ran:?}");
+            assert!(ran.stderr.contains("tiny/service 0.1.0 (build 1) is whole again"), "{ran:?}");
+            assert_eq!(fs::read(&blob).unwrap(), bytes);
+            environment.ok(&["scrub"]);
+            let again = environment.ok(&["build"]);
+            assert!(again.stderr.contains("was already built"), "{again:?}");
+        }
+    }
+    environment.ok(&["audit", "verify"]);
+    environment.ok(&["deploy", "0.1.0", "dev"]);
+    let reproduced = environment.evidence("0.1.0");
+    assert!(reproduced.contains(&("reproducibility".to_owned(), "pass".to_owned())), "{reproduced:?}");
+}
+
+#[test]
+fn what_is_lost_comes_back_through_a_server_that_has_just_sent_it() {
+    let environment = TestEnvironment::project();
+    let serving = environment.serve();
+    let server = format!("http://{}", serving.address);
+    let ok = |words: &[&str]| environment.ok(&[&["--server", &server], words].concat());
+    let digest = ok(&["build"]).digest();
+    ok(&["pull", "0.1.0", "oci:../out"]);
+    for lost in environment.contents(&digest) {
+        fs::remove_file(environment.blob(&lost)).unwrap();
+    }
+    assert_eq!(ok(&["build"]).digest(), digest);
+    ok(&["pull", "0.1.0", "oci:../again"]);
+    environment.ok(&["audit", "verify"]);
+}
+
+#[test]
+fn what_is_lost_of_a_version_is_not_replaced_by_other_bytes() {
+    let environment =
+        TestEnvironment::with_recipe("echo \"# $(cat /proc/sys/kernel/random/uuid)\" >> run.sh");
+    let digest = environment.build();
+    let [_, _, layer] = environment.contents(&digest);
+    fs::remove_file(environment.blob(&layer)).unwrap();
+    for _ in 0..2 {
+        let ran = environment.semel(&["build", "--no-wait"]);
+        assert_eq!(ran.code, 8, "{ran:?}");
+        let said = format!("error: {layer} of tiny/service 0.1.0 (build 1) is still missing");
+        assert!(ran.stderr.contains(&said), "{ran:?}");
+        assert!(ran.stderr.contains(&format!("hint: push {digest} again")), "{ran:?}");
+        assert!(ran.stderr.contains("semel build --again --reason"), "{ran:?}");
+    }
+    assert_eq!(environment.ok(&["--json", "inspect", "0.1.0"]).json()["artefact"]["digest"], digest);
+    let again = environment.ok(&["--json", "build", "--again", "--reason", "the bytes were lost"]).json();
+    assert_ne!((&again["version"], &again["digest"]), (&"0.1.0".into(), &digest.into()));
+    environment.ok(&["deploy", "dev"]);
+}
+
+#[test]
+fn what_is_lost_comes_back_with_the_commit_that_it_was_built_from() {
+    let environment = TestEnvironment::project();
+    let digest = environment.build();
+    let commit = environment.git(&["rev-parse", "HEAD"]);
+    environment.git(&["commit", "--quiet", "--allow-empty", "--message", "docs: say nothing"]);
+    assert_eq!(environment.build(), digest);
+    fs::remove_file(environment.blob(&digest)).unwrap();
+    let ran = environment.semel(&["build"]);
+    assert_eq!(ran.code, 7, "{ran:?}");
+    assert!(ran.stderr.contains(&format!("semel build {commit}")), "{ran:?}");
+    assert_eq!(environment.ok(&["build", &commit]).digest(), digest);
+    assert_eq!(environment.build(), digest);
+}
+
+#[test]
+fn what_is_lost_of_an_import_comes_back_with_the_same_bytes_alone() {
+    let environment = TestEnvironment::project();
+    let import = |from: &str| {
+        let commit = "1234567890123456789012345678901234567890";
+        environment.semel(&["import", from, "--commit", commit, "-c", "other/imported"])
+    };
+    let digest = import("raw:run.sh").digest();
+    let [_, _, layer] = environment.contents(&digest);
+    fs::remove_file(environment.blob(&layer)).unwrap();
+    for _ in 0..2 {
+        let other = import("raw:semel.toml");
+        assert_eq!(other.code, 5, "{other:?}");
+        assert!(
+            other.stderr.contains(&format!("of that one {layer} is missing from the store")),
+            "{other:?}"
+        );
+    }
+    assert_eq!(import("raw:run.sh").digest(), digest);
+    environment.ok(&["audit", "verify"]);
+}
+
+#[test]
+fn what_is_lost_of_an_artefact_for_several_platforms_is_named_with_a_way_out() {
+    let environment = for_two_platforms();
+    let digest = environment.ok(&["build", "--platform", "all"]).digest();
+    fs::remove_file(environment.blob(&digest)).unwrap();
+    let ran = environment.semel(&["build", "--platform", "all"]);
+    assert_eq!(ran.code, 7, "{ran:?}");
+    let said = format!("0.1.0 (build 1) was built, and {digest} of it is missing from the store");
+    assert!(ran.stderr.contains(&said), "{ran:?}");
+    environment.ok(&["build", "--again", "--reason", "the bytes were lost", "--platform", "all"]);
+    environment.ok(&["audit", "verify"]);
 }
 
 #[test]
