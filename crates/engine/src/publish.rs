@@ -270,7 +270,7 @@ fn refuse_foreign_version(
         (
             format!("{} gets its versions from store {}, not from here", known.name, known.home),
             format!(
-                "publish it there, then: semel pull {}@{version} oci:DIR, and push that here",
+                "publish it there, then: semel --store OTHER pull {}@{version} oci:DIR, and push that here",
                 known.name
             ),
         )

@@ -771,9 +771,9 @@ fn a_candidate_whose_bytes_stayed_in_the_old_home_is_final_when_they_are_brought
     environment.ok(&["move-home", "--to", to]);
     let refused = environment.semel(&["--store", to, "finalise", "0.1.0-rc.1"]);
     assert_eq!(refused.code, 4, "{refused:?}");
-    let taking = format!("semel pull tiny/service@{digest} oci:DIR");
-    let bringing = "semel push oci:DIR tiny/service@0.1.0-rc.1";
-    for words in ["in the store that was its home", &taking, bringing] {
+    let taking = format!("semel --store OTHER pull tiny/service@{digest} oci:DIR");
+    let bringing = format!("semel --store {to} push oci:DIR tiny/service@0.1.0-rc.1");
+    for words in ["in the store that was its home", &taking, &bringing] {
         assert!(refused.stderr.contains(words), "{words}: {refused:?}");
     }
     environment.ok(&["pull", &format!("tiny/service@{digest}"), "oci:../taken"]);
