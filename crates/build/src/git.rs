@@ -145,6 +145,17 @@ pub fn version() -> Result<String, GitError> {
     Ok(said.trim().trim_start_matches("git version ").to_owned())
 }
 
+/// Whether the repository in which a file lies tracks it. Without git nothing is tracked; what cannot be told counts as tracked.
+pub fn is_tracked(file: &Path) -> bool {
+    let (Some(dir), Some(name)) = (file.parent(), file.file_name()) else { return true };
+    let words = ["ls-files".as_ref(), "--error-unmatch".as_ref(), "--".as_ref(), name];
+    match Git::at(dir).run::<&OsStr>(&words) {
+        Err(GitError::Failed { .. }) => false,
+        Err(GitError::Start { source }) => source.kind() != io::ErrorKind::NotFound,
+        _ => true,
+    }
+}
+
 impl Git {
     /// Git in a directory of a working tree, or below one.
     pub(crate) fn at(dir: &Path) -> Self {

@@ -61,4 +61,4 @@ pub mod chart;
 pub mod disk;
 pub mod files;
 
-pub use git::{GitError, version as git_version};
+pub use git::{GitError, is_tracked, version as git_version};

@@ -88,24 +88,7 @@ fn values_file(path: &Path) -> Result<BTreeMap<ConfigKey, Offered>, Failure> {
 pub(super) fn is_private(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
     let closed = std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 == 0);
-    closed && !is_tracked(path)
-}
-
-fn is_tracked(path: &Path) -> bool {
-    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return true };
-    let listed = std::process::Command::new("git")
-        .arg("-C")
-        .arg(dir)
-        .args(["ls-files", "--error-unmatch", "--"])
-        .arg(name)
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .status();
-    match listed {
-        Ok(status) => status.success(),
-        // Without git nothing is tracked.
-        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
-    }
+    closed && !semel_build::is_tracked(path)
 }
 
 /// The configuration of a deployment: the snapshot that is recorded, and what never is.

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-use crate::environment::{COMPONENT, Ran, TestEnvironment, has, taken_port};
+use crate::environment::{COMPONENT, Ran, TestEnvironment, finish, has, make_private, taken_port};
 
 /// One case: a world, what is done to it, a command, and what has to come of it.
 struct Case {
@@ -826,18 +826,32 @@ fn a_ci_runner_needs_a_store_with_a_name() {
     let environment = TestEnvironment::project();
     let mut command = environment.command(&["build"]);
     command.env("CI", "true");
-    let refused = crate::environment::finish(command, "");
+    let refused = finish(command, "");
     expect(&refused, 2, &["no store is named", "SEMEL_STORE=DIR", "SEMEL_SERVER=URL"]);
     assert!(!environment.beside("data").exists(), "nothing is written");
     let mut command = environment.command(&["deploy", "dev"]);
     command.env("CI", "true");
-    let refused = crate::environment::finish(command, "");
+    let refused = finish(command, "");
     expect(&refused, 2, &["no store is named"]);
     let mut command = environment.command(&["build"]);
     command.env("CI", "true").env("SEMEL_STORE", environment.beside("kept"));
-    let ran = crate::environment::finish(command, "");
+    let ran = finish(command, "");
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(environment.beside("kept/store.json").exists());
+}
+
+#[test]
+fn a_file_is_tracked_whichever_repository_the_caller_works_in() {
+    let environment = built();
+    environment.write("config/dev.toml", "PLACE = \"a laptop\"\nTOKEN = \"opens the door\"\n");
+    environment.commit("a secret that should not be here");
+    make_private(&environment.dir().join("config/dev.toml"));
+    // As in a hook of another repository.
+    let elsewhere = environment.beside("elsewhere");
+    environment.git(&["init", "--quiet", "--bare", &elsewhere.display().to_string()]);
+    let mut command = environment.command(&["deploy", "0.1.0", "dev"]);
+    command.env("GIT_DIR", elsewhere);
+    expect(&finish(command, ""), 9, &["TOKEN", "config set dev TOKEN"]);
 }
 
 #[test]
