@@ -77,7 +77,7 @@ impl Artefact {
         let Self { component, digest, version, .. } = self;
         let tag = version.as_ref().map_or_else(|| "VERSION".to_owned(), ToString::to_string);
         let hint = format!(
-            "pushing it again, from wherever it still is, brings it back: semel --store OTHER pull {component}@{digest} oci:DIR   and here   \
+            "pushing {digest} again, from wherever it still is, brings it back: semel --store OTHER pull {component}@{digest} oci:DIR   and here   \
              semel push oci:DIR {component}@{tag}"
         );
         Some((what, hint))
