@@ -2,8 +2,10 @@
 //!
 //! Sources: image-spec 1.1, `media-types.md` and `layer.md`; RFC 1952 (gzip); RFC 8878 (Zstandard).
 
+use std::cell::Cell;
 use std::fmt;
 use std::io::{self, BufRead, Cursor, Read};
+use std::rc::Rc;
 
 use flate2::bufread::MultiGzDecoder;
 
@@ -109,6 +111,38 @@ const LEAST_ROOM_BYTES: u64 = 256 << 20;
 /// one takes what is longer for an attack.
 pub fn most_bytes(stored_bytes: u64) -> u64 {
     stored_bytes.saturating_mul(GROWTH).max(LEAST_ROOM_BYTES)
+}
+
+/// The length of a block of a tar file, in bytes (POSIX.1-2017 `pax`, "ustar Interchange Format").
+const TAR_BLOCK_BYTES: u64 = 512;
+
+/// A tar file with the zeros that fill its last block, also where they are missing: some writers leave them out, `umoci insert`
+/// among them, and what runs images takes that. A stream that breaks off within the content of an entry stays as it is.
+#[derive(Debug)]
+pub struct Padded<R> {
+    tar: R,
+    read: u64,
+    content_end: Rc<Cell<u64>>,
+}
+
+impl<R> Padded<R> {
+    /// `content_end` is to say, of the entry that is being read, where in the tar file its content ends, in bytes.
+    pub fn new(tar: R, content_end: Rc<Cell<u64>>) -> Self {
+        Self { tar, read: 0, content_end }
+    }
+}
+
+impl<R: Read> Read for Padded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut some = self.tar.read(buffer)?;
+        if some == 0 && self.read >= self.content_end.get() {
+            let missing = self.read.next_multiple_of(TAR_BLOCK_BYTES) - self.read;
+            some = usize::try_from(missing).expect("less than a block").min(buffer.len());
+            buffer[..some].fill(0);
+        }
+        self.read += some as u64;
+        Ok(some)
+    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::rc::Rc;
 
-use semel_oci::compression::{Compression, most_bytes};
+use semel_oci::compression::{Compression, Padded, most_bytes};
 use tar::EntryType;
 
 use crate::collect::lexical;
@@ -137,6 +137,8 @@ pub(crate) fn walk<R: Read>(
     mut visit: impl FnMut(&mut Entry<'_, R>) -> io::Result<()>,
 ) -> io::Result<()> {
     let left = Rc::new(Cell::new(0));
+    let content_end = Rc::new(Cell::new(0));
+    let tar = Padded::new(tar, Rc::clone(&content_end));
     let mut archive = tar::Archive::new(Heads { tar, left: Rc::clone(&left) });
     let mut entries = archive.entries()?;
     loop {
@@ -144,6 +146,7 @@ pub(crate) fn walk<R: Read>(
         let Some(entry) = entries.next() else { break };
         let mut entry = entry?;
         left.set(u64::MAX);
+        content_end.set(entry.raw_file_position().saturating_add(entry.size()));
         let kind = entry.header().entry_type();
         if kind == EntryType::GNUSparse {
             return Err(Refused::Sparse { path: shown(&entry.path_bytes()) }.into());
@@ -226,7 +229,7 @@ impl<R: Read> Read for Bounded<R> {
 
 /// A stream that fails where too much of it stands between the contents of two entries.
 pub(crate) struct Heads<R> {
-    tar: R,
+    tar: Padded<R>,
     left: Rc<Cell<u64>>,
 }
 
@@ -288,6 +291,26 @@ mod tests {
         );
         let long = "x".repeat(PATH_BYTES_MAX + 1);
         assert!(refusal(&files([long.as_str()]), Room::default()).contains("4097 bytes; the limit is 4096"));
+    }
+
+    #[test]
+    fn a_layer_may_end_with_the_content_of_its_last_entry_and_not_within() {
+        let mut builder = tar::Builder::new(Vec::new());
+        for name in ["a", "b"] {
+            builder.append_data(&mut header(EntryType::Regular, 3), name, &b"abc"[..]).unwrap();
+        }
+        let tar = builder.into_inner().unwrap();
+        let walked = |end: usize| {
+            let mut found = Vec::new();
+            walk(&tar[..end], &mut Room::default(), |entry| entry.read_to_end(&mut found).map(drop))?;
+            io::Result::Ok(found)
+        };
+        for end in [3 * 512 + 3, 3 * 512 + 400, 4 * 512, tar.len()] {
+            assert_eq!(walked(end).unwrap(), b"abcabc", "{end}");
+        }
+        for end in [512, 512 + 1, 2 * 512 + 1, 3 * 512, 3 * 512 + 2] {
+            assert!(walked(end).is_err(), "{end}");
+        }
     }
 
     #[test]

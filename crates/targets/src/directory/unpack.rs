@@ -9,9 +9,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use semel_oci::compression::{Compression, most_bytes};
+use semel_oci::compression::{Compression, Padded, most_bytes};
 use tar::EntryType;
 
 /// Why a layer cannot be unpacked.
@@ -97,6 +98,8 @@ impl Room {
 /// unpacked.
 pub(super) fn layer(stream: impl Read, into: &Path, room: Room) -> Result<(), UnpackError> {
     let head_left = Cell::new(0);
+    let content_end = Rc::new(Cell::new(0));
+    let stream = Padded::new(stream, Rc::clone(&content_end));
     let mut archive = tar::Archive::new(Bounded { stream, bytes_left: room.bytes, head_left: &head_left });
     let mut entries = archive.entries().map_err(UnpackError::Read)?;
     let mut of_this_layer = HashSet::new();
@@ -106,6 +109,7 @@ pub(super) fn layer(stream: impl Read, into: &Path, room: Room) -> Result<(), Un
         let Some(entry) = entries.next() else { break };
         head_left.set(room.bytes);
         let mut entry = entry.map_err(UnpackError::Read)?;
+        content_end.set(entry.raw_file_position().saturating_add(entry.size()));
         entries_left = entries_left.checked_sub(1).ok_or(UnpackError::TooMany { entries: room.entries })?;
         let shown = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         if matches!(entry.header().entry_type(), EntryType::XGlobalHeader) {
@@ -465,6 +469,16 @@ mod tests {
         let whole = tar_of(&[Plain("a", &"x".repeat(2000), 0o644)]);
         let dir = tempfile::tempdir().unwrap();
         assert!(layer(&whole[..1000], dir.path(), SMALL).is_err());
+        assert!(layer(&whole[..512 + 1999], dir.path(), SMALL).is_err());
+    }
+
+    /// As `umoci insert` writes it.
+    #[test]
+    fn a_stream_may_end_with_the_content_of_its_last_entry() {
+        let whole = tar_of(&[Plain("a", "first", 0o644), Plain("b", "second", 0o644)]);
+        let dir = tempfile::tempdir().unwrap();
+        layer(&whole[..3 * 512 + "second".len()], dir.path(), SMALL).unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("b")).unwrap(), "second");
     }
 
     /// Why a layer was not unpacked, with the cause.

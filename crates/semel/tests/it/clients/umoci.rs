@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use super::Shop;
 use super::skopeo::Skopeo;
 use super::story::{self, Client};
-use crate::environment::{Ran, has_all};
+use super::{Shop, succeeded};
+use crate::environment::{Ran, TestEnvironment, finish, has, has_all};
 use crate::layout::only_entry;
 
 /// umoci, with one layout for all images.
@@ -47,4 +47,32 @@ fn umoci_goes_through_the_story() {
         let shop = Shop::open();
         story::tell(&shop, &Umoci(&shop));
     }
+}
+
+/// Its layers end with the content of their last entry.
+#[test]
+fn an_image_of_umoci_is_a_base() {
+    if !has("umoci") {
+        return;
+    }
+    let shop = Shop::open();
+    let umoci = Umoci(&shop);
+    umoci.make("first");
+    let (environment, layout) = (TestEnvironment::repository(), shop.path("umoci"));
+    let mut copying = environment.program("cp");
+    copying.arg("-r").arg(&layout).arg(environment.dir().join("base"));
+    succeeded("cp", finish(copying, ""));
+    environment.write(".gitignore", "base\n");
+    environment.write("text", "second");
+    let base = only_entry(&layout);
+    environment.write(
+        "semel.toml",
+        &format!(
+            "format = 1\ncomponent = \"shop/api\"\n[artefact]\nkind = \"image\"\nbase = \"base@{base}\"\n\
+             files = [{{ from = \"text\", to = \"/text\" }}]\n"
+        ),
+    );
+    environment.commit("feat: begin");
+    environment.build();
+    environment.ok(&["pull", "0.1.0", "oci:../taken"]);
 }
