@@ -1,7 +1,7 @@
 //! Deploy: an intent before the effect, an outcome after it.
 //!
 //! [`start`] checks everything that can be checked before a target is touched and records the intent. Whoever is at the target
-//! does the work, and [`finish`] records how it came out. An intent without outcome is settled by the next deployment of the
+//! does the work, and [`finish()`] records how it came out. An intent without outcome is settled by the next deployment of the
 //! binding, or by a repeat of the same one, which goes on with the same generation.
 
 mod finish;
